@@ -1,0 +1,1 @@
+"""The bundle archive: strict streaming reader, writer, signer, and the content-addressed store."""

@@ -1,0 +1,1 @@
+"""The `superbrain` command: what an operator or a bundle author types."""

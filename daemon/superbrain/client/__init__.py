@@ -1,0 +1,1 @@
+"""The client: numpy in, numpy out, over ZeroMQ."""

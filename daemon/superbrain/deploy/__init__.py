@@ -1,0 +1,1 @@
+"""Bringing bundles live: inbox, journal, driver of deployments, supervisor of child processes."""

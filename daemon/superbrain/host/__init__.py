@@ -1,0 +1,1 @@
+"""What the host itself tells and hears: psutil, NVML, systemd notification, logging."""
