@@ -1,0 +1,221 @@
+"""The JSON headers of the inference protocol, as typed structures, and the verbs they go with.
+
+Names and meanings are those of the Open Inference Protocol v2. A message on ZeroMQ is
+`[PROTOCOL + verb][header][one frame per tensor]`; on a lane the same header and tensors travel
+behind a fixed prefix (`wire.lane`). The full description for strangers is docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from superbrain.wire.errors import InvalidArgument, RequestError, error_from_code
+
+T = TypeVar("T")
+
+PROTOCOL = b"SB1"
+
+# Verbs of a request, the fourth byte of the first frame.
+INFER = b"I"
+MODEL_METADATA = b"M"
+MODEL_LIST = b"L"
+SERVER_METADATA = b"S"
+SERVER_LIVE = b"H"
+MODEL_READY = b"R"
+# Verbs of a reply.
+RESULT = b"r"
+ERROR = b"e"
+
+MAX_HEADER_BYTES = 1 << 20
+MAX_TENSORS = 1024
+MAX_MESSAGE_BYTES = 1 << 28  # header and tensors of one message together
+MAX_TIMEOUT_MS = 86_400_000
+
+
+class TensorHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One tensor of a request or response; its bytes are the frame of the same position."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class RequestedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The name of one output the caller wants; none named means all."""
+
+    name: str
+
+
+class RequestParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a caller may say about one request.
+
+    `timeout_ms`: how long the answer is worth waiting for, at most a day; 0 means the model's own
+    limit. `priority`: 0 (default) to 9; higher is served first among those waiting.
+    """
+
+    timeout_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_TIMEOUT_MS)] = 0
+    priority: int = 0
+
+
+_NO_PARAMETERS = RequestParameters()
+
+
+class InferRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Header of an inference request."""
+
+    model_name: str
+    inputs: list[TensorHeader]
+    id: str = ""
+    model_version: str = ""
+    parameters: RequestParameters = _NO_PARAMETERS
+    outputs: list[RequestedOutput] = []
+
+
+class Routing(msgspec.Struct, frozen=True):
+    """The few fields of an inference request that the gateway reads."""
+
+    model_name: str
+    id: str = ""
+    model_version: str = ""
+    parameters: RequestParameters = _NO_PARAMETERS
+
+
+class InferResponse(msgspec.Struct, frozen=True):
+    """Header of an answer; `model_version` is written by the process that computed it."""
+
+    model_name: str
+    model_version: str
+    outputs: list[TensorHeader]
+    id: str = ""
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """Why there is no answer: a code of `wire.errors`, a sentence, and what to do about it."""
+
+    code: str
+    message: str
+    mend: str = ""
+
+
+class ErrorResponse(msgspec.Struct, frozen=True):
+    """Header of a reply that is an error."""
+
+    error: ErrorBody
+    id: str = ""
+
+
+class _OnlyId(msgspec.Struct, frozen=True):
+    """What can often still be read of a header that is wrong elsewhere."""
+
+    id: str = ""
+
+
+class ModelQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Header of model metadata and model ready requests."""
+
+    model_name: str
+    id: str = ""
+    model_version: str = ""
+
+
+class ServerQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Header of the requests that name no model (list, server metadata, live)."""
+
+    id: str = ""
+
+
+class InterfaceTensor(msgspec.Struct, frozen=True):
+    """One tensor of a model's interface; -1 in `shape` means any size."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    description: str = ""
+
+
+class ModelMetadata(msgspec.Struct, frozen=True):
+    """What a caller needs to know of a model: `versions` holds the one that serves."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[InterfaceTensor]
+    outputs: list[InterfaceTensor]
+    description: str = ""
+    id: str = ""
+
+
+class ModelSummary(msgspec.Struct, frozen=True):
+    """One line of the model list; `reason` says why a model is not ready."""
+
+    name: str
+    version: str
+    ready: bool
+    reason: str = ""
+
+
+class ModelList(msgspec.Struct, frozen=True):
+    """Answer to MODEL_LIST."""
+
+    models: list[ModelSummary]
+    id: str = ""
+
+
+class ServerMetadata(msgspec.Struct, frozen=True):
+    """Answer to SERVER_METADATA."""
+
+    name: str
+    version: str
+    extensions: list[str]
+    id: str = ""
+
+
+class ServerLive(msgspec.Struct, frozen=True):
+    """Answer to SERVER_LIVE."""
+
+    live: bool
+    id: str = ""
+
+
+class ModelReady(msgspec.Struct, frozen=True):
+    """Answer to MODEL_READY: true when a proven process serves the model right now."""
+
+    name: str
+    ready: bool
+    reason: str = ""
+    id: str = ""
+
+
+def encode_error(error: RequestError, request_id: str = "") -> bytes:
+    """Write the header of an error reply."""
+    body = ErrorBody(error.code, error.message, error.mend)
+    return msgspec.json.encode(ErrorResponse(body, request_id))
+
+
+def decode_error(header: bytes | memoryview) -> RequestError:
+    """Read an error reply's header back into the error it stands for."""
+    body = msgspec.json.decode(header, type=ErrorResponse).error
+    return error_from_code(body.code, body.message, body.mend)
+
+
+def decode_header(header: bytes | memoryview, kind: msgspec.json.Decoder[T], what: str) -> T:
+    """Decode a header strictly.
+
+    Raises:
+        InvalidArgument: it is not JSON, or a field is missing, unknown or of the wrong type.
+    """
+    try:
+        return kind.decode(header)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        msg = f"expected the JSON header of {what}, found one that does not fit: {error}"
+        raise InvalidArgument(msg, mend="docs/protocol.md lists the fields") from error
+
+
+def salvage_id(header: bytes | memoryview) -> str:
+    """Read the `id` of a header that does not fit otherwise, for the error reply to bear."""
+    try:
+        return msgspec.json.decode(header, type=_OnlyId).id
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
