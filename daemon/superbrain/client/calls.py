@@ -1,0 +1,146 @@
+"""One `Call` for every verb: how its request is written and how its reply is read. No I/O.
+
+The header is written when the request is sent, not before, because the id belongs to the
+connection and because the time that is left travels with it and shrinks while it waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from superbrain.client.arrays import as_array
+from superbrain.client.result import Result, read_result
+from superbrain.wire import messages
+from superbrain.wire.datatypes import datatype_of, encode_tensor
+from superbrain.wire.errors import Internal, InvalidArgument
+
+T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
+
+Frame = bytes | memoryview
+HIGHEST_PRIORITY = 9
+# The gateway counts the header in, and hangs up on a frame beyond its limit.
+MAX_INPUT_BYTES = messages.MAX_MESSAGE_BYTES - 2 * messages.MAX_HEADER_BYTES
+_encode = msgspec.json.Encoder().encode
+
+
+class Call(NamedTuple, Generic[T]):
+    """One question to the gateway.
+
+    Attributes:
+        what: what is asked, for error messages: "model 'orientation'".
+        verb: one byte of `wire.messages`.
+        header: writes the JSON header for a request id and the milliseconds left (0: no limit).
+        read: reads the reply's header and tensors.
+        tensors: frames behind the header.
+    """
+
+    what: str
+    verb: bytes
+    header: Callable[[str, int], bytes]
+    read: Callable[[bytes, list[memoryview]], T]
+    tensors: Sequence[Frame] = ()
+
+    def detached(self) -> Call[T]:
+        """Give the same call on copies of the tensors, safe from whoever changes the arrays."""
+        return self._replace(tensors=[bytes(tensor) for tensor in self.tensors])
+
+
+def infer(
+    model: str,
+    inputs: Mapping[str, Any],
+    *,
+    version: str = "",
+    outputs: Sequence[str] | None = None,
+    priority: int = 0,
+    interface: messages.ModelMetadata | None = None,
+) -> Call[Result]:
+    """Ask for one inference; `interface` is needed where `arrays.needs_interface` says so.
+
+    Raises:
+        InvalidArgument: an input cannot be sent; they are too many or too large; the priority is
+            not 0 to 9.
+    """
+    if not 0 <= priority <= HIGHEST_PRIORITY:
+        msg = f"expected a priority of 0 to {HIGHEST_PRIORITY}, found {priority}"
+        raise InvalidArgument(msg)
+    headers: list[messages.TensorHeader] = []
+    tensors: list[Frame] = []
+    for name, value in inputs.items():
+        array = as_array(name, value, interface)
+        headers.append(messages.TensorHeader(name, datatype_of(array), list(array.shape)))
+        tensors.append(encode_tensor(array))
+    _check_size(tensors)
+    wanted = [messages.RequestedOutput(name) for name in outputs or ()]
+
+    def header(request_id: str, timeout_ms: int) -> bytes:
+        parameters = messages.RequestParameters(timeout_ms, priority)
+        return _encode(
+            messages.InferRequest(model, headers, request_id, version, parameters, wanted)
+        )
+
+    return Call(f"model {model!r}", messages.INFER, header, read_result, tensors)
+
+
+def model_metadata(model: str, version: str = "") -> Call[messages.ModelMetadata]:
+    """Ask for a model's interface."""
+    return _about_model(messages.MODEL_METADATA, model, version, messages.ModelMetadata)
+
+
+def model_ready(model: str, version: str = "") -> Call[messages.ModelReady]:
+    """Ask whether a proven process serves the model right now."""
+    return _about_model(messages.MODEL_READY, model, version, messages.ModelReady)
+
+
+def model_list() -> Call[messages.ModelList]:
+    """Ask for all models."""
+    return _about_server(messages.MODEL_LIST, messages.ModelList)
+
+
+def server_metadata() -> Call[messages.ServerMetadata]:
+    """Ask for the server's name, version and extensions."""
+    return _about_server(messages.SERVER_METADATA, messages.ServerMetadata)
+
+
+def server_live() -> Call[messages.ServerLive]:
+    """Ask whether the gateway answers at all."""
+    return _about_server(messages.SERVER_LIVE, messages.ServerLive)
+
+
+def _check_size(tensors: Sequence[Frame]) -> None:
+    """Refuse here what the gateway would answer by hanging up, again and again."""
+    size = sum(len(tensor) for tensor in tensors)
+    if len(tensors) > messages.MAX_TENSORS or size > MAX_INPUT_BYTES:
+        msg = (
+            f"expected at most {messages.MAX_TENSORS} inputs of together {MAX_INPUT_BYTES} bytes, "
+            f"found {len(tensors)} of {size} bytes"
+        )
+        raise InvalidArgument(msg)
+
+
+def _about_model(verb: bytes, model: str, version: str, kind: type[S]) -> Call[S]:
+    def header(request_id: str, _timeout_ms: int) -> bytes:
+        return _encode(messages.ModelQuery(model, request_id, version))
+
+    return Call(f"model {model!r}", verb, header, _reader(kind))
+
+
+def _about_server(verb: bytes, kind: type[S]) -> Call[S]:
+    def header(request_id: str, _timeout_ms: int) -> bytes:
+        return _encode(messages.ServerQuery(request_id))
+
+    return Call("the server", verb, header, _reader(kind))
+
+
+def _reader(kind: type[S]) -> Callable[[bytes, list[memoryview]], S]:
+    def read(header: bytes, _tensors: list[memoryview]) -> S:
+        try:
+            return msgspec.json.decode(header, type=kind)
+        except msgspec.DecodeError as error:
+            msg = f"expected {kind.__name__} from the server, found what does not fit: {error}"
+            raise Internal(msg, mend="Are client and daemon of the same release?") from error
+
+    return read

@@ -1,0 +1,246 @@
+"""Many threads on one link, without a thread of its own: whoever waits also reads for the others.
+
+One lock guards every use of the link. Of the threads that wait, one leads: it polls the link's
+descriptors outside the lock, and then, under the lock, hands every answer to its exchange. The
+others sleep on a bell (a lock) each. A leader that has its answer rings one of them, who leads on.
+So a single caller sees no thread switch at all, and an answer wakes exactly the threads that it
+concerns. Whoever sends also reads, because sending may consume the news that the leader's poll
+waits for; if that brought the leader's own answer, an eventfd wakes it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import threading
+import time
+from typing import Generic, TypeVar, cast
+
+from superbrain.client.calls import Call
+from superbrain.client.endpoint import CurveKeys
+from superbrain.client.ledger import Exchange
+from superbrain.client.link import Link
+from superbrain.wire.errors import SuperbrainError
+
+T = TypeVar("T")
+_LONGEST_SLEEP_S = 3600.0
+
+
+class ClientClosed(SuperbrainError):
+    """The client was closed, or it is used in a process that inherited it by a fork."""
+
+
+class Cancelled(SuperbrainError):
+    """The caller gave the request up."""
+
+
+class Connection:
+    """A link that the threads of one process share; opened by the first request."""
+
+    def __init__(self, endpoint: str, curve: CurveKeys | None = None) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._link = Link(endpoint, curve)
+        self._leading: Exchange | None = None
+        self._asleep: dict[threading.Lock, None] = {}
+        self._poll = select.poll()
+        self._monitor_fd = self._bell_fd = -1
+        self._closed = False
+
+    def send(self, exchange: Exchange) -> None:
+        """Start a request.
+
+        Raises:
+            Unavailable: nobody listens at the endpoint and nobody has before.
+            ClientClosed: this client is closed.
+        """
+        with self._lock:
+            self._check_usable()
+            if not self._link.ever_connected:
+                self._open()
+            self._announce(self._link.send(exchange))
+
+    def wait(self, exchange: Exchange, until: float) -> bool:
+        """Return true once `exchange` is settled, false at `until` (`time.monotonic()` seconds)."""
+        if not exchange.settled:
+            self._check_usable()
+        slept = False
+        try:
+            while not exchange.settled and time.monotonic() < until:
+                with self._lock:
+                    if exchange.settled or self._closed:
+                        break
+                    leads = self._leading is None
+                    if leads:
+                        self._leading = exchange
+                    else:
+                        bell = self._hang_bell(exchange)
+                if leads:
+                    self._lead(exchange, until)
+                else:
+                    slept = True
+                    self._sleep(bell, exchange, until)
+        finally:
+            if slept:  # the last bell may have meant "lead": whoever leaves passes that on
+                with self._lock:
+                    self._appoint()
+        return exchange.settled
+
+    def look(self, exchange: Exchange) -> bool:
+        """Read what has come, without waiting; tell whether `exchange` is settled."""
+        if not exchange.settled:
+            self._check_usable()
+            with self._lock:
+                if not self._closed:
+                    self._announce(self._link.pump(watch=True))
+        return exchange.settled
+
+    def forget(self, exchange: Exchange, error: SuperbrainError) -> None:
+        """Settle an exchange from this side: its answer is not wanted any more."""
+        self._check_usable()
+        with self._lock:
+            if not exchange.settled:
+                self._link.ledger.forget(exchange)
+                exchange.fail(error)
+                self._announce([exchange])
+
+    def give_up(self, exchange: Exchange) -> None:
+        """Settle an exchange whose deadline has passed."""
+        self.forget(exchange, self._link.overdue(exchange))
+
+    def close(self) -> None:
+        """End everything under way with `ClientClosed` and release the sockets."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            error = ClientClosed("the client was closed while the request was under way")
+            self._announce(self._link.ledger.fail_all(error))
+            if self._leading is None:
+                self._release()
+            # else the leader, whose exchange has just been settled, releases on its way out.
+
+    def _open(self) -> None:
+        if self._link.open():
+            socket_fd, self._monitor_fd = self._link.fds
+            self._bell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            for fd in (socket_fd, self._monitor_fd, self._bell_fd):
+                self._poll.register(fd, select.POLLIN)
+
+    def _lead(self, exchange: Exchange, until: float) -> None:
+        """Read for everybody until `exchange` is settled or `until` has come."""
+        try:
+            while not exchange.settled:
+                left = until - time.monotonic()
+                if left <= 0:
+                    return
+                ready = self._poll.poll(math.ceil(min(left, _LONGEST_SLEEP_S) * 1000))
+                with self._lock:
+                    if self._closed:
+                        return
+                    fds = [fd for fd, _ in ready]
+                    if self._bell_fd in fds:
+                        os.eventfd_read(self._bell_fd)
+                    self._ring_for(self._link.pump(watch=self._monitor_fd in fds))
+        finally:
+            with self._lock:
+                self._leading = None
+                self._appoint()
+                if self._closed:
+                    self._release()
+
+    def _sleep(self, bell: threading.Lock, exchange: Exchange, until: float) -> None:
+        try:
+            bell.acquire(timeout=min(max(until - time.monotonic(), 0), _LONGEST_SLEEP_S))
+        finally:
+            with self._lock:
+                self._asleep.pop(bell, None)
+                exchange.bells.remove(bell)
+
+    def _hang_bell(self, exchange: Exchange) -> threading.Lock:
+        bell = threading.Lock()
+        bell.acquire()
+        self._asleep[bell] = None
+        exchange.bells.append(bell)
+        return bell
+
+    def _appoint(self) -> None:
+        if self._leading is None and self._asleep:
+            self._ring(next(iter(self._asleep)))
+
+    def _announce(self, settled: list[Exchange]) -> None:
+        """Wake whoever waits for one of these; for threads that do not lead."""
+        self._ring_for(settled)
+        leading = self._leading
+        if leading is not None and leading.settled:
+            os.eventfd_write(self._bell_fd, 1)
+
+    def _ring_for(self, settled: list[Exchange]) -> None:
+        for exchange in settled:
+            for bell in exchange.bells:
+                self._ring(bell)
+
+    def _ring(self, bell: threading.Lock) -> None:
+        if bell in self._asleep:
+            del self._asleep[bell]
+            bell.release()
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ClientClosed("the client is closed", mend="Make a new Client")
+        if self._pid != os.getpid():
+            msg = "expected the process that sent this request, found a fork of it"
+            raise ClientClosed(msg, mend="Send it anew: in a fork the client has its own socket")
+
+    def _release(self) -> None:
+        self._link.close()
+        if self._bell_fd >= 0:
+            os.close(self._bell_fd)
+            self._bell_fd = -1
+
+
+class Pending(Generic[T]):
+    """A request that is under way: `done` looks, `result` waits, `cancel` gives up."""
+
+    __slots__ = ("_connection", "_exchange")
+
+    def __init__(self, connection: Connection, call: Call[T], deadline: float) -> None:
+        self._connection = connection
+        self._exchange = Exchange(call, deadline)
+        connection.send(self._exchange)
+
+    @property
+    def id(self) -> str:
+        """The request's id, as the host's log has it."""
+        return self._exchange.id
+
+    def done(self) -> bool:
+        """Tell, without waiting, whether `result` would return or raise at once."""
+        return self._connection.look(self._exchange)
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the answer, at most `timeout` seconds and never beyond the request's deadline.
+
+        Raises:
+            TimeoutError: `timeout` has passed; the request is still under way.
+            DeadlineExceeded: its own deadline has passed; it is forgotten.
+            RequestError: what the request ended with.
+        """
+        exchange = self._exchange
+        until = exchange.deadline
+        if timeout is not None:
+            until = min(until, time.monotonic() + timeout)
+        if not self._connection.wait(exchange, until):
+            if until < exchange.deadline:
+                msg = f"{exchange.call.what}: no answer within {timeout} s; it is still under way"
+                raise TimeoutError(msg)
+            self._connection.give_up(exchange)
+        return cast("T", exchange.outcome())
+
+    def cancel(self) -> None:
+        """Give the request up: it ends with `Cancelled`, and its answer will be dropped."""
+        error = Cancelled(f"{self._exchange.call.what}: the request was given up by its caller")
+        self._connection.forget(self._exchange, error)

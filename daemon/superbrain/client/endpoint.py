@@ -1,0 +1,92 @@
+"""Where the gateway is, and why it is not there: endpoints, and a look before the first connect.
+
+ZeroMQ connects in the background and stays silent when nobody listens. So before the first
+connection of a process the path is tried once with a plain socket, whose error says at once what
+is wrong: no socket file, nobody behind it, no permission. The gateway sees a peer that hangs up
+before it has spoken.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import NamedTuple
+
+from superbrain.wire.errors import InvalidArgument, Unavailable
+
+DEFAULT_ENDPOINT = "ipc:///run/superbrain/infer.sock"
+ENDPOINT_VARIABLE = "SUPERBRAIN_ENDPOINT"
+TCP_PROBE_S = 1.0
+
+_IS_IT_RUNNING = (
+    "Is the daemon running? Try: systemctl status superbraind "
+    f"(or set {ENDPOINT_VARIABLE} to where it listens)"
+)
+_ASK_FOR_THE_GROUP = (
+    "Add the user to the group superbrain (usermod -aG superbrain USER) and log in again"
+)
+
+
+class CurveKeys(NamedTuple):
+    """Keys for a gateway behind TCP, each 40 characters of Z85 (`zmq.curve_keypair()`).
+
+    `server` is the gateway's public key; `public` and `secret` are this program's own pair, whose
+    public half the gateway must list.
+    """
+
+    server: str
+    public: str
+    secret: str
+
+
+def choose_endpoint(endpoint: str | None) -> str:
+    """Give `endpoint`, else the environment's `SUPERBRAIN_ENDPOINT`, else the host's own socket.
+
+    Raises:
+        InvalidArgument: it is neither `ipc://PATH` nor `tcp://HOST:PORT`.
+    """
+    chosen = endpoint or os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT
+    kind, _, address = chosen.partition("://")
+    if (kind == "ipc" and address) or (kind == "tcp" and _is_host_and_port(address)):
+        return chosen
+    msg = f"expected an endpoint like {DEFAULT_ENDPOINT} or tcp://HOST:PORT, found {chosen!r}"
+    raise InvalidArgument(msg, mend=f"Look at the argument endpoint and at {ENDPOINT_VARIABLE}")
+
+
+def probe(endpoint: str) -> None:
+    """Return when somebody listens at `endpoint`, which `choose_endpoint` has approved.
+
+    A TCP host that does not answer holds this up for `TCP_PROBE_S` seconds; a path never does.
+
+    Raises:
+        Unavailable: nobody listens there, or this user may not connect.
+    """
+    kind, _, address = endpoint.partition("://")
+    try:
+        if kind == "ipc":
+            _probe_path(address)
+        else:
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), TCP_PROBE_S).close()
+    except PermissionError as error:
+        msg = f"the user with id {os.geteuid()} may not connect to {endpoint}"
+        raise Unavailable(msg, mend=_ASK_FOR_THE_GROUP) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        msg = f"no superbrain gateway answers at {endpoint} ({reason})"
+        raise Unavailable(msg, mend=_IS_IT_RUNNING) from error
+
+
+def _probe_path(path: str) -> None:
+    name = "\0" + path[1:] if path.startswith("@") else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as plain:
+        plain.setblocking(False)
+        status = plain.connect_ex(name)
+    if status not in {0, errno.EAGAIN}:  # EAGAIN: somebody listens and has a long line of callers
+        raise OSError(status, os.strerror(status))
+
+
+def _is_host_and_port(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 1 << 16

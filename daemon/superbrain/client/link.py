@@ -1,0 +1,216 @@
+"""One DEALER socket to the gateway, its monitor, and the ledger of what is under way over it.
+
+A `Link` never waits and knows no threads: its owner decides when to call it (`connection` for
+threads, `asynchronous` for an event loop), one call at a time. What has to be known of ZeroMQ:
+
+- `IMMEDIATE=1`: the socket takes a message only for a peer that is there, and drops its queue with
+  the connection. So ZeroMQ never holds a request that the ledger does not know to be in doubt, and
+  after a reconnect everything unanswered is sent exactly once. With 0, what lay in the queue would
+  be sent by ZeroMQ and again by us.
+- Between DISCONNECTED and HANDSHAKE_SUCCEEDED nothing is sent: in that gap the old queue may still
+  take messages and lose them. Both events come in order with the queue's end and the new one.
+- `RCVHWM=0`: a gateway drops the answers of a peer that does not take them, and what can come is
+  bounded by what was asked.
+- `LINGER=0`: on close nobody is left who would read the answers.
+- A socket's FD reports news once (edge-triggered), and any use of the socket may consume them. So
+  every use goes through `pump`, which ends only when there is nothing to read and to send.
+- `HEARTBEAT_*` for TCP alone: a network may fall silent, the peer of a Unix socket cannot.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from typing import Any, NamedTuple
+
+import zmq
+
+from superbrain.client.endpoint import CurveKeys, probe
+from superbrain.client.ledger import Exchange, Ledger
+from superbrain.wire.errors import DeadlineExceeded, InvalidArgument
+
+RECONNECT_MS = 10
+RECONNECT_MAX_MS = 320
+HEARTBEAT_MS = 5_000
+_EVENT = struct.Struct("=H")
+# pyzmq's enums cost a microsecond each time they are combined or looked up.
+_EVENTS = int(zmq.EVENTS)
+_RCVMORE = int(zmq.RCVMORE)
+_POLLIN = int(zmq.POLLIN)
+_POLLOUT = int(zmq.POLLOUT)
+_NOBLOCK = int(zmq.NOBLOCK)
+_SEND_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+
+
+class _Sockets(NamedTuple):
+    context: zmq.Context[zmq.Socket[bytes]]
+    dealer: zmq.Socket[bytes]
+    monitor: zmq.Socket[bytes]
+
+
+class Link:
+    """The way to one gateway.
+
+    Attributes:
+        connected: a gateway has shaken hands and has not gone since.
+        ever_connected: one has, some time.
+        ledger: the requests without an outcome.
+    """
+
+    def __init__(self, endpoint: str, curve: CurveKeys | None = None) -> None:
+        self.endpoint = endpoint
+        self.connected = False
+        self.ever_connected = False
+        self.ledger = Ledger(os.urandom(3).hex())
+        self._curve = curve
+        self._sockets: _Sockets | None = None
+
+    def open(self) -> bool:
+        """Make the sockets unless they are there; tell whether this call made them.
+
+        Raises:
+            Unavailable: nobody listens, or this user may not connect.
+            InvalidArgument: ZeroMQ refuses the endpoint or the keys.
+        """
+        if not self.ever_connected:
+            probe(self.endpoint)
+        if self._sockets is not None:
+            return False
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            self._sockets = self._make(context)
+        except zmq.ZMQError as error:
+            context.destroy(linger=0)
+            msg = f"expected an endpoint and keys that ZeroMQ takes, found {self.endpoint}: {error}"
+            raise InvalidArgument(msg) from error
+        return True
+
+    @property
+    def fds(self) -> tuple[int, int]:
+        """Descriptors that become readable when `pump` has work: the socket's, the monitor's."""
+        sockets = self._opened()
+        return sockets.dealer.fileno(), sockets.monitor.fileno()
+
+    def send(self, exchange: Exchange) -> list[Exchange]:
+        """Take in a request and send it as soon as there is somebody; else as `pump`."""
+        self.ledger.add(exchange)
+        return self.pump(watch=not self.connected)
+
+    def pump(self, *, watch: bool) -> list[Exchange]:
+        """Do all that can be done without waiting; give the exchanges that got their outcome.
+
+        Args:
+            watch: read the monitor as well; needed when its descriptor was readable.
+        """
+        sockets = self._opened()
+        if watch:
+            self._read_monitor(sockets.monitor)
+        settled: list[Exchange] = []
+        dealer = sockets.dealer
+        while True:
+            events: Any = dealer.get(_EVENTS)
+            if events & _POLLIN:
+                exchange = self.ledger.settle(_receive(dealer))
+            elif events & _POLLOUT and self.connected and self.ledger.unsent:
+                exchange = self._send_next(dealer)
+            else:
+                return settled
+            if exchange is not None:
+                settled.append(exchange)
+
+    def overdue(self, exchange: Exchange) -> DeadlineExceeded:
+        """Build the error of an exchange whose deadline passed without an answer."""
+        what = exchange.call.what
+        if self.connected:
+            msg = f"{what}: no answer within the time given"
+            return DeadlineExceeded(msg, mend="`superbrain status` shows latency and queue")
+        msg = f"{what}: the connection to {self.endpoint} was lost and did not come back in time"
+        return DeadlineExceeded(msg, mend="Look at: systemctl status superbraind")
+
+    def close(self) -> None:
+        """Release the sockets; what has no outcome must have been settled before."""
+        if self._sockets is None:
+            return
+        context, dealer, monitor = self._sockets
+        self._sockets = None
+        self.connected = False
+        dealer.disable_monitor()
+        monitor.close(linger=0)
+        dealer.close(linger=0)
+        context.term()
+
+    def _send_next(self, dealer: zmq.Socket[bytes]) -> Exchange | None:
+        """Send one; an exchange comes back only if its deadline has passed before."""
+        exchange = self.ledger.next_to_send()
+        if exchange is None:
+            return None
+        now = time.monotonic()
+        if now >= exchange.deadline:
+            self.ledger.forget(exchange)
+            exchange.fail(self.overdue(exchange))
+            return exchange
+        frames = exchange.frames(now)
+        # The socket said that it takes a message; it then takes all its frames.
+        for frame in frames[:-1]:
+            dealer.send(frame, _SEND_MORE)
+        dealer.send(frames[-1], _NOBLOCK)
+        return None
+
+    def _read_monitor(self, monitor: zmq.Socket[bytes]) -> None:
+        while True:
+            events: Any = monitor.get(_EVENTS)
+            if not events & _POLLIN:
+                return
+            event = _EVENT.unpack_from(monitor.recv_multipart(_NOBLOCK)[0])[0]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self.connected = self.ever_connected = True
+            else:
+                self.connected = False
+                self.ledger.lost()
+
+    def _make(self, context: zmq.Context[zmq.Socket[bytes]]) -> _Sockets:
+        dealer = context.socket(zmq.DEALER)
+        dealer.set(zmq.IMMEDIATE, 1)
+        dealer.set(zmq.LINGER, 0)
+        dealer.set(zmq.RCVHWM, 0)
+        dealer.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+        dealer.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+        if self.endpoint.startswith("tcp:"):
+            dealer.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+            dealer.set(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
+        if self._curve is not None:
+            dealer.set(zmq.CURVE_SERVERKEY, self._curve.server.encode())
+            dealer.set(zmq.CURVE_PUBLICKEY, self._curve.public.encode())
+            dealer.set(zmq.CURVE_SECRETKEY, self._curve.secret.encode())
+        dealer.monitor("inproc://monitor", zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        monitor = context.socket(zmq.PAIR)
+        # Without a limit: at its limit a monitor stops the whole context until it is read.
+        monitor.set(zmq.RCVHWM, 0)
+        monitor.set(zmq.LINGER, 0)
+        monitor.connect("inproc://monitor")
+        dealer.connect(self.endpoint)
+        return _Sockets(context, dealer, monitor)
+
+    def _opened(self) -> _Sockets:
+        if self._sockets is None:
+            msg = "Link.open comes before its use"
+            raise RuntimeError(msg)
+        return self._sockets
+
+
+def _receive(dealer: zmq.Socket[bytes]) -> list[Any]:
+    """Give verb and header as bytes and each tensor as the memory ZeroMQ received it in."""
+    first = dealer.recv(_NOBLOCK)
+    if not first and dealer.get(_RCVMORE):  # the delimiter of REQ and REP
+        first = dealer.recv(_NOBLOCK)
+    frames: list[Any] = [first]
+    more: Any = dealer.get(_RCVMORE)
+    if more:
+        frames.append(dealer.recv(_NOBLOCK))
+        more = dealer.get(_RCVMORE)
+    while more:
+        frame = dealer.recv(_NOBLOCK, copy=False)
+        frames.append(frame.buffer)
+        more = frame.more
+    return frames

@@ -1,0 +1,105 @@
+"""The answer to one inference request: its output tensors by name, and which version gave them.
+
+>>> result = client.infer("orientation", {"image": jpeg})     # doctest: +SKIP
+>>> result.model_version, result["scores"].argmax(), result.text("label")    # doctest: +SKIP
+('1.2.0', 0, 'upright')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from superbrain.wire.datatypes import Array, decode_tensor
+from superbrain.wire.errors import Internal, InvalidArgument
+from superbrain.wire.messages import InferResponse
+
+_RESPONSE = msgspec.json.Decoder(InferResponse)
+
+
+class Result(Mapping[str, Array]):
+    """Output tensors by name, in the model's order.
+
+    `result["scores"]` is always a numpy array. A BYTES tensor is an object array of `bytes`, also
+    when it has shape []; `bytes` and `text` unwrap a tensor of one element. Arrays of numbers are
+    writable and belong to the caller; they lie on the memory the answer was received in.
+    """
+
+    __slots__ = ("_outputs", "id", "model_name", "model_version")
+
+    def __init__(
+        self, model_name: str, model_version: str, outputs: Mapping[str, Array], id: str = ""
+    ) -> None:
+        self.model_name = model_name
+        self.model_version = model_version
+        self.id = id
+        self._outputs = dict(outputs)
+
+    def __getitem__(self, name: str) -> Array:
+        try:
+            return self._outputs[name]
+        except KeyError:
+            msg = f"no output {name!r}; this answer has: {', '.join(self._outputs) or 'none'}"
+            raise KeyError(msg) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._outputs)
+
+    def __len__(self) -> int:
+        return len(self._outputs)
+
+    def __repr__(self) -> str:
+        outputs = ", ".join(f"{k}: {v.dtype}{list(v.shape)}" for k, v in self._outputs.items())
+        return f"<Result of {self.model_name} {self.model_version} {{{outputs}}}>"
+
+    def bytes(self, name: str) -> bytes:
+        """Give the one element of a BYTES output.
+
+        Raises:
+            KeyError: there is no such output.
+            InvalidArgument: it holds numbers, or not exactly one element.
+        """
+        array = self[name]
+        if array.dtype != object or array.size != 1:
+            msg = (
+                f"output {name!r}: expected a BYTES tensor of one element, "
+                f"found {array.dtype} of shape {list(array.shape)}"
+            )
+            raise InvalidArgument(msg, mend=f"result[{name!r}] is the array")
+        element: bytes = array.item()
+        return element
+
+    def text(self, name: str) -> str:
+        """Give the one element of a BYTES output as text (UTF-8).
+
+        Raises:
+            KeyError: there is no such output.
+            InvalidArgument: as for `bytes`, or it is not UTF-8.
+        """
+        try:
+            return self.bytes(name).decode()
+        except UnicodeDecodeError as error:
+            msg = f"output {name!r}: expected UTF-8, found {error.object[:20]!r}…"
+            raise InvalidArgument(msg, mend=f"result.bytes({name!r}) gives it as it is") from error
+
+
+def read_result(header: bytes, tensors: list[memoryview]) -> Result:
+    """Read the reply to an inference request.
+
+    Raises:
+        Internal: the server's answer contradicts itself or the protocol.
+    """
+    try:
+        response = _RESPONSE.decode(header)
+        if len(response.outputs) != len(tensors):
+            msg = f"expected {len(response.outputs)} output frames, found {len(tensors)}"
+            raise InvalidArgument(msg)
+        outputs = {
+            tensor.name: decode_tensor(tensor.name, tensor.datatype, tensor.shape, data)
+            for tensor, data in zip(response.outputs, tensors, strict=True)
+        }
+    except (msgspec.DecodeError, InvalidArgument) as error:
+        msg = f"the server's answer does not fit the protocol: {error}"
+        raise Internal(msg, mend="Are client and daemon of the same release?") from error
+    return Result(response.model_name, response.model_version, outputs, response.id)
