@@ -1,0 +1,255 @@
+"""What the daemon says to its children over their control channel, and what they answer.
+
+The channel is a Unix stream socketpair that the child inherits; each message is a four-byte
+little-endian length and one MessagePack structure of a kind below. A child whose channel ends
+exits at once, so that a killed daemon leaves nobody behind. Orders to a worker come one at a
+time; `Ping` may come at any time and is answered even while a request is being executed. Orders
+to the gateway come one at a time too, and are answered in order.
+
+    Load -> Loaded | Failed      the worker opens bundle, engines and pipeline on one rung
+    Prove -> Proven | Failed     it runs every golden case
+    Serve -> Done                it listens on its lane
+    StandBy -> Done              it stops reading, ends its lanes, stays warm
+    Route -> Done                the gateway moves a model's traffic
+    Open -> Done                 it begins to read what clients send
+    Ping -> WorkerPong | GatewayPong
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Generic, TypeVar
+
+import msgspec
+
+from superbrain.domain.proof import Proof
+from superbrain.wire.errors import SuperbrainError
+from superbrain.wire.messages import ModelMetadata
+
+T = TypeVar("T")
+
+LENGTH = struct.Struct("<I")
+MAX_MESSAGE_BYTES = 16 << 20
+
+
+class Message(msgspec.Struct, frozen=True, tag=True):
+    """Base of every control message; the class name travels as its tag."""
+
+
+# --- daemon to worker -------------------------------------------------------------------------
+
+
+class Load(Message, frozen=True):
+    """Open the bundle in `bundle_path` (a folder of the store), engines on `rung`."""
+
+    deployment_id: int
+    bundle_path: str
+    manifest_sha256: str
+    rung: str
+    lane_path: str
+
+
+class Prove(Message, frozen=True):
+    """Run every golden case."""
+
+
+class Serve(Message, frozen=True):
+    """Listen on the lane and answer."""
+
+
+class StandBy(Message, frozen=True):
+    """Stop reading, finish what is being executed, end all lanes with GOODBYE, stay loaded."""
+
+
+class Ping(Message, frozen=True):
+    """Say that you are alive, with your figures."""
+
+
+# --- worker to daemon -------------------------------------------------------------------------
+
+
+class Loaded(Message, frozen=True):
+    """Engines and pipeline are there; `runtime` names library and version."""
+
+    runtime: str
+
+
+class Proven(Message, frozen=True):
+    """All golden cases ran; whether they agreed is in the proof."""
+
+    proof: Proof
+
+
+class Failed(Message, frozen=True):
+    """The order could not be carried out.
+
+    `bundle_at_fault`: True when the bundle itself is wrong (a graph that contradicts the
+    manifest, code that does not import), False when another rung or another try may succeed.
+    """
+
+    code: str
+    message: str
+    mend: str = ""
+    bundle_at_fault: bool = False
+
+
+class Done(Message, frozen=True):
+    """The order is carried out."""
+
+
+class Quantiles(msgspec.Struct, frozen=True):
+    """Latency over the recent window, in milliseconds."""
+
+    p50: float = 0.0
+    p90: float = 0.0
+    p99: float = 0.0
+    max: float = 0.0
+
+
+class WorkerPong(Message, frozen=True):
+    """A worker's figures since it started.
+
+    `executing_s`: how long the request being executed has run, 0.0 when idle.
+    """
+
+    requests: int = 0
+    ok: int = 0
+    caller_errors: int = 0
+    internal_errors: int = 0
+    expired: int = 0
+    refused: int = 0
+    queued: int = 0
+    executing_s: float = 0.0
+    latency_ms: Quantiles = Quantiles()
+    last_error: str = ""
+
+
+# --- daemon to gateway ------------------------------------------------------------------------
+
+
+class LaneAddress(msgspec.Struct, frozen=True):
+    """Where one worker answers."""
+
+    path: str
+    worker_id: int
+
+
+class Route(Message, frozen=True):
+    """From now on `model` is answered by `lanes`; requests that have no answer go there.
+
+    The gateway first reads the old lanes to their end. With no lanes and no `reason` requests
+    wait (a swap or a restart is under way); with a `reason` they are answered UNAVAILABLE.
+    """
+
+    model: str
+    version: str
+    deployment_id: int
+    lanes: list[LaneAddress]
+    metadata: ModelMetadata
+    queue_size: int
+    request_timeout_ms: int
+    reason: str = ""
+
+
+class Open(Message, frozen=True):
+    """Begin to read what clients send; until then it waits in the socket, all routes come first."""
+
+
+class Unroute(Message, frozen=True):
+    """Forget a model; its waiting requests are answered NOT_FOUND."""
+
+    model: str
+
+
+# --- gateway to daemon ------------------------------------------------------------------------
+
+
+class GatewayReady(Message, frozen=True):
+    """The public socket is bound; sent once, unasked, at the start."""
+
+
+class Poisoned(Message, frozen=True):
+    """A request that ended two workers was answered with an error; sent unasked."""
+
+    model: str
+    deployment_id: int
+    request_id: str
+
+
+class ModelTraffic(msgspec.Struct, frozen=True):
+    """The gateway's figures of one model since it started; latency as callers see it."""
+
+    model: str
+    requests: int
+    answered: int
+    errors: int
+    waiting: int
+    outstanding: int
+    redispatched: int
+    latency_ms: Quantiles
+
+
+class GatewayPong(Message, frozen=True):
+    """The gateway's figures since it started.
+
+    `dropped`: replies given up because their client does not read.
+    """
+
+    models: list[ModelTraffic]
+    malformed: int = 0
+    dropped: int = 0
+
+
+ToWorker = Load | Prove | Serve | StandBy | Ping
+FromWorker = Loaded | Proven | Failed | Done | WorkerPong
+ToGateway = Route | Unroute | Open | Ping
+FromGateway = GatewayReady | Done | Failed | Poisoned | GatewayPong
+
+
+# --- framing ----------------------------------------------------------------------------------
+
+
+class CtlError(SuperbrainError):
+    """The other end of a control channel sent what is no message: one of the two is broken."""
+
+
+def encode_message(message: Message) -> bytes:
+    """Write one message as it travels: its length and its MessagePack structure."""
+    body = msgspec.msgpack.encode(message)
+    return LENGTH.pack(len(body)) + body
+
+
+class MessageBuffer(Generic[T]):
+    """Turns received bytes back into messages: `MessageBuffer(msgpack.Decoder(FromWorker))`."""
+
+    def __init__(self, decoder: msgspec.msgpack.Decoder[T]) -> None:
+        self._decoder = decoder
+        self._bytes = bytearray()
+
+    def feed(self, data: bytes) -> list[T]:
+        """Take in received bytes; give the messages that are now whole.
+
+        Raises:
+            CtlError: the bytes are no message of the expected kinds, or one beyond the limit.
+        """
+        self._bytes += data
+        messages: list[T] = []
+        while len(self._bytes) >= LENGTH.size:
+            (size,) = LENGTH.unpack_from(self._bytes)
+            if size > MAX_MESSAGE_BYTES:
+                msg = (
+                    f"expected a control message of at most {MAX_MESSAGE_BYTES} bytes, found {size}"
+                )
+                raise CtlError(msg)
+            end = LENGTH.size + size
+            if len(self._bytes) < end:
+                break
+            messages.append(self._decode(bytes(self._bytes[LENGTH.size : end])))
+            del self._bytes[:end]
+        return messages
+
+    def _decode(self, body: bytes) -> T:
+        try:
+            return self._decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise CtlError(f"expected a control message of this channel, found: {error}") from error

@@ -1,0 +1,159 @@
+"""The health report: every fact that superbrain publishes about itself, as one structure.
+
+The same report is `health.json`, the answer of the control socket, `superbrain status` and
+`superbrain health`; docs/health.schema.json is generated from it. Bytes, seconds, milliseconds
+and percent are in the names; what a host cannot tell is None.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Literal
+
+import msgspec
+
+from superbrain.domain.ctl import Quantiles
+
+Severity = Literal["ok", "warning", "critical"]
+ModelState = Literal["ready", "starting", "degraded", "unavailable"]
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Something an operator should know: about what, what is wrong, what to do."""
+
+    severity: Severity
+    subject: str
+    message: str
+    mend: str = ""
+
+
+class ProcessFacts(msgspec.Struct, frozen=True):
+    """One process of superbrain."""
+
+    pid: int
+    started_at: dt.datetime
+    rss_bytes: int | None = None
+    cpu_percent: float | None = None
+    threads: int | None = None
+    open_files: int | None = None
+
+
+class HostFacts(msgspec.Struct, frozen=True):
+    """The machine (psutil). `disk_*` is the file system that holds the store."""
+
+    hostname: str
+    kernel: str
+    cpu_count: int
+    cpu_percent: float | None
+    load_1m: float | None
+    memory_total_bytes: int
+    memory_available_bytes: int
+    disk_total_bytes: int
+    disk_free_bytes: int
+    boot_time: dt.datetime | None = None
+
+
+class GpuFacts(msgspec.Struct, frozen=True):
+    """One GPU (NVML); every figure may be missing on a given device."""
+
+    index: int
+    name: str
+    uuid: str | None = None
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    utilization_percent: float | None = None
+    temperature_celsius: float | None = None
+    power_watts: float | None = None
+
+
+class ProofSummary(msgspec.Struct, frozen=True):
+    """The proof that the serving processes passed."""
+
+    at: dt.datetime
+    cases: int
+    worst_abs_error: float | None
+    slowest_case_ms: float
+
+
+class CandidateFacts(msgspec.Struct, frozen=True):
+    """A deployment that is on its way, or the last one that ended badly."""
+
+    deployment_id: int
+    version: str
+    state: str
+    rung: str = ""
+    since: dt.datetime | None = None
+    detail: str = ""
+    mend: str = ""
+    percent: float | None = None
+
+
+class ModelFacts(msgspec.Struct, frozen=True):
+    """One model: what serves, how it does, and what is coming.
+
+    `state` is coarser than a deployment's: ready (a proven process answers), starting, degraded
+    (answers, but something is wrong), unavailable.
+    """
+
+    name: str
+    state: ModelState
+    version: str = ""
+    deployment_id: int = 0
+    deployment_state: str = ""
+    digest: str = ""
+    rung: str = ""
+    runtime: str = ""
+    live_since: dt.datetime | None = None
+    proof: ProofSummary | None = None
+    previous_version: str = ""
+    workers: list[ProcessFacts] = []
+    requests: int = 0
+    errors: int = 0
+    waiting: int = 0
+    outstanding: int = 0
+    latency_ms: Quantiles = Quantiles()
+    restarts: int = 0
+    last_error: str = ""
+    mend: str = ""
+    candidate: CandidateFacts | None = None
+
+
+class InboxFile(msgspec.Struct, frozen=True):
+    """A file in the inbox that is not taken: why, and how far it is."""
+
+    name: str
+    outcome: Literal["waiting", "stalled", "refused", "ignored"]
+    message: str
+    mend: str = ""
+    have_bytes: int = 0
+    need_bytes: int = 0
+    since: dt.datetime | None = None
+
+
+class GatewayFacts(msgspec.Struct, frozen=True):
+    """The process that owns the public socket."""
+
+    endpoint: str
+    running: bool
+    process: ProcessFacts | None = None
+    restarts: int = 0
+    malformed: int = 0
+
+
+class Health(msgspec.Struct, frozen=True):
+    """Everything, at one instant. `status` is the worst severity among `problems`."""
+
+    at: dt.datetime
+    status: Severity
+    version: str
+    started_at: dt.datetime
+    ready: bool
+    problems: list[Problem]
+    process: ProcessFacts
+    gateway: GatewayFacts
+    host: HostFacts
+    gpus: list[GpuFacts]
+    models: list[ModelFacts]
+    inbox: list[InboxFile]
+    inbox_path: str = ""
+    schema: int = 1

@@ -1,0 +1,166 @@
+"""From facts to judgement: which of them an operator should know, and how bad they are.
+
+Pure: facts in, problems out, the worst first. The overall status is the worst severity among the
+problems, and a host without problems is "ok", also when it serves no model yet.
+
+| severity | means |
+|---|---|
+| critical | callers get no answers, or are about to |
+| warning  | callers get answers, but somebody should look before that changes |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from superbrain.domain.deployment import UNFINISHED, State
+from superbrain.domain.health import (
+    GatewayFacts,
+    HostFacts,
+    InboxFile,
+    ModelFacts,
+    Problem,
+    Severity,
+)
+from superbrain.domain.quantities import bytes_text
+
+DISK_FREE_CRITICAL_PERCENT: Final = 1.0
+DISK_FREE_WARNING_PERCENT: Final = 5.0
+DISK_FREE_WARNING_BYTES: Final = 1 << 30
+MEMORY_AVAILABLE_WARNING_PERCENT: Final = 5.0
+
+# Ways for a deployment to end that somebody has to look at. RETIRED and ABANDONED are as intended.
+_ENDINGS: Final[dict[str, str]] = {
+    State.REJECTED: "was rejected",
+    State.FAILED: "failed",
+    State.ROLLED_BACK: "was rolled back",
+    State.BROKEN: "is broken",
+}
+ENDED_BADLY: Final = frozenset(_ENDINGS)
+
+_BADNESS: Final[dict[Severity, int]] = {"ok": 0, "warning": 1, "critical": 2}
+
+
+class Judgement(NamedTuple):
+    """The overall status, whether this host can answer for all its models, and the problems."""
+
+    status: Severity
+    ready: bool
+    problems: list[Problem]
+
+
+def judge(
+    *,
+    gateway: GatewayFacts,
+    host: HostFacts,
+    models: Sequence[ModelFacts],
+    inbox: Sequence[InboxFile] = (),
+    known: Iterable[Problem] = (),
+) -> Judgement:
+    """Judge the facts; `known` are problems that the caller has found by itself."""
+    problems = [
+        *known,
+        *_gateway_problems(gateway),
+        *(problem for model in models for problem in _model_problems(model)),
+        *_disk_problems(host),
+        *_memory_problems(host),
+        *(problem for file in inbox for problem in _inbox_problems(file)),
+    ]
+    problems.sort(key=lambda problem: -_BADNESS[problem.severity])
+    serving = [model for model in models if model.deployment_id]
+    answers = all(model.state in {"ready", "degraded"} for model in serving)
+    return Judgement(worst(problems), gateway.running and answers, problems)
+
+
+def status_line(models: Sequence[ModelFacts]) -> str:
+    """One line for `systemctl status`: `2 of 2 models ready; ocr 3.1.0 proving 43 %`."""
+    serving = [model for model in models if model.deployment_id]
+    ready = sum(model.state == "ready" for model in serving)
+    parts = [f"{ready} of {len(serving)} models ready" if serving else "no model is installed"]
+    for model in models:
+        candidate = model.candidate
+        if candidate is not None and candidate.state in UNFINISHED:
+            percent = "" if candidate.percent is None else f" {candidate.percent:.0f} %"
+            parts.append(f"{model.name} {candidate.version} {candidate.state.lower()}{percent}")
+    return "; ".join(parts)
+
+
+def worst(problems: Iterable[Problem]) -> Severity:
+    """The severity of the worst problem; "ok" when there is none."""
+    return max((problem.severity for problem in problems), key=_BADNESS.__getitem__, default="ok")
+
+
+def _gateway_problems(gateway: GatewayFacts) -> Iterator[Problem]:
+    if not gateway.running:
+        yield Problem(
+            "critical",
+            "gateway",
+            f"expected the gateway to listen on {gateway.endpoint}, but it is not running",
+            "it is started again by itself; if that does not help, read the daemon's log: "
+            "journalctl -u superbraind, or its terminal",
+        )
+
+
+def _model_problems(model: ModelFacts) -> Iterator[Problem]:
+    named = f"{model.name} {model.version}".rstrip()
+    if model.state == "unavailable" and model.deployment_id:
+        message = model.last_error or f"{named} does not answer"
+        mend = model.mend or f"see what happened with: superbrain history {model.name}"
+        yield Problem("critical", f"model {model.name}", message, mend)
+    elif model.state == "degraded":
+        message = model.last_error or f"{named} answers, but not as well as it should"
+        mend = model.mend or f"see its facts with: superbrain report {model.name}"
+        yield Problem("warning", f"model {model.name}", message, mend)
+    yield from _candidate_problems(model)
+
+
+def _candidate_problems(model: ModelFacts) -> Iterator[Problem]:
+    candidate = model.candidate
+    if candidate is None or candidate.state not in _ENDINGS:
+        return
+    message = f"{model.name} {candidate.version} {_ENDINGS[candidate.state]}"
+    yield Problem(
+        "warning",
+        f"model {model.name}",
+        f"{message}: {candidate.detail}" if candidate.detail else message,
+        candidate.mend or f"read why: superbrain report {model.name} --version {candidate.version}",
+    )
+
+
+def _disk_problems(host: HostFacts) -> Iterator[Problem]:
+    if not host.disk_total_bytes:
+        return
+    percent = 100 * host.disk_free_bytes / host.disk_total_bytes
+    scarce = percent < DISK_FREE_WARNING_PERCENT or host.disk_free_bytes < DISK_FREE_WARNING_BYTES
+    if not scarce:
+        return
+    free, total = bytes_text(host.disk_free_bytes), bytes_text(host.disk_total_bytes)
+    yield Problem(
+        "critical" if percent < DISK_FREE_CRITICAL_PERCENT else "warning",
+        "disk",
+        f"the store's file system has {free} of {total} free ({percent:.1f} %), "
+        f"expected {DISK_FREE_WARNING_PERCENT:g} % and {bytes_text(DISK_FREE_WARNING_BYTES)}",
+        "make room: new bundles and engines cannot be stored on a full disk",
+    )
+
+
+def _memory_problems(host: HostFacts) -> Iterator[Problem]:
+    if not host.memory_total_bytes:
+        return
+    percent = 100 * host.memory_available_bytes / host.memory_total_bytes
+    if percent < MEMORY_AVAILABLE_WARNING_PERCENT:
+        available = bytes_text(host.memory_available_bytes)
+        yield Problem(
+            "warning",
+            "memory",
+            f"{available} of {bytes_text(host.memory_total_bytes)} memory is available "
+            f"({percent:.1f} %), expected {MEMORY_AVAILABLE_WARNING_PERCENT:g} %",
+            "see who uses it with: superbrain status",
+        )
+
+
+def _inbox_problems(file: InboxFile) -> Iterator[Problem]:
+    if file.outcome in {"refused", "stalled"}:
+        mend = file.mend or "take the file out of the inbox, or replace it by a good one"
+        yield Problem("warning", f"inbox {file.name}", file.message, mend)

@@ -1,0 +1,135 @@
+"""What an operator may ask of the daemon over the control socket, and what comes back.
+
+One JSON structure each way, over a ZeroMQ REQ/REP pair on a socket of its own, with its own
+permissions; it never shares a port with inference. `kind` names the structure.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import msgspec
+
+from superbrain.domain.health import Health
+from superbrain.domain.proof import Proof
+
+
+class Operation(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_fields=True):
+    """Base of every question and order."""
+
+
+class GetHealth(Operation, frozen=True, tag="health"):
+    """Ask for the health report; answered by `HealthReply`."""
+
+
+class GetHistory(Operation, frozen=True, tag="history"):
+    """Ask for the newest `limit` transitions, of one model or of all; `HistoryReply`."""
+
+    model: str = ""
+    limit: int = 50
+
+
+class GetReport(Operation, frozen=True, tag="report"):
+    """Ask for the proofs of a model's deployment: the current one, or `version`; `ReportReply`."""
+
+    model: str
+    version: str = ""
+
+
+class Rollback(Operation, frozen=True, tag="rollback"):
+    """Bring the previous good version back; `Outcome`."""
+
+    model: str
+
+
+class Retire(Operation, frozen=True, tag="retire"):
+    """Stop serving a model; `Outcome`."""
+
+    model: str
+
+
+class Retry(Operation, frozen=True, tag="retry"):
+    """Try a failed, rejected or retired deployment of a model again; `Outcome`."""
+
+    model: str
+    version: str = ""
+
+
+class Reload(Operation, frozen=True, tag="reload"):
+    """Read the trust folder again and look through the inbox now; `Outcome`."""
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """One step of one deployment's life, as journalled."""
+
+    at: dt.datetime
+    deployment_id: int
+    model: str
+    version: str
+    event: str
+    state_from: str
+    state_to: str
+    rung: str = ""
+    detail: str = ""
+
+
+class ProofRecord(msgspec.Struct, frozen=True):
+    """One journalled proof, passed or not."""
+
+    at: dt.datetime
+    worker: int
+    proof: Proof
+
+
+class Reply(msgspec.Struct, frozen=True, tag_field="kind"):
+    """Base of every answer."""
+
+
+class HealthReply(Reply, frozen=True, tag="health"):
+    """Answer to `GetHealth`."""
+
+    health: Health
+
+
+class HistoryReply(Reply, frozen=True, tag="history"):
+    """Answer to `GetHistory`, newest first."""
+
+    transitions: list[Transition]
+
+
+class ReportReply(Reply, frozen=True, tag="report"):
+    """Answer to `GetReport`: the deployment, its manifest's facts, every proof, oldest first."""
+
+    model: str
+    version: str
+    deployment_id: int
+    state: str
+    digest: str
+    sequence: int
+    created: dt.datetime
+    description: str
+    ladder: list[str]
+    rung: str
+    signers: list[str]
+    serving: dict[str, Any]
+    proofs: list[ProofRecord]
+    transitions: list[Transition]
+
+
+class Outcome(Reply, frozen=True, tag="outcome"):
+    """The order was carried out (or is under way, as `message` says)."""
+
+    message: str
+
+
+class Refusal(Reply, frozen=True, tag="refusal"):
+    """The order was not carried out, and nothing changed."""
+
+    code: str
+    message: str
+    mend: str = ""
+
+
+AnyOperation = GetHealth | GetHistory | GetReport | Rollback | Retire | Retry | Reload
+AnyReply = HealthReply | HistoryReply | ReportReply | Outcome | Refusal

@@ -1,0 +1,67 @@
+"""Policies that can be read whole: when to restart, when to give up, when to try again.
+
+Each takes facts and gives one answer; none has a clock or a memory of its own. Times are in
+seconds of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RESTART_FIRST_S = 0.0
+RESTART_BASE_S = 0.5
+RESTART_MAX_S = 60.0
+RESTART_WINDOW_S = 300.0
+RETRY_DELAYS_S = (30.0, 120.0, 600.0)
+
+
+class ErrorBudget(msgspec.Struct, frozen=True):
+    """How much may go wrong before the previous version is brought back.
+
+    `crashes`: worker deaths allowed within `window_s`; `error_share`: share of requests that may
+    end INTERNAL, judged from `min_requests` on.
+    """
+
+    crashes: int = 2
+    error_share: float = 0.2
+    min_requests: int = 20
+    window_s: float = 60.0
+
+
+def restart_delay_s(deaths: Sequence[float], now: float) -> float:
+    """Say how long to wait before a worker is started again.
+
+    The first death within the window is answered at once; every further one doubles the wait.
+    """
+    recent = sum(1 for at in deaths if now - at <= RESTART_WINDOW_S)
+    if recent <= 1:
+        return RESTART_FIRST_S
+    return float(min(RESTART_MAX_S, RESTART_BASE_S * 2 ** (recent - 2)))
+
+
+def budget_spent(
+    budget: ErrorBudget, deaths: Sequence[float], requests: int, internal_errors: int, now: float
+) -> str:
+    """Say in a sentence why the budget is spent, or nothing when it is not."""
+    recent = sum(1 for at in deaths if now - at <= budget.window_s)
+    if recent > budget.crashes:
+        return (
+            f"its process died {recent} times within {budget.window_s:g} s, "
+            f"{budget.crashes} are allowed"
+        )
+    if requests >= budget.min_requests and internal_errors > budget.error_share * requests:
+        return (
+            f"{internal_errors} of {requests} requests ended INTERNAL, "
+            f"at most {budget.error_share:.0%} are allowed"
+        )
+    return ""
+
+
+def retry_delay_s(attempt: int) -> float | None:
+    """Say when attempt number `attempt`, which failed, is followed by another; None for never."""
+    return RETRY_DELAYS_S[attempt - 1] if attempt <= len(RETRY_DELAYS_S) else None

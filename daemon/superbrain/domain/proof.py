@@ -1,0 +1,79 @@
+"""Proof: the recorded result of running every golden case on one engine on this host."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+# How the tolerance that allows no difference is written; labels and text have no other.
+EXACT: Final = "exact"
+# Stands for the output when a case failed before it had any.
+EVERY_OUTPUT: Final = "*"
+
+
+class OutputFigures(msgspec.Struct, frozen=True):
+    """How far one output of one case was from what is expected.
+
+    Figures are None where they have no meaning (strings, or a tensor that could not be compared);
+    `graph` is empty for the response of the whole pipeline; `reason` is empty when `passed`.
+    """
+
+    case: str
+    output: str
+    graph: str
+    passed: bool
+    tolerance: str
+    reason: str = ""
+    max_abs_error: float | None = None
+    max_rel_error: float | None = None
+    cosine: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        """Which output of which case it is, and why it failed."""
+        where = [f"case {self.case!r}"]
+        if self.graph:
+            where.append(f"graph {self.graph!r}")
+        if self.output != EVERY_OUTPUT:
+            where.append(f"output {self.output!r}")
+        return f"{', '.join(where)}: {self.reason}"
+
+
+class CaseTime(msgspec.Struct, frozen=True):
+    """Wall time of one golden case through the whole pipeline, in milliseconds."""
+
+    case: str
+    milliseconds: float
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """Every figure of one proof run on one rung; it passed when every output of every case did."""
+
+    rung: str
+    figures: list[OutputFigures]
+    times: list[CaseTime]
+    runtime: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """True when there was something to compare and all of it agreed."""
+        return bool(self.figures) and all(figure.passed for figure in self.figures)
+
+    @property
+    def failures(self) -> list[OutputFigures]:
+        """Every disagreement, case by case; in each, labels and text before numbers.
+
+        `expected 'cat', found 'dog'` says more than how far off a confidence is.
+        """
+        failed = [figure for figure in self.figures if not figure.passed]
+        order = {case: at for at, case in enumerate(dict.fromkeys(one.case for one in failed))}
+        return sorted(failed, key=lambda one: (order[one.case], one.tolerance != EXACT))
+
+    @property
+    def first_failure(self) -> str:
+        """The most telling disagreement of the first case that has one; empty when all agreed."""
+        if not self.figures:
+            return "no golden case produced anything to compare"
+        failures = self.failures
+        return failures[0].sentence if failures else ""

@@ -1,0 +1,38 @@
+"""Which bundles the store must keep: a pure rule over the journal's deployments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from superbrain.domain.deployment import UNFINISHED, State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from superbrain.domain.deployment import Deployment
+
+_NEEDED = frozenset({*UNFINISHED, State.PROBATION, State.LIVE, State.ROLLING_BACK, State.DRAINING})
+
+
+def retained(
+    deployments: Mapping[str, Sequence[Deployment]], current: Mapping[str, int]
+) -> set[str]:
+    """Give the digests of all bundles that must stay.
+
+    Args:
+        deployments: per model its deployments, newest first.
+        current: per model the id of its current deployment, 0 for none.
+
+    Returns:
+        The digests of what serves and what served before it, of everything unfinished, and of the
+        newest deployment of each model however it ended, so that it can be tried again.
+    """
+    keep: set[str] = set()
+    for name, rows in deployments.items():
+        by_id = {row.id: row for row in rows}
+        serving = by_id.get(current.get(name, 0))
+        previous = by_id.get(serving.predecessor) if serving else None
+        wanted = [row for row in (serving, previous, *rows[:1]) if row is not None]
+        wanted += [row for row in rows if row.state in _NEEDED]
+        keep.update(row.digest for row in wanted)
+    return keep

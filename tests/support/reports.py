@@ -1,0 +1,237 @@
+"""Sample facts of a host on a busy day, for tests of whatever shows or judges them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Final
+
+import msgspec
+
+from superbrain.domain.ctl import Quantiles
+from superbrain.domain.health import (
+    CandidateFacts,
+    GatewayFacts,
+    GpuFacts,
+    Health,
+    HostFacts,
+    InboxFile,
+    ModelFacts,
+    Problem,
+    ProcessFacts,
+    ProofSummary,
+)
+from superbrain.domain.operations import ProofRecord, ReportReply, Transition
+from superbrain.domain.proof import CaseTime, OutputFigures, Proof
+
+NOON: Final = dt.datetime(2026, 3, 2, 12, 0, tzinfo=dt.UTC)
+GIB: Final = 1 << 30
+
+HOST: Final = HostFacts(
+    hostname="edge-7",
+    kernel="Linux 6.1.0 x86_64",
+    cpu_count=8,
+    cpu_percent=31.0,
+    load_1m=2.4,
+    memory_total_bytes=16 * GIB,
+    memory_available_bytes=9 * GIB,
+    disk_total_bytes=200 * GIB,
+    disk_free_bytes=61 * GIB,
+    boot_time=NOON - dt.timedelta(days=40),
+)
+GATEWAY: Final = GatewayFacts(endpoint="ipc:///run/superbrain/superbrain.sock", running=True)
+PROCESS: Final = ProcessFacts(
+    pid=812,
+    started_at=NOON - dt.timedelta(days=3, hours=4),
+    rss_bytes=61 << 20,
+    cpu_percent=0.4,
+    threads=3,
+    open_files=41,
+)
+ORIENTATION: Final = ModelFacts(
+    name="orientation",
+    state="ready",
+    version="1.2.0",
+    deployment_id=4,
+    deployment_state="LIVE",
+    digest="sha256:" + "4f" * 32,
+    rung="onnxruntime:cpu",
+    runtime="onnxruntime 1.31.1",
+    live_since=NOON - dt.timedelta(days=2),
+    proof=ProofSummary(
+        at=NOON - dt.timedelta(days=2), cases=6, worst_abs_error=1.2e-6, slowest_case_ms=4.1
+    ),
+    previous_version="1.1.0",
+    workers=[msgspec.structs.replace(PROCESS, pid=840, rss_bytes=380 << 20)],
+    requests=1_284_311,
+    waiting=2,
+    outstanding=1,
+    latency_ms=Quantiles(p50=2.31, p90=3.9, p99=6.72, max=19.2),
+)
+OCR: Final = msgspec.structs.replace(
+    ORIENTATION,
+    name="ocr",
+    version="3.0.1",
+    deployment_id=7,
+    rung="tensorrt:fp16",
+    requests=48_120,
+    errors=3,
+    latency_ms=Quantiles(p50=41.0, p90=80.2, p99=141.9, max=300.0),
+    restarts=1,
+    candidate=CandidateFacts(
+        deployment_id=9,
+        version="3.1.0",
+        state="BUILDING",
+        rung="tensorrt:fp32",
+        since=NOON - dt.timedelta(seconds=95),
+        detail="layer 41 of 112",
+        percent=37.0,
+    ),
+)
+
+
+def sample_health(**changes: object) -> Health:
+    """Build a report of a host that is well; `changes` replace its fields."""
+    health = Health(
+        at=NOON,
+        status="ok",
+        version="0.1.0",
+        started_at=PROCESS.started_at,
+        ready=True,
+        problems=[],
+        process=PROCESS,
+        gateway=GATEWAY,
+        host=HOST,
+        gpus=[],
+        models=[ORIENTATION],
+        inbox=[],
+        inbox_path="/var/lib/superbrain/inbox",
+    )
+    return msgspec.structs.replace(health, **changes)
+
+
+def busy_health(**changes: object) -> Health:
+    """Build a report with a bit of everything."""
+    refused = InboxFile(
+        name="speech-0.9.0.sbb",
+        outcome="refused",
+        message="signed by key 3f2a…, which no trusted key file holds",
+        mend="copy the author's public key into /etc/superbrain/trust",
+    )
+    copying = InboxFile(
+        name="magika-2.0.0.sbb",
+        outcome="waiting",
+        message="it is still growing",
+        have_bytes=412 << 20,
+        need_bytes=1330 << 20,
+        since=NOON - dt.timedelta(seconds=12),
+    )
+    speech = ModelFacts(
+        name="speech-detection",
+        state="unavailable",
+        version="0.8.2",
+        deployment_id=3,
+        deployment_state="LIVE",
+        rung="onnxruntime:cpu",
+        requests=911,
+        errors=204,
+        restarts=5,
+        last_error="its worker ended 5 times within 60 s, the last time with signal 11",
+        mend="superbrain rollback speech-detection",
+    )
+    gpu = GpuFacts(
+        index=0,
+        name="NVIDIA L4",
+        memory_total_bytes=23 * GIB,
+        memory_used_bytes=4 * GIB,
+        utilization_percent=22.0,
+        temperature_celsius=51.0,
+        power_watts=38.4,
+    )
+    problems = [
+        Problem("critical", "model speech-detection", speech.last_error, speech.mend),
+        Problem("warning", f"inbox {refused.name}", refused.message, refused.mend),
+    ]
+    busy: dict[str, object] = {
+        "status": "critical",
+        "ready": False,
+        "problems": problems,
+        "gpus": [gpu],
+        "models": [ORIENTATION, OCR, speech],
+        "inbox": [refused, copying],
+    }
+    return sample_health(**(busy | changes))
+
+
+def sample_transitions() -> list[Transition]:
+    """Build the life of one deployment that fell from fp16 to fp32, newest first as the daemon."""
+    steps = [
+        (0.0, "Settled", "RECEIVED", "VERIFYING", "", ""),
+        (1.8, "Trusted", "VERIFYING", "BUILDING", "tensorrt:fp16", ""),
+        (94.0, "Built", "BUILDING", "PROVING", "tensorrt:fp16", ""),
+        (
+            95.2,
+            "Mismatched",
+            "PROVING",
+            "BUILDING",
+            "tensorrt:fp32",
+            "case 'invoice', output 'boxes': cosine 0.25, expected at least 0.999",
+        ),
+        (260.0, "Built", "BUILDING", "PROVING", "tensorrt:fp32", ""),
+        (262.5, "Matched", "PROVING", "SWITCHING", "tensorrt:fp32", ""),
+        (262.501, "Switched", "SWITCHING", "PROBATION", "tensorrt:fp32", ""),
+        (862.501, "Stable", "PROBATION", "LIVE", "tensorrt:fp32", ""),
+    ]
+    start = NOON - dt.timedelta(hours=1)
+    transitions = [
+        Transition(
+            at=start + dt.timedelta(seconds=seconds),
+            deployment_id=7,
+            model="ocr",
+            version="3.0.1",
+            event=event,
+            state_from=state_from,
+            state_to=state_to,
+            rung=rung,
+            detail=detail,
+        )
+        for seconds, event, state_from, state_to, rung, detail in steps
+    ]
+    return transitions[::-1]
+
+
+def sample_report() -> ReportReply:
+    """Build the report of the deployment above, with its two proofs."""
+    bad = OutputFigures(
+        case="invoice",
+        output="boxes",
+        graph="",
+        passed=False,
+        tolerance="cosine >= 0.999",
+        reason="cosine 0.25, expected at least 0.999",
+        max_abs_error=0.81,
+        max_rel_error=3.2,
+        cosine=0.25,
+    )
+    good = msgspec.structs.replace(
+        bad, passed=True, reason="", max_abs_error=2.1e-6, max_rel_error=4e-6, cosine=1.0
+    )
+    times = [CaseTime("invoice", 41.2)]
+    return ReportReply(
+        model="ocr",
+        version="3.0.1",
+        deployment_id=7,
+        state="LIVE",
+        digest="sha256:" + "9c" * 32,
+        sequence=31,
+        created=NOON - dt.timedelta(days=1),
+        description="Reads printed text from page images.",
+        ladder=["tensorrt:fp16", "tensorrt:fp32", "onnxruntime:cpu"],
+        rung="tensorrt:fp32",
+        signers=["3f2a90c1", "b7d1e6aa"],
+        serving={"instances": 1, "batching": {"max_size": 8, "max_delay_ms": 2.0}},
+        proofs=[
+            ProofRecord(NOON, 1, Proof("tensorrt:fp16", [bad], times, "TensorRT 10.9")),
+            ProofRecord(NOON, 2, Proof("tensorrt:fp32", [good], times, "TensorRT 10.9")),
+        ],
+        transitions=sample_transitions(),
+    )
