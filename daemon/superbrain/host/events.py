@@ -1,0 +1,82 @@
+"""The stable names of everything worth a log line: what alerts and dashboards may rely on.
+
+A name, once released, keeps its meaning; new ones are added, none is renamed. docs/log-events.md
+is generated from this list by scripts/docs.
+
+    logs.event(logger, Event.WORKER_DIED, level=logging.WARNING, model="ocr", exit_code=-11)
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+
+class Event(StrEnum):
+    """The name of an event, with what it means as `meaning`."""
+
+    meaning: str
+
+    def __new__(cls, name: str, meaning: str) -> Self:
+        """Make the member a plain string that carries its meaning along."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.meaning = meaning
+        return member
+
+    # The daemon itself.
+    DAEMON_STARTED = "daemon_started", "The daemon runs and has read its configuration."
+    DAEMON_READY = "daemon_ready", "Every current deployment is proven again and answers."
+    DAEMON_RELOADED = "daemon_reloaded", "Configuration and trust folder were read again."
+    DAEMON_STOPPING = "daemon_stopping", "The daemon was told to stop and ends its children."
+    JOURNAL_OPENED = "journal_opened", "The journal is open and its schema is current."
+    CONTROL_REQUEST_REFUSED = (
+        "control_request_refused",
+        "The control socket got a message that is no operation.",
+    )
+    OPERATION_CARRIED_OUT = "operation_carried_out", "An operator's order was carried out."
+    OPERATION_REFUSED = "operation_refused", "An operator's order was not carried out."
+    TASK_FAILED = "task_failed", "A part of the daemon met an error that it did not expect."
+
+    # Inbox, store, trust.
+    INBOX_SCAN_FAILED = (
+        "inbox_scan_failed",
+        "The inbox could not be read; the next scan tries again.",
+    )
+    BUNDLE_TAKEN = "bundle_taken", "A file of the inbox was verified and copied into the store."
+    BUNDLE_REFUSED = "bundle_refused", "A file of the inbox was not taken; the line says why."
+    TRUST_LOADED = "trust_loaded", "The trusted keys and revocations were read."
+    STORE_COLLECTED = "store_collected", "Bundles and engines nobody needs were deleted."
+
+    # Deployments.
+    DEPLOYMENT_ADVANCED = "deployment_advanced", "A deployment moved to its next state."
+    PROOF_PASSED = "proof_passed", "Every golden case was reproduced on a rung."
+    PROOF_FAILED = "proof_failed", "A golden case was not reproduced; the next rung is tried."
+    MODEL_SWITCHED = "model_switched", "Live traffic of a model moved to another deployment."
+    ROLLED_BACK = "rolled_back", "Live traffic moved back to the previous good version."
+    MODEL_RETIRED = "model_retired", "A model is no longer served, by an operator's order."
+
+    # Processes that serve.
+    GATEWAY_STARTED = "gateway_started", "The gateway has bound its public sockets."
+    GATEWAY_DIED = "gateway_died", "The gateway ended unasked; it is started again."
+    WORKER_STARTED = "worker_started", "A worker process was started."
+    WORKER_READY = "worker_ready", "A worker has proven its engines and listens on its lane."
+    WORKER_DIED = "worker_died", "A worker ended unasked; it is started again within its budget."
+    WORKER_STUCK = "worker_stuck", "A worker stopped answering and was killed."
+    CHILD_OUTPUT = "child_output", "A line that a child process, or code in it, has printed."
+    WORKER_STOPPED = "worker_stopped", "A worker ended because it was told to."
+    REQUEST_POISONED = "request_poisoned", "A request that ended two workers was given up."
+
+    REQUEST_FAILED = "request_failed", "A model or its code failed on one request."
+    ORDER_FAILED = "order_failed", "A worker could not carry out what the daemon told it."
+    LANE_CLOSED = "lane_closed", "A worker closed a lane whose peer sent no valid frames."
+    LANE_REFUSED = "lane_refused", "A worker could not take one more lane."
+    GATEWAY_MISTAKE = "gateway_mistake", "The gateway failed on one message and went on."
+    CONTROL_CHANNEL_BROKEN = (
+        "control_channel_broken",
+        "A child got what is no order, and ended itself.",
+    )
+
+    # Health.
+    HEALTH_CHANGED = "health_changed", "The overall status became better or worse."
+    HEALTH_WRITE_FAILED = "health_write_failed", "health.json could not be written."

@@ -1,0 +1,32 @@
+"""Small files that others read while we write them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file in one step: a reader sees the old content or the new, never a part.
+
+    Nothing is written through a link that somebody may have put in the file's place.
+
+    Raises:
+        OSError: it cannot be written; the old content is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, _NEW, 0o644), "wb") as file:
+            file.write(data)
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

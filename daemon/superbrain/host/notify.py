@@ -1,0 +1,55 @@
+"""What the daemon tells systemd: ready, status, alive, reloading, stopping (sd_notify(3)).
+
+Without NOTIFY_SOCKET nothing is sent; a manager that does not listen is no reason to fail, so
+nothing here raises. Each function returns whether the message went out.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+
+def ready(status: str = "") -> bool:
+    """The daemon has started, or has finished a reload."""
+    return notify("READY=1", *([_status_line(status)] if status else []))
+
+
+def status(text: str) -> bool:
+    """One line for `systemctl status`."""
+    return notify(_status_line(text))
+
+
+def alive() -> bool:
+    """Feed the watchdog."""
+    return notify("WATCHDOG=1")
+
+
+def reloading() -> bool:
+    """A reload has begun; `ready` ends it."""
+    return notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def stopping(status: str = "") -> bool:
+    """The daemon is on its way out."""
+    return notify("STOPPING=1", *([_status_line(status)] if status else []))
+
+
+def notify(*assignments: str) -> bool:
+    """Send `NAME=value` lines in one datagram."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return False
+    if address.startswith("@"):  # the abstract namespace
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.sendto("\n".join(assignments).encode(errors="replace"), address)
+    except OSError:
+        return False
+    return True
+
+
+def _status_line(text: str) -> str:
+    return "STATUS=" + " ".join(text.split())

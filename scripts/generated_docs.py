@@ -1,0 +1,149 @@
+"""What of docs/ is generated from the code, and how: one row of `GENERATED` for each.
+
+A generator gets what the file holds now (empty when there is none) and returns what it should
+hold. Whole files ignore what was there; a part of a hand-written page is replaced between two
+marks that the page carries, with `part`:
+
+    <!-- generated: states -->
+    …
+    <!-- end of generated: states -->
+
+Run it by scripts/docs; tests/unit/test_generated_docs.py holds every file to its generator.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from superbrain.domain import deployment as life
+from superbrain.domain.health import Health
+from superbrain.host.events import Event
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Generated(NamedTuple):
+    """One generated file: where it lies, and what it should hold, given what it holds now."""
+
+    path: str
+    make: Callable[[str], str]
+
+
+def part(page: str, name: str, text: str) -> str:
+    """Replace what stands between the marks of `name` in `page`.
+
+    Raises:
+        ValueError: the page does not carry both marks exactly once, in order.
+    """
+    begin, end = f"<!-- generated: {name} -->", f"<!-- end of generated: {name} -->"
+    before, found_begin, rest = page.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end) or begin in after:
+        raise ValueError(f"expected {begin!r} and {end!r} once each, in this order")
+    return f"{before}{begin}\n{text.strip()}\n{end}{after}"
+
+
+def health_schema(_now: str = "") -> str:
+    """docs/health.schema.json: the JSON Schema of the health report."""
+    made = msgspec.json.schema(Health)
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "superbrain health report",
+        "description": "health.json, the answer of the control socket, superbrain status --json.",
+        **made,
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def log_events(_now: str = "") -> str:
+    """docs/log-events.md: the stable names of log events."""
+    rows = "\n".join(f"| `{event}` | {event.meaning} |" for event in Event)
+    return f"""\
+# Log events
+
+Every process of superbrain writes one JSON object a line to standard error, which systemd puts
+into the journal. `event` is one of the names below; a released name keeps its meaning. What a
+library or bundle code logs by itself carries the event `log`.
+
+    journalctl -u superbraind -o cat | jq 'select(.event == "worker_died")'
+
+| event | when |
+|---|---|
+{rows}
+"""
+
+
+def states(now: str) -> str:
+    """docs/architecture.md, part `states`: the transition table, as a diagram and as a table."""
+    return part(now, "states", f"{_state_diagram()}\n\n{_state_table()}")
+
+
+def _state_diagram() -> str:
+    arrows: dict[tuple[str, str], list[str]] = {}
+    for state, row in life.TABLE.items():
+        for event, target in row.items():
+            arrows.setdefault((state, target), []).append(event.__name__)
+    for state, event in sorted(life.NEXT_RUNG, key=lambda pair: (pair[0], pair[1].__name__)):
+        arrows.setdefault((state, life.State.BUILDING), []).append(f"{event.__name__} (next rung)")
+    lines = [f"    {a} --> {b}: {', '.join(names)}" for (a, b), names in arrows.items()]
+    ends = [f"    {state} --> [*]" for state in life.State if state in life.ENDED]
+    return "\n".join(
+        ["```mermaid", "stateDiagram-v2", "    [*] --> RECEIVED", *lines, *ends, "```"]
+    )
+
+
+def _state_table() -> str:
+    lines = ["| state | on entry | event → next |", "|---|---|---|"]
+    for state, row in life.TABLE.items():
+        entry = ", ".join(type(command).__name__ for command in life.ON_ENTRY[state]) or "–"
+        steps = []
+        for event, target in row.items():
+            rung = "next rung, else " if (state, event) in life.NEXT_RUNG else ""
+            steps.append(f"{event.__name__} → {rung}{target}")
+        lines.append(f"| {state} | {entry} | {' · '.join(steps) or 'none'} |")
+    return "\n".join(lines)
+
+
+GENERATED: tuple[Generated, ...] = (
+    Generated("docs/health.schema.json", health_schema),
+    Generated("docs/log-events.md", log_events),
+    Generated("docs/architecture.md", states),
+)
+
+
+def wanted(generated: Generated) -> tuple[str, str]:
+    """What the file holds now, and what it should hold."""
+    path = ROOT / generated.path
+    now = path.read_text(encoding="utf-8") if path.exists() else ""
+    return now, generated.make(now)
+
+
+def main(arguments: list[str]) -> int:
+    """Write what is stale; with --check only say what is."""
+    check = arguments == ["--check"]
+    stale = 0
+    for generated in GENERATED:
+        now, should = wanted(generated)
+        if now == should:
+            continue
+        stale += 1
+        if check:
+            print(f"{generated.path} is stale; type: scripts/docs")
+        else:
+            path = ROOT / generated.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(should, encoding="utf-8")
+            print(f"{generated.path} is written")
+    if not stale:
+        print(f"{len(GENERATED)} generated files are up to date")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

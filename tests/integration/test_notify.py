@@ -1,0 +1,53 @@
+"""Notifications as a service manager receives them, over real datagram sockets."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from superbrain.host import notify
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[socket.socket]:
+    name = f"superbrain-test-{os.getpid()}"
+    address = str(tmp_path / "notify") if request.param == "path" else f"\0{name}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(5)
+        manager.bind(address)
+        monkeypatch.setenv("NOTIFY_SOCKET", address.replace("\0", "@"))
+        yield manager
+
+
+MESSAGES: dict[str, tuple[Callable[[], bool], str]] = {
+    "ready": (notify.ready, r"READY=1"),
+    "ready with status": (lambda: notify.ready("2 models"), r"READY=1\nSTATUS=2 models"),
+    "status in one line": (lambda: notify.status("two\n models"), r"STATUS=two models"),
+    "alive": (notify.alive, r"WATCHDOG=1"),
+    "reloading": (notify.reloading, r"RELOADING=1\nMONOTONIC_USEC=\d+"),
+    "stopping": (notify.stopping, r"STOPPING=1"),
+}
+
+
+@pytest.mark.parametrize(("send", "expected"), MESSAGES.values(), ids=MESSAGES.keys())
+def test_the_manager_receives_one_datagram(
+    manager: socket.socket, send: Callable[[], bool], expected: str
+) -> None:
+    assert send()
+    assert re.fullmatch(expected, manager.recv(4096).decode())
+
+
+def test_a_manager_that_has_gone_is_no_reason_to_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    assert not notify.alive()

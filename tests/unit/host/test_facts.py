@@ -1,0 +1,65 @@
+"""Figures of this process and this machine."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from superbrain.host.facts import host_facts, process_facts
+
+
+def test_this_process_has_memory_threads_and_open_files() -> None:
+    facts = process_facts(os.getpid())
+    assert facts is not None
+    assert facts.pid == os.getpid()
+    assert (facts.rss_bytes or 0) > 1 << 20
+    assert (facts.threads or 0) >= 1
+    assert (facts.open_files or 0) >= 1
+
+
+def test_cpu_use_is_measured_between_two_calls() -> None:
+    process_facts(os.getpid())
+    before = os.times()
+    while os.times().user - before.user < 0.05:
+        sum(range(10_000))
+    facts = process_facts(os.getpid())
+    assert facts is not None
+    assert (facts.cpu_percent or 0.0) > 0.0
+
+
+def test_start_time_is_in_utc_and_in_the_past() -> None:
+    facts = process_facts(os.getpid())
+    assert facts is not None
+    assert facts.started_at.tzinfo is dt.UTC
+    assert facts.started_at <= dt.datetime.now(dt.UTC)
+
+
+def test_a_process_that_has_ended_has_no_figures() -> None:
+    child = subprocess.Popen([sys.executable, "-I", "-c", ""])
+    child.wait()
+    assert process_facts(child.pid) is None
+
+
+def test_a_zombie_has_no_figures() -> None:
+    child = subprocess.Popen([sys.executable, "-I", "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    try:
+        assert process_facts(child.pid) is None
+    finally:
+        child.wait()
+
+
+def test_a_machine_has_memory_processors_and_a_disk(tmp_path: Path) -> None:
+    facts = host_facts(tmp_path)
+    assert facts.hostname == os.uname().nodename
+    assert facts.cpu_count >= 1
+    assert 0 < facts.memory_available_bytes <= facts.memory_total_bytes
+    assert 0 < facts.disk_free_bytes <= facts.disk_total_bytes
+
+
+def test_a_store_that_is_not_there_yet_lies_on_the_disk_of_its_parent(tmp_path: Path) -> None:
+    there = host_facts(tmp_path)
+    assert host_facts(tmp_path / "store" / "later").disk_total_bytes == there.disk_total_bytes
