@@ -1,0 +1,108 @@
+"""The engine port: what every runtime must offer, and the errors it may raise.
+
+An engine is one graph made runnable on this host by one rung. A runtime turns a graph into an
+engine or raises `EngineError`; whatever its library throws is translated there and nowhere else.
+
+    EngineError
+    ├── RungUnavailable   this host cannot run this rung (not installed, no device)
+    ├── GraphMismatch     the graph is not what the manifest says: the bundle's fault
+    └── ExecutionFailed   the engine refused or broke on one input
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+
+from superbrain.wire.errors import SuperbrainError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from superbrain.domain.manifest import Graph, GraphTensor
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class EngineError(SuperbrainError):
+    """A graph could not be loaded or run.
+
+    `bundle_at_fault`: no other rung and no other host would do better.
+    """
+
+    bundle_at_fault: ClassVar[bool] = False
+
+
+class RungUnavailable(EngineError):
+    """This host cannot run this rung."""
+
+
+class GraphMismatch(EngineError):
+    """The graph's inputs or outputs are not what the manifest declares."""
+
+    bundle_at_fault = True
+
+
+class ExecutionFailed(EngineError):
+    """One run failed; the engine itself is still usable."""
+
+
+class Engine(Protocol):
+    """One runnable graph. Not thread-safe: one caller at a time."""
+
+    @property
+    def rung(self) -> str:
+        """The rung it was made by, such as `onnxruntime:cpu`."""
+
+    @property
+    def runtime(self) -> str:
+        """Library and version that run it, such as `onnxruntime 1.31.1`."""
+
+    @property
+    def inputs(self) -> tuple[GraphTensor, ...]:
+        """Inputs as the manifest declares them, checked against the graph."""
+
+    @property
+    def outputs(self) -> tuple[GraphTensor, ...]:
+        """Outputs as the manifest declares them, checked against the graph."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The graph file's own metadata (ONNX `metadata_props`)."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the graph once.
+
+        Args:
+            inputs: one array per input, of its datatype, sizes within the declared bounds;
+                strings as object arrays.
+
+        Returns:
+            One array per output, by name.
+
+        Raises:
+            ExecutionFailed: an input is missing, extra or does not fit, or the run failed.
+        """
+
+    def close(self) -> None:
+        """Free what the engine holds; it cannot be used afterwards."""
+
+
+class Runtime(Protocol):
+    """One way to run graphs on this host."""
+
+    @property
+    def rungs(self) -> tuple[str, ...]:
+        """The rungs it can make, such as `("onnxruntime:cpu",)`."""
+
+    def unavailable(self, rung: str) -> str:
+        """Say in one sentence why this host cannot make `rung`; empty when it can."""
+
+    def load(self, rung: str, path: Path, graph: Graph) -> Engine:
+        """Make the ONNX file at `path` runnable.
+
+        Raises:
+            RungUnavailable, GraphMismatch, EngineError: see the module's tree.
+        """
