@@ -1,0 +1,171 @@
+"""One request from lane frame to answer: decode, let the model infer, encode.
+
+Whatever bundle code raises ends here as a typed error of this one request. Nothing it does short
+of ending the process may stop the loop that calls `execute`.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from superbrain.serve import child
+from superbrain.wire import lane
+from superbrain.wire.datatypes import Array, datatype_of, decode_tensor, encode_tensor
+from superbrain.wire.errors import (
+    Internal,
+    InvalidArgument,
+    NotFound,
+    RequestError,
+    SuperbrainError,
+)
+from superbrain.wire.messages import (
+    InferRequest,
+    InferResponse,
+    TensorHeader,
+    decode_header,
+    encode_error,
+    salvage_id,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from superbrain.domain.proof import Proof
+
+_REQUEST = msgspec.json.Decoder(InferRequest)
+
+
+class ServedModel(Protocol):
+    """What a worker serves: an opened bundle on one rung."""
+
+    @property
+    def name(self) -> str:
+        """Model name as callers address it."""
+
+    @property
+    def version(self) -> str:
+        """Version that every answer bears."""
+
+    @property
+    def runtime(self) -> str:
+        """Library and version that run the graphs."""
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of the response tensors, in the manifest's order."""
+
+    @property
+    def queue_size(self) -> int:
+        """How many requests may wait."""
+
+    def infer(self, request: dict[str, Array]) -> Mapping[str, Array]:
+        """Answer one request.
+
+        Raises:
+            RequestError: the request does not fit, or the model failed on it.
+        """
+
+    def prove(self) -> Proof:
+        """Run every golden case through `infer`."""
+
+
+class Outcome:
+    """How one request ended: the frame to send, and the error in it, if it is one."""
+
+    __slots__ = ("buffers", "error")
+
+    def __init__(self, buffers: list[lane.Data], error: RequestError | None) -> None:
+        self.buffers = buffers
+        self.error = error
+
+
+def execute(model: ServedModel, frame: lane.LaneFrame) -> Outcome:
+    """Answer one request frame; never raises, whatever the bundle's code does."""
+    request_id = ""
+    try:
+        request = decode_header(frame.header, _REQUEST, "an inference request")
+        request_id = request.id
+        _check_address(model, request)
+        wanted = _wanted_outputs(model, request)
+        arrays = _decode_tensors(request.inputs, frame.tensors)
+        outputs = model.infer(arrays)
+        return Outcome(_result(model, request_id, outputs, wanted, frame.request_id), None)
+    except RequestError as error:
+        return refuse(frame, error, request_id)
+    except BaseException as error:  # noqa: BLE001 - SystemExit of bundle code ends a request, not us
+        return refuse(frame, _unforeseen(error, request_id), request_id)
+
+
+def refuse(frame: lane.LaneFrame, error: RequestError, request_id: str = "") -> Outcome:
+    """Answer one request frame with an error."""
+    header = encode_error(error, request_id or salvage_id(frame.header))
+    return Outcome(lane.encode(lane.ERROR, header, request_id=frame.request_id), error)
+
+
+def _check_address(model: ServedModel, request: InferRequest) -> None:
+    if request.model_name != model.name:
+        raise NotFound(f"expected model {model.name!r}, found {request.model_name[:100]!r}")
+    if request.model_version and request.model_version != model.version:
+        raise NotFound(
+            f"model {model.name!r}: expected version {model.version!r}, "
+            f"found {request.model_version[:100]!r}",
+            mend="Leave model_version out to take whichever serves",
+        )
+
+
+def _wanted_outputs(model: ServedModel, request: InferRequest) -> Sequence[str]:
+    if not request.outputs:
+        return model.outputs
+    wanted = [output.name for output in request.outputs]
+    for name in wanted:
+        if name not in model.outputs:
+            raise InvalidArgument(
+                f"expected requested outputs among {list(model.outputs)}, found {name[:100]!r}"
+            )
+    return wanted
+
+
+def _decode_tensors(
+    headers: Sequence[TensorHeader], tensors: Sequence[memoryview]
+) -> dict[str, Array]:
+    if len(headers) != len(tensors):
+        raise InvalidArgument(
+            f"expected one frame for each of {len(headers)} input tensors, found {len(tensors)}"
+        )
+    arrays: dict[str, Array] = {}
+    for header, data in zip(headers, tensors, strict=True):
+        if header.name in arrays:
+            raise InvalidArgument(f"expected each input tensor once, found {header.name!r} twice")
+        arrays[header.name] = decode_tensor(header.name, header.datatype, header.shape, data)
+    return arrays
+
+
+def _result(
+    model: ServedModel,
+    request_id: str,
+    outputs: Mapping[str, Array],
+    wanted: Sequence[str],
+    number: int,
+) -> list[lane.Data]:
+    headers: list[TensorHeader] = []
+    tensors: list[lane.Data] = []
+    for name in wanted:
+        array = outputs[name]
+        headers.append(TensorHeader(name, datatype_of(array), list(array.shape)))
+        tensors.append(encode_tensor(array))
+    response = InferResponse(model.name, model.version, headers, request_id)
+    return lane.encode(lane.RESPONSE, msgspec.json.encode(response), tensors, request_id=number)
+
+
+def _unforeseen(error: BaseException, request_id: str) -> RequestError:
+    described = str(error) if isinstance(error, SuperbrainError) else repr(error)
+    child.log(
+        "request_failed",
+        request_id=request_id,
+        error=described,
+        traceback="".join(traceback.format_exception(error, limit=-8)),
+    )
+    return Internal(f"expected an answer of the model, its code raised {described[:500]}")

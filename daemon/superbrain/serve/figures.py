@@ -1,0 +1,91 @@
+"""Counting what happened to requests, cheaply enough to do it for every one of them.
+
+Written by one thread; the control thread of a worker may read at any moment and sees figures that
+are at most one request old.
+"""
+
+from __future__ import annotations
+
+from superbrain.domain.ctl import Quantiles, WorkerPong
+from superbrain.wire.errors import (
+    DeadlineExceeded,
+    Internal,
+    RequestError,
+    ResourceExhausted,
+)
+
+_WINDOW = 1024
+
+
+class LatencyWindow:
+    """Durations of the most recent requests, for quantiles without a histogram's bucket edges."""
+
+    def __init__(self, size: int = _WINDOW) -> None:
+        self._size = size
+        self._nanoseconds: list[int] = []
+        self._next = 0
+
+    def add(self, duration_ns: int) -> None:
+        """Take note of one request."""
+        if len(self._nanoseconds) < self._size:
+            self._nanoseconds.append(duration_ns)
+            return
+        self._nanoseconds[self._next] = duration_ns
+        self._next = (self._next + 1) % self._size
+
+    def quantiles(self) -> Quantiles:
+        """Give the nearest-rank quantiles of the window in milliseconds; zeros when it is empty."""
+        ordered = sorted(self._nanoseconds)
+        if not ordered:
+            return Quantiles()
+        last = len(ordered) - 1
+        p50, p90, p99 = (ordered[round(last * share)] / 1e6 for share in (0.5, 0.9, 0.99))
+        return Quantiles(p50, p90, p99, ordered[last] / 1e6)
+
+
+class WorkerFigures:
+    """What one worker has done since it started."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.ok = 0
+        self.caller_errors = 0
+        self.internal_errors = 0
+        self.expired = 0
+        self.refused = 0
+        self.queued = 0
+        self.executing_since_ns = 0
+        self.last_error = ""
+        self.latency = LatencyWindow()
+
+    def finished(self, error: RequestError | None, duration_ns: int) -> None:
+        """Count one request by how it ended; only executed ones count for latency."""
+        self.requests += 1
+        if isinstance(error, DeadlineExceeded):
+            self.expired += 1
+        elif isinstance(error, ResourceExhausted):
+            self.refused += 1
+        elif isinstance(error, Internal):
+            self.internal_errors += 1
+            self.last_error = str(error)
+        elif error is not None:
+            self.caller_errors += 1
+        else:
+            self.ok += 1
+            self.latency.add(duration_ns)
+
+    def pong(self, now_ns: int) -> WorkerPong:
+        """Give the figures as the daemon wants them."""
+        since_ns = self.executing_since_ns
+        return WorkerPong(
+            requests=self.requests,
+            ok=self.ok,
+            caller_errors=self.caller_errors,
+            internal_errors=self.internal_errors,
+            expired=self.expired,
+            refused=self.refused,
+            queued=self.queued,
+            executing_s=(now_ns - since_ns) / 1e9 if since_ns else 0.0,
+            latency_ms=self.latency.quantiles(),
+            last_error=self.last_error,
+        )

@@ -1,0 +1,92 @@
+"""The gateway's end of one lane: connect, hear the greeting, send requests, take answers."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from superbrain.serve.directory import ModelRoute, PendingRequest, Slot
+from superbrain.serve.lane_socket import LaneSocket
+from superbrain.wire import lane
+
+if TYPE_CHECKING:
+    import select
+
+    from superbrain.domain.ctl import LaneAddress
+
+_HELLO = msgspec.json.Decoder(lane.Hello)
+
+
+class GatewayLane(Slot):
+    """One lane to one worker, on its way for one deployment of one model."""
+
+    def __init__(
+        self, address: LaneAddress, route: ModelRoute[GatewayLane], deployment_id: int
+    ) -> None:
+        """Connect without waiting; nothing may be sent before the greeting.
+
+        Raises:
+            OSError: nobody listens there.
+        """
+        super().__init__(address)
+        self.route = route
+        self.said_goodbye = False
+        self.deployment_id = deployment_id
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            sock.connect(address.path)
+        except OSError:
+            sock.close()
+            raise
+        self.link = LaneSocket(sock)
+
+    def send(self, request: PendingRequest, epoll: select.epoll) -> None:
+        """Pass a request on: its header and tensors untouched, behind our own number."""
+        link = self.link
+        link.send(
+            lane.encode(
+                lane.REQUEST,
+                request.header,
+                request.tensors,
+                request_id=request.number,
+                deadline_ns=request.deadline_ns,
+                priority=request.priority,
+            )
+        )
+        if link.broken:
+            self.retiring = True
+        link.watch(epoll)
+
+    def receive(self) -> list[lane.LaneFrame]:
+        """Read on; give the answers that came. Greeting and goodbye are acted on here.
+
+        Raises:
+            LaneError: what came is no frame, or none that a worker may send.
+        """
+        answers: list[lane.LaneFrame] = []
+        for frame in self.link.receive():
+            if frame.kind in {lane.RESPONSE, lane.ERROR}:
+                answers.append(frame)
+            elif frame.kind == lane.HELLO:
+                self._greeted(frame)
+            elif frame.kind == lane.GOODBYE:
+                self.said_goodbye = self.retiring = True
+            else:
+                raise lane.LaneError(f"expected an answer of a worker, found kind {frame.kind}")
+        return answers
+
+    def _greeted(self, frame: lane.LaneFrame) -> None:
+        try:
+            hello = _HELLO.decode(frame.header)
+        except msgspec.DecodeError as error:
+            raise lane.LaneError(f"expected the greeting of a worker, found: {error}") from error
+        expected, found = self.deployment_id, hello.deployment_id
+        if found != expected or hello.window < 1:
+            raise lane.LaneError(
+                f"lane {self.address.path}: expected deployment {expected}, found {found} "
+                f"with window {hello.window}"
+            )
+        self.window = hello.window

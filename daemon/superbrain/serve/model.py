@@ -1,0 +1,122 @@
+"""A loaded model: the engines of all graphs on one rung and the pipeline around them.
+
+This is what a worker serves and what a proof is about: one request of arrays in, one response of
+arrays out, both checked against the interface the bundle declares.
+
+    model = Model.open(folder, manifest, "onnxruntime:cpu")
+    response = model.infer({"image": array})
+
+BYTES tensors are object arrays of `bytes`; one of shape [] is a 0-d object array.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from superbrain.domain.tensor_fit import TensorSet
+from superbrain.engines.onnx_files import check_external_files
+from superbrain.engines.port import EngineError
+from superbrain.engines.registry import runtime_for
+from superbrain.serve.bundle_code import BundleCode
+from superbrain.serve.bundle_files import BundleFiles
+from superbrain.serve.pipeline import Pipeline
+from superbrain.wire.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Self
+
+    from superbrain.domain.manifest import Graph, Manifest
+    from superbrain.engines.port import Engine, Runtime
+
+    Wrap = Callable[[str, Engine], Engine]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Model:
+    """One bundle, loaded on one rung. Not thread-safe: one request at a time."""
+
+    def __init__(
+        self, manifest: Manifest, rung: str, engines: dict[str, Engine], pipeline: Pipeline
+    ) -> None:
+        self.manifest = manifest
+        self.rung = rung
+        self.engines = engines
+        self.runtime = next(iter(engines.values())).runtime
+        self._request = TensorSet("request tensor", manifest.interface.inputs)
+        self._answer = pipeline.answer
+        self._resources = ExitStack()
+
+    @classmethod
+    def open(
+        cls, bundle_path: Path, manifest: Manifest, rung: str, wrap: Wrap | None = None
+    ) -> Self:
+        """Load all graphs on `rung`, then the bundle's code.
+
+        Args:
+            bundle_path: folder that holds the bundle's files, unpacked and verified.
+            manifest: the verified manifest.
+            rung: one of the manifest's ladder.
+            wrap: puts something of the caller's between pipeline and engine, such as a recorder.
+
+        Raises:
+            RungUnavailable, GraphMismatch, EngineError: a graph is not runnable here.
+            BundleCodeError: the bundle's code does not import or keep its contract.
+            StoreError: a file is gone or is not what was signed.
+        """
+        files = BundleFiles(bundle_path, manifest)
+        runtime = runtime_for(rung)
+        with ExitStack() as resources:
+            engines: dict[str, Engine] = {}
+            for name, graph in manifest.graphs.items():
+                engines[name] = _load(runtime, rung, files, name, graph)
+                resources.callback(engines[name].close)
+            if wrap is not None:
+                engines = {name: wrap(name, engine) for name, engine in engines.items()}
+            code = BundleCode(files)
+            resources.callback(code.close)
+            pipeline = Pipeline(code, files, engines, manifest)
+            model = cls(manifest, rung, engines, pipeline)
+            model._resources = resources.pop_all()
+        return model
+
+    def infer(self, request: dict[str, Array]) -> dict[str, Array]:
+        """Answer one request.
+
+        Args:
+            request: one array per request tensor of the interface.
+
+        Returns:
+            One array per response tensor, in the order of the interface.
+
+        Raises:
+            InvalidArgument: the request is not what the interface says, or the pipeline refuses it.
+            Internal: the graph or the bundle's code failed, or answered what it must not.
+        """
+        misfit = self._request.misfit(request)
+        if misfit:
+            raise InvalidArgument(misfit)
+        return self._answer(request)
+
+    def close(self) -> None:
+        """Free engines and forget the bundle's modules."""
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _load(runtime: Runtime, rung: str, files: BundleFiles, name: str, graph: Graph) -> Engine:
+    try:
+        check_external_files(files.root, graph.path, files)
+        return runtime.load(rung, files.root / graph.path, graph)
+    except EngineError as error:
+        raise type(error)(f"graph {name!r}: {error.message}", mend=error.mend) from error

@@ -1,0 +1,97 @@
+"""Proving a loaded model: every golden case through the very object that will serve.
+
+Each case goes through pre- and postprocessing as a caller's request would, and, where the bundle
+recorded them, through single graphs as well. Whatever goes wrong with a case is a failed figure of
+that case with its reason: the other cases are still worth knowing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from superbrain.bundle.tensors import read_tensor
+from superbrain.domain.golden import compare_all, failed
+from superbrain.domain.proof import EVERY_OUTPUT, CaseTime, OutputFigures, Proof
+from superbrain.serve.bundle_code import describe
+from superbrain.serve.bundle_files import BundleFiles
+from superbrain.wire.errors import SuperbrainError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from superbrain.bundle.tensors import Array
+    from superbrain.domain.manifest import (
+        GoldenCase,
+        GraphCase,
+        GraphTensor,
+        InterfaceTensor,
+        Manifest,
+        TensorFiles,
+    )
+    from superbrain.serve.model import Model
+
+
+def prove(model: Model, bundle_path: Path, manifest: Manifest) -> Proof:
+    """Run every golden case and compare; never raises because of a case."""
+    files = BundleFiles(bundle_path, manifest)
+    figures: list[OutputFigures] = []
+    times: list[CaseTime] = []
+    for case in manifest.golden.cases:
+        figures += _prove_response(model, files, manifest, case, times)
+        for graph, recorded in case.graphs.items():
+            figures += _prove_graph(model, files, manifest, case.name, graph, recorded)
+    return Proof(model.rung, figures, times, model.runtime)
+
+
+def _prove_response(
+    model: Model,
+    files: BundleFiles,
+    manifest: Manifest,
+    case: GoldenCase,
+    times: list[CaseTime],
+) -> list[OutputFigures]:
+    interface = manifest.interface
+    try:
+        request = _read(files, case.request, interface.inputs)
+        expected = _read(files, case.response, interface.outputs)
+        started = time.perf_counter()
+        actual = model.infer(request)
+        times.append(CaseTime(case.name, (time.perf_counter() - started) * 1000))
+        return compare_all(case.name, "", expected, actual, manifest.golden.tolerances)
+    except Exception as error:  # noqa: BLE001 - becomes the case's failed figure
+        return [failed(case.name, EVERY_OUTPUT, "", _reason(error))]
+
+
+def _prove_graph(
+    model: Model,
+    files: BundleFiles,
+    manifest: Manifest,
+    case: str,
+    graph: str,
+    recorded: GraphCase,
+) -> list[OutputFigures]:
+    tolerances = manifest.golden.graph_tolerances.get(graph, {})
+    try:
+        engine = model.engines[graph]
+        inputs = _read(files, recorded.inputs, engine.inputs)
+        expected = _read(files, recorded.outputs, engine.outputs)
+        return compare_all(case, graph, expected, engine.run(inputs), tolerances)
+    except Exception as error:  # noqa: BLE001 - becomes the case's failed figure
+        return [failed(case, EVERY_OUTPUT, graph, _reason(error))]
+
+
+def _read(
+    files: BundleFiles, paths: TensorFiles, declared: Sequence[InterfaceTensor | GraphTensor]
+) -> dict[str, Array]:
+    """Read the recorded tensors in the order in which they are declared."""
+    arrays: dict[str, Array] = {}
+    for tensor in declared:
+        path = paths[tensor.name]
+        arrays[tensor.name] = read_tensor(path, files.read(path), tensor)
+    return arrays
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, SuperbrainError) else describe(error)

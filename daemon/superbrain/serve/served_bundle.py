@@ -1,0 +1,74 @@
+"""A bundle of the store, opened to be served: manifest, model and proof behind one small face.
+
+The daemon verified the bundle's signature before it went into the store and tells the digest of
+the manifest it means. The manifest found here must have that digest. Code, assets and golden files
+are hashed against it when this process reads them. Graph files are opened by the runtime itself:
+the store has hashed them when the bundle came in, and does so again at every start of the daemon.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from superbrain.bundle.store import stored_manifest
+from superbrain.serve.model import Model
+from superbrain.serve.proving import prove
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from superbrain.domain.ctl import Load
+    from superbrain.domain.manifest import Manifest
+    from superbrain.domain.proof import Proof
+
+
+class ServedBundle:
+    """One bundle on one rung, as a worker serves it."""
+
+    def __init__(self, folder: Path, manifest: Manifest, model: Model) -> None:
+        self._folder = folder
+        self._manifest = manifest
+        self._model = model
+        self.infer = model.infer
+
+    @classmethod
+    def open(cls, order: Load) -> Self:
+        """Open the bundle that `order` names.
+
+        Raises:
+            StoreError: the folder does not hold the manifest that the daemon verified.
+            EngineError, BundleError: as `Model.open`.
+        """
+        folder = Path(order.bundle_path)
+        manifest = stored_manifest(folder, order.manifest_sha256)
+        return cls(folder, manifest, Model.open(folder, manifest, order.rung))
+
+    @property
+    def name(self) -> str:
+        """Model name as callers address it."""
+        return self._manifest.name
+
+    @property
+    def version(self) -> str:
+        """Version that every answer bears."""
+        return self._manifest.version
+
+    @property
+    def runtime(self) -> str:
+        """Library and version that run the graphs."""
+        return self._model.runtime
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the response tensors, in the manifest's order."""
+        return tuple(tensor.name for tensor in self._manifest.interface.outputs)
+
+    @property
+    def queue_size(self) -> int:
+        """How many requests may wait."""
+        return self._manifest.serving.queue_size
+
+    def prove(self) -> Proof:
+        """Run every golden case through the model that will serve."""
+        return prove(self._model, self._folder, self._manifest)

@@ -1,0 +1,218 @@
+"""The gateway's hot path: a client's request to a lane, a lane's answer to the client.
+
+Nothing here waits, logs or locks. Headers and tensors pass through untouched; of a request only
+the routing fields are decoded.
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import count
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from superbrain.domain.ctl import GatewayPong, LaneAddress, ModelTraffic, Poisoned
+from superbrain.serve.admission import NEVER_NS
+from superbrain.serve.directory import FATAL_DEATHS, Directory, ModelRoute, PendingRequest
+from superbrain.serve.gateway_lanes import GatewayLane
+from superbrain.serve.queries import Queries
+from superbrain.wire import lane
+from superbrain.wire.errors import DeadlineExceeded, Internal, InvalidArgument, RequestError
+from superbrain.wire.messages import (
+    ERROR,
+    INFER,
+    RESULT,
+    Routing,
+    decode_header,
+    encode_error,
+    salvage_id,
+)
+
+if TYPE_CHECKING:
+    import select
+    from collections.abc import Callable
+
+    from superbrain.serve.front import ClientMessage, Front
+
+_ROUTING = msgspec.json.Decoder(Routing)
+_HIGHEST_PRIORITY = 9
+
+
+class Traffic:
+    """Everything that travels, and where."""
+
+    def __init__(
+        self, front: Front, epoll: select.epoll, on_poison: Callable[[Poisoned], None]
+    ) -> None:
+        self.directory: Directory[GatewayLane] = Directory()
+        self.malformed = 0
+        self.wake_ns = 0  # no waiting request expires before; then `expire` is due
+        self._reply = front.replies.send
+        self._replies = front.replies
+        self._epoll = epoll
+        self._on_poison = on_poison
+        self._queries = Queries(self.directory)
+        self._lanes: dict[int, GatewayLane] = {}
+        self._numbers = count(1)
+
+    # --- clients ------------------------------------------------------------------------------
+
+    def submit(self, message: ClientMessage) -> None:
+        """Pass an inference request on, or answer it; answer every other verb at once."""
+        if message.verb != INFER:
+            self._reply(message.envelope, *self._queries.answer(message))
+            return
+        now_ns = time.monotonic_ns()
+        try:
+            routing = decode_header(message.header, _ROUTING, "an inference request")
+        except InvalidArgument as error:
+            self.malformed += 1
+            header = encode_error(error, salvage_id(message.header))
+            self._reply(message.envelope, ERROR, header)
+            return
+        try:
+            route = self.directory.find(routing.model_name)
+        except RequestError as error:
+            self._reply(message.envelope, ERROR, encode_error(error, routing.id))
+            return
+        parameters = routing.parameters
+        request = PendingRequest(
+            next(self._numbers),
+            message.envelope,
+            message.header,
+            message.tensors,
+            id=routing.id,
+            version=routing.model_version,
+            priority=min(max(parameters.priority, 0), _HIGHEST_PRIORITY),
+            arrived_ns=now_ns,
+            deadline_ns=now_ns + (parameters.timeout_ms or route.timeout_ms) * 1_000_000,
+        )
+        try:
+            route.admit(request)
+        except RequestError as error:
+            self.fail(route, request, error)
+            return
+        self.pump(route)
+        if route.waiting:
+            self.wake_ns = min(self.wake_ns, request.deadline_ns)
+
+    def fail(
+        self, route: ModelRoute[GatewayLane], request: PendingRequest, error: RequestError
+    ) -> None:
+        """Answer a request with an error."""
+        route.errors += 1
+        self._reply(request.envelope, ERROR, encode_error(error, request.id))
+
+    def expire(self, now_ns: int) -> None:
+        """Answer every waiting request whose deadline has passed; set `wake_ns` anew."""
+        self.wake_ns = NEVER_NS
+        for route in self.directory:
+            for request in route.waiting.expired(now_ns):
+                self.fail(route, request, _too_late(route.name, now_ns - request.arrived_ns))
+            self.wake_ns = min(self.wake_ns, route.waiting.earliest_deadline_ns)
+
+    # --- lanes --------------------------------------------------------------------------------
+
+    def open_lane(
+        self, address: LaneAddress, route: ModelRoute[GatewayLane], deployment_id: int
+    ) -> GatewayLane:
+        """Connect to a worker.
+
+        Raises:
+            OSError: nobody listens there.
+        """
+        link = GatewayLane(address, route, deployment_id)
+        self._lanes[link.link.fd] = link
+        link.link.watch(self._epoll)
+        return link
+
+    def pump(self, route: ModelRoute[GatewayLane]) -> None:
+        """Send waiting requests on their way, as far as lanes are free."""
+        while (bound := route.next_dispatch()) is not None:
+            slot, request = bound
+            slot.send(request, self._epoll)
+
+    def lane_ready(self, fd: int) -> None:
+        """Read answers from a lane and pass them on; take note of its end."""
+        slot = self._lanes.get(fd)
+        if slot is None:  # ended earlier in the same turn
+            return
+        try:
+            answers = slot.receive()
+        except lane.LaneError:
+            self.malformed += 1
+            self.end_lane(slot, died=True)
+            return
+        for frame in answers:
+            self._pass_on(slot, frame)
+        if slot.link.ended:
+            self.end_lane(slot, died=not slot.said_goodbye)
+            return
+        slot.link.flush()
+        slot.link.watch(self._epoll)
+        self.pump(slot.route)
+
+    def _pass_on(self, slot: GatewayLane, frame: lane.LaneFrame) -> None:
+        route = slot.route
+        request = route.take_answered(slot, frame.request_id)
+        if request is None:
+            return
+        if frame.kind == lane.RESPONSE:
+            route.answered += 1
+            verb = RESULT
+        else:
+            route.errors += 1
+            verb = ERROR
+        self._reply(request.envelope, verb, frame.header, frame.tensors)
+        route.latency.add(time.monotonic_ns() - request.arrived_ns)
+
+    def end_lane(self, slot: GatewayLane, *, died: bool) -> None:
+        """Close a lane; what it has not answered waits again, or is poison."""
+        self._lanes.pop(slot.link.fd, None)
+        slot.link.close()
+        route = slot.route
+        for request in route.slot_ended(slot, died=died):
+            error = Internal(
+                f"this request ended {FATAL_DEATHS} workers of model {route.name!r} and is not "
+                "tried again",
+                mend="Look for what is unusual about its input; the daemon has recorded it",
+            )
+            self.fail(route, request, error)
+            self._on_poison(Poisoned(route.name, route.deployment_id, request.id))
+        self.wake_ns = 0
+        self.pump(route)
+
+    # --- figures ------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing travels and nothing waits."""
+        return not any(route.outstanding or route.waiting for route in self.directory)
+
+    def pong(self) -> GatewayPong:
+        """Give the figures as the daemon wants them."""
+        return GatewayPong(
+            [
+                ModelTraffic(
+                    model=route.name,
+                    requests=route.requests,
+                    answered=route.answered,
+                    errors=route.errors,
+                    waiting=len(route.waiting),
+                    outstanding=route.outstanding,
+                    redispatched=route.redispatched,
+                    latency_ms=route.latency.quantiles(),
+                )
+                for route in self.directory
+            ],
+            self.malformed,
+            self._replies.dropped,
+        )
+
+
+def _too_late(model: str, waited_ns: int) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"expected to start before the deadline, found no worker of model {model!r} free within "
+        f"{waited_ns / 1e6:.0f} ms"
+    )

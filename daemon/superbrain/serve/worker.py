@@ -1,0 +1,155 @@
+"""The worker process: holds one deployment's engines and pipeline, and serves them on its lane.
+
+    python -I -m superbrain.serve.worker --ctl-fd N
+
+Two threads. The control thread reads the daemon's channel, answers `Ping` at once even while a
+request is being executed, and ends the process when the daemon is gone. The main thread carries
+out the other orders and runs the data loop. Promise 1 of the design is kept here: `Serve` is
+refused until `Prove` has passed in this very process.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+
+from superbrain.domain import ctl
+from superbrain.domain.errors import BundleError, StoreError
+from superbrain.engines.port import GraphMismatch
+from superbrain.serve import child
+from superbrain.serve.ctl_channel import ChannelEnded, CtlChannel
+from superbrain.serve.figures import WorkerFigures
+from superbrain.serve.worker_loop import LaneLoop
+from superbrain.wire.errors import RequestError, SuperbrainError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from superbrain.serve.execution import ServedModel
+
+    ModelOpener = Callable[[ctl.Load], ServedModel]
+
+Order = ctl.Load | ctl.Prove | ctl.Serve | ctl.StandBy
+
+
+class OrderRefused(SuperbrainError):
+    """The daemon gave an order out of turn: a mistake in its program, not in the bundle."""
+
+
+class Worker:
+    """Carries out the daemon's orders, in the one sequence that is allowed."""
+
+    def __init__(self, channel: CtlChannel[ctl.ToWorker], open_model: ModelOpener) -> None:
+        self._channel = channel
+        self._open_model = open_model
+        self._figures = WorkerFigures()
+        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self._loop = LaneLoop(self._wake_fd, self._carry_out, self._figures)
+        self._load: ctl.Load | None = None
+        self._model: ServedModel | None = None
+        self._proven = False
+
+    def run(self) -> NoReturn:
+        """Work until the daemon is gone."""
+        threading.Thread(target=self._listen, name="control", daemon=True).start()
+        while True:
+            self._loop.turn()
+
+    def _listen(self) -> NoReturn:
+        try:
+            while True:
+                for message in self._channel.receive(wait=True):
+                    if isinstance(message, ctl.Ping):
+                        self._channel.send(self._figures.pong(time.monotonic_ns()))
+                    else:
+                        self._orders.put(message)
+                        os.eventfd_write(self._wake_fd, 1)
+        except ChannelEnded:
+            child.end()
+        except ctl.CtlError as error:
+            child.log("control_channel_broken", error=str(error))
+            child.end(1)
+
+    def _carry_out(self) -> None:
+        while not self._orders.empty():
+            order = self._orders.get()
+            try:
+                reply = self._obey(order)
+            except BaseException as error:  # noqa: BLE001 - bundle code runs here; becomes Failed
+                reply = _failure(order, error)
+            self._channel.send(reply)
+
+    def _obey(self, order: Order) -> ctl.Message:
+        match order:
+            case ctl.Load():
+                return self._open(order)
+            case ctl.Prove():
+                return self._prove()
+            case ctl.Serve():
+                return self._serve()
+            case ctl.StandBy():
+                self._loop.stand_by()
+                return ctl.Done()
+
+    def _open(self, order: ctl.Load) -> ctl.Loaded:
+        if self._model is not None:
+            raise OrderRefused("expected one Load per worker, found a second one")
+        self._model = self._open_model(order)
+        self._load = order
+        return ctl.Loaded(self._model.runtime)
+
+    def _prove(self) -> ctl.Proven:
+        if self._model is None:
+            raise OrderRefused("expected Load before Prove, found no model loaded")
+        proof = self._model.prove()
+        self._proven = proof.passed
+        return ctl.Proven(proof)
+
+    def _serve(self) -> ctl.Done:
+        if self._model is None or self._load is None or not self._proven:
+            raise OrderRefused("expected a passed proof in this process before Serve, found none")
+        if not self._loop.serving:
+            self._loop.serve(self._model, self._load.lane_path, self._load.deployment_id)
+        return ctl.Done()
+
+
+def _failure(order: Order, error: BaseException) -> ctl.Failed:
+    """Say why an order failed; `code` is the error's own, or its kind where it has none."""
+    child.log("order_failed", order=type(order).__name__, error=repr(error))
+    if not isinstance(error, SuperbrainError):
+        return ctl.Failed(type(error).__name__, f"{type(order).__name__} raised {error!r}")
+    code = type(error).__name__
+    if isinstance(error, RequestError):
+        code = error.code
+    elif isinstance(error, BundleError):
+        code = error.reason
+    at_fault = isinstance(error, (BundleError, GraphMismatch)) and not isinstance(error, StoreError)
+    return ctl.Failed(code, error.message, error.mend, at_fault)
+
+
+def run(ctl_fd: int, open_model: ModelOpener) -> NoReturn:
+    """Be a worker that opens its model with `open_model`."""
+    channel: CtlChannel[Any] = CtlChannel(
+        child.adopt(ctl_fd), msgspec.msgpack.Decoder(ctl.ToWorker)
+    )
+    Worker(channel, open_model).run()
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of the process."""
+    parser = child.argument_parser("superbrain-worker", "Hold and serve one deployment.")
+    options = parser.parse_args(arguments)
+    from superbrain.serve.served_bundle import ServedBundle
+
+    run(options.ctl_fd, ServedBundle.open)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,239 @@
+"""A worker's data loop: lanes in, one bounded queue, one execution at a time, lanes out.
+
+Single-threaded. Between two executions everything readable is taken into the queue, then the most
+urgent request is executed. A request counts as accepted when its execution starts: `stand_by`
+answers nothing that merely waits, the peer sends it again to the next worker. So the pause of a
+swap is one execution at most, which a new request would have waited for anyway.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from superbrain.serve import child
+from superbrain.serve.admission import AdmissionQueue
+from superbrain.serve.execution import Outcome, ServedModel, execute, refuse
+from superbrain.serve.lane_socket import LaneSocket
+from superbrain.wire import lane
+from superbrain.wire.errors import DeadlineExceeded, ResourceExhausted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from superbrain.serve.figures import WorkerFigures
+
+# One request is executed, the next ones are at hand when it ends.
+WINDOW = 2
+_MAX_LANES = 256
+_BACKLOG = 128
+_FLUSH_PATIENCE_S = 0.5
+# What a peer may leave unread before it is given up; one answer more may be added to it.
+_MAX_UNREAD_BYTES = 64 << 20
+
+
+class Admitted:
+    """A request in the queue."""
+
+    __slots__ = ("arrived_ns", "frame", "link")
+
+    def __init__(self, link: LaneSocket, frame: lane.LaneFrame, arrived_ns: int) -> None:
+        self.link = link
+        self.frame = frame
+        self.arrived_ns = arrived_ns
+
+
+class LaneLoop:
+    """Serves one model on one lane path, from `serve` to `stand_by`, as often as asked."""
+
+    def __init__(self, wake_fd: int, on_wake: Callable[[], None], figures: WorkerFigures) -> None:
+        self._epoll = select.epoll()
+        self._epoll.register(wake_fd, select.EPOLLIN)
+        self._wake_fd = wake_fd
+        self._on_wake = on_wake
+        self._figures = figures
+        self._model: ServedModel | None = None
+        self._listener: socket.socket | None = None
+        self._path = ""
+        self._hello: list[lane.Data] = []
+        self._lanes: dict[int, LaneSocket] = {}
+        self._queue: AdmissionQueue[Admitted] = AdmissionQueue(0)
+        self._arrivals = count()
+        self._spare_fd = os.open(os.devnull, os.O_RDONLY)
+
+    @property
+    def serving(self) -> bool:
+        """Whether the lane is open."""
+        return self._listener is not None
+
+    def serve(self, model: ServedModel, path: str, deployment_id: int) -> None:
+        """Listen on `path` for whoever may write there: the owner and its group.
+
+        Raises:
+            OSError: the path cannot be bound.
+        """
+        hello = lane.Hello(model.name, model.version, deployment_id, WINDOW)
+        self._hello = lane.encode(lane.HELLO, msgspec.json.encode(hello))
+        self._model = model
+        self._queue = AdmissionQueue(model.queue_size)
+        with suppress(FileNotFoundError):
+            Path(path).unlink()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        umask = os.umask(0o117)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(umask)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+        self._epoll.register(listener.fileno(), select.EPOLLIN)
+        self._listener, self._path = listener, path
+
+    def stand_by(self) -> None:
+        """Stop reading, deliver what is answered, say GOODBYE and end every lane."""
+        if self._listener is None:
+            return
+        with suppress(FileNotFoundError):
+            Path(self._path).unlink()
+        self._epoll.unregister(self._listener.fileno())
+        self._listener.close()
+        self._listener = None
+        self._queue.clear()
+        self._figures.queued = 0
+        goodbye = lane.encode(lane.GOODBYE)
+        for link in self._lanes.values():
+            link.send(goodbye)
+        self._flush(list(self._lanes.values()))
+        for link in list(self._lanes.values()):
+            self._close(link)
+
+    def turn(self) -> None:
+        """One turn: wait if there is nothing to do, take in what came, execute one request."""
+        woken = False
+        readable: list[int] = []
+        for fd, _ in self._epoll.poll(0 if self._queue else None):
+            if fd == self._wake_fd:
+                woken = True
+            else:
+                readable.append(fd)
+        if woken:  # first: after StandBy nothing more is read
+            os.eventfd_read(self._wake_fd)
+            self._on_wake()
+        for fd in readable:
+            if self._listener is not None and fd == self._listener.fileno():
+                self._accept(self._listener)
+            elif (link := self._lanes.get(fd)) is not None:
+                self._take_in(link)
+        self._refuse_expired()
+        if self._queue:
+            self._execute(self._queue.take())
+        self._figures.queued = len(self._queue)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:  # out of descriptors: give up the spare one to turn the peer away
+            child.log("lane_refused", error=str(error))
+            os.close(self._spare_fd)
+            with suppress(OSError):
+                listener.accept()[0].close()
+            self._spare_fd = os.open(os.devnull, os.O_RDONLY)
+            return
+        if len(self._lanes) >= _MAX_LANES:
+            child.log("lane_refused", error=f"expected at most {_MAX_LANES} lanes")
+            sock.close()
+            return
+        link = LaneSocket(sock)
+        self._lanes[link.fd] = link
+        link.send(self._hello)
+        link.watch(self._epoll)
+
+    def _take_in(self, link: LaneSocket) -> None:
+        try:
+            frames = link.receive()
+        except (lane.LaneError, MemoryError) as error:
+            child.log("lane_closed", error=str(error))
+            self._close(link)
+            return
+        now_ns = time.monotonic_ns()
+        for frame in frames:
+            self._admit(Admitted(link, frame, now_ns))
+        if link.ended or link.broken:
+            self._close(link)
+            return
+        link.flush()
+        link.watch(self._epoll)
+
+    def _admit(self, request: Admitted) -> None:
+        frame = request.frame
+        if frame.kind != lane.REQUEST:
+            child.log("lane_closed", error=f"expected a request frame, found kind {frame.kind}")
+            self._close(request.link)
+            return
+        try:
+            self._queue.push(
+                request,
+                arrival=next(self._arrivals),
+                priority=frame.priority,
+                deadline_ns=frame.deadline_ns,
+            )
+        except ResourceExhausted as error:
+            self._answer(request, refuse(frame, error))
+
+    def _refuse_expired(self) -> None:
+        now_ns = time.monotonic_ns()
+        for request in self._queue.expired(now_ns):
+            late_ms = (now_ns - request.frame.deadline_ns) / 1e6
+            error = DeadlineExceeded(
+                f"expected to start before the deadline, found it passed {late_ms:.1f} ms ago"
+            )
+            self._answer(request, refuse(request.frame, error))
+
+    def _execute(self, request: Admitted) -> None:
+        assert self._model is not None  # noqa: S101 - only `serve` lets requests in
+        if request.link.ended:  # whoever asked is gone
+            return
+        self._figures.executing_since_ns = time.monotonic_ns()
+        outcome = execute(self._model, request.frame)
+        self._figures.executing_since_ns = 0
+        self._answer(request, outcome)
+
+    def _answer(self, request: Admitted, outcome: Outcome) -> None:
+        link = request.link
+        self._figures.finished(outcome.error, time.monotonic_ns() - request.arrived_ns)
+        if link.ended:
+            return
+        if link.pending_bytes > _MAX_UNREAD_BYTES:
+            child.log("lane_closed", error="the peer sends requests and reads no answers")
+            self._close(link)
+            return
+        link.send(outcome.buffers)
+        link.watch(self._epoll)
+
+    def _close(self, link: LaneSocket) -> None:
+        self._lanes.pop(link.fd, None)
+        link.close()
+
+    def _flush(self, links: list[LaneSocket]) -> None:
+        """Deliver what waits to be sent, for a bounded time."""
+        end_s = time.monotonic() + _FLUSH_PATIENCE_S
+        poll = select.poll()
+        behind = {link.fd: link for link in links if link.pending_bytes}
+        for fd in behind:
+            poll.register(fd, select.POLLOUT)
+        while behind and (left_s := end_s - time.monotonic()) > 0:
+            for fd, _ in poll.poll(left_s * 1000):
+                behind[fd].flush()
+                if not behind[fd].pending_bytes:
+                    del behind[fd]
+                    poll.unregister(fd)

@@ -1,0 +1,84 @@
+"""A real worker process around a fake model: the loop, lanes and orders are the genuine ones.
+
+python -m tests.support.fake_worker --ctl-fd N
+
+The rung in `Load` is the recipe, as `key=value` pairs: `name=m,version=1,queue_size=8`. The model
+adds one to the FP32 tensor `x`. The first element of `x` may ask for something special:
+
+    -1   sleep `slow_ms`, then answer       -4   answer `big_mb` MiB
+    -2   raise SystemExit                   -5   raise ValueError
+    -3   end the process                    -6   refuse with InvalidArgument
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+import numpy as np
+
+from superbrain.domain.ctl import Load
+from superbrain.domain.proof import OutputFigures, Proof
+from superbrain.serve import child, worker
+from superbrain.wire.datatypes import Array
+from superbrain.wire.errors import InvalidArgument
+
+SLOW, EXIT, DIE, BIG, BREAK, REFUSE = -1.0, -2.0, -3.0, -4.0, -5.0, -6.0
+
+
+class FakeModel:
+    """Adds one, or misbehaves as asked."""
+
+    runtime = "fake 1"
+    outputs = ("y", "version")
+
+    def __init__(self, order: Load) -> None:
+        options = dict(pair.split("=") for pair in order.rung.split(",") if pair)
+        self.name = options.get("name", "adder")
+        self.version = options.get("version", "1")
+        self.queue_size = int(options.get("queue_size", "64"))
+        self._proves = options.get("proves", "yes") == "yes"
+        self._slow_s = float(options.get("slow_ms", "100")) / 1000
+        self._big_mb = int(options.get("big_mb", "8"))
+        if options.get("load") == "fails":
+            raise InvalidArgument("expected a model that loads, found one that does not")
+        self._special: dict[float, Callable[[], None]] = {
+            SLOW: lambda: time.sleep(self._slow_s),
+            EXIT: _exit,
+            DIE: lambda: os._exit(9),
+            BREAK: _break,
+            REFUSE: _refuse,
+        }
+
+    def infer(self, request: dict[str, Array]) -> dict[str, Array]:
+        x = request["x"]
+        version = np.array([int(self.version)], np.int64)
+        if x.size and float(x.flat[0]) < 0:
+            if x.flat[0] == BIG:
+                return {"y": np.zeros(self._big_mb << 18, np.float32), "version": version}
+            self._special[float(x.flat[0])]()
+        return {"y": x + np.float32(1), "version": version}
+
+    def prove(self) -> Proof:
+        reason = "" if self._proves else "fake drift"
+        figure = OutputFigures("case", "y", "", self._proves, "exact", reason)
+        return Proof("fake", [figure], [], self.runtime)
+
+
+def _exit() -> NoReturn:
+    raise SystemExit(5)
+
+
+def _break() -> NoReturn:
+    raise ValueError("bundle code is broken")
+
+
+def _refuse() -> NoReturn:
+    raise InvalidArgument("expected numbers of zero or more")
+
+
+if __name__ == "__main__":
+    parser = child.argument_parser("fake-worker", __doc__ or "")
+    worker.run(parser.parse_args().ctl_fd, FakeModel)

@@ -1,0 +1,57 @@
+"""Figures: quantiles over a moving window, and every ending counted in its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from superbrain.domain.ctl import Quantiles
+from superbrain.serve.figures import LatencyWindow, WorkerFigures
+from superbrain.wire import errors
+
+
+def test_an_empty_window_has_zeros() -> None:
+    assert LatencyWindow().quantiles() == Quantiles()
+
+
+def test_quantiles_are_nearest_rank_in_milliseconds() -> None:
+    window = LatencyWindow()
+    for milliseconds in range(101):
+        window.add(milliseconds * 1_000_000)
+    assert window.quantiles() == Quantiles(50.0, 90.0, 99.0, 100.0)
+
+
+def test_the_window_forgets_the_oldest() -> None:
+    window = LatencyWindow(size=2)
+    for milliseconds in (1, 2, 3):
+        window.add(milliseconds * 1_000_000)
+    assert window.quantiles().max == 3
+    assert window.quantiles().p50 == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "field"),
+    [
+        (None, "ok"),
+        (errors.InvalidArgument("x"), "caller_errors"),
+        (errors.NotFound("x"), "caller_errors"),
+        (errors.Internal("x"), "internal_errors"),
+        (errors.DeadlineExceeded("x"), "expired"),
+        (errors.ResourceExhausted("x"), "refused"),
+    ],
+)
+def test_every_ending_is_counted_in_its_place(
+    error: errors.RequestError | None, field: str
+) -> None:
+    figures = WorkerFigures()
+    figures.finished(error, 1000)
+    pong = figures.pong(0)
+    assert pong.requests == 1
+    assert getattr(pong, field) == 1
+
+
+def test_how_long_a_request_has_run_is_told() -> None:
+    figures = WorkerFigures()
+    figures.executing_since_ns = 1_000_000_000
+    assert figures.pong(3_500_000_000).executing_s == 2.5
+    figures.executing_since_ns = 0
+    assert figures.pong(3_500_000_000).executing_s == 0.0
