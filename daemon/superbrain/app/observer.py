@@ -1,0 +1,239 @@
+"""The observer: gathers the facts of every part at an interval and publishes one health report.
+
+Each round refreshes the figures of gateway and workers (and thereby notices those that hang),
+judges, and replaces `health.json` atomically, so that a reader never sees half a report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+import superbrain
+from superbrain.domain import deployment as life
+from superbrain.domain.ctl import ModelTraffic, Quantiles
+from superbrain.domain.deployment import Deployment, State
+from superbrain.domain.health import (
+    CandidateFacts,
+    GatewayFacts,
+    Health,
+    ModelFacts,
+    ModelState,
+    Problem,
+    ProcessFacts,
+    ProofSummary,
+)
+from superbrain.domain.health_rules import ENDED_BADLY, judge, status_line
+from superbrain.host import notify
+from superbrain.host.events import Event
+from superbrain.host.facts import host_facts, process_facts
+from superbrain.host.files import write_atomically
+from superbrain.host.gpu import gpu_facts
+from superbrain.host.logs import event
+
+if TYPE_CHECKING:
+    from superbrain.app.config import Config
+    from superbrain.deploy.gateway import GatewayKeeper
+    from superbrain.deploy.inbox import Inbox
+    from superbrain.deploy.journal import Journal
+    from superbrain.deploy.service import ModelService
+    from superbrain.deploy.services import Services
+    from superbrain.deploy.stages import Stages
+
+log = logging.getLogger(__name__)
+
+PING_TIMEOUT_S = 5.0
+SILENT_PINGS = 3
+_NO_TRAFFIC = ModelTraffic("", 0, 0, 0, 0, 0, 0, Quantiles())
+
+
+class Observer:
+    """Knows where every fact comes from."""
+
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        inbox: Inbox,
+        gateway: GatewayKeeper,
+        services: Services,
+        stages: Stages,
+    ) -> None:
+        self._config = config
+        self._journal = journal
+        self._inbox = inbox
+        self._gateway = gateway
+        self._services = services
+        self._stages = stages
+        self._started_at = dt.datetime.now(dt.UTC)
+        self._silent = 0
+        self._status = ""
+        self.problems: dict[str, Problem] = {}
+
+    async def run(self) -> None:
+        """Observe for ever."""
+        while True:
+            try:
+                await self.look()
+            except Exception as error:  # noqa: BLE001 - it must not end what it observes
+                event(log, Event.TASK_FAILED, logging.ERROR, str(error), exc_info=error)
+            await asyncio.sleep(self._config.health.interval_s)
+
+    async def look(self) -> Health:
+        """Refresh all figures once and publish the report."""
+        checks = [service.check() for service in self._services.all()]
+        await asyncio.gather(self._check_gateway(), *checks)
+        health = self.report()
+        notify.status(status_line(health.models))
+        notify.alive()
+        if health.status != self._status:
+            self._status = health.status
+            event(log, Event.HEALTH_CHANGED, status=health.status)
+        try:
+            write_atomically(self._config.health_path, msgspec.json.encode(health))
+        except OSError as error:
+            event(log, Event.HEALTH_WRITE_FAILED, logging.ERROR, str(error))
+        return health
+
+    def report(self) -> Health:
+        """Put the report together from what is known now."""
+        traffic = {model.model: model for model in self._gateway.pong.models}
+        gateway = GatewayFacts(
+            endpoint=self._gateway.endpoint,
+            running=self._gateway.pid is not None,
+            process=_process(self._gateway.pid),
+            restarts=self._gateway.restarts,
+            malformed=self._gateway.pong.malformed,
+        )
+        host = host_facts(self._config.store_path)
+        found = (
+            self._model(name, traffic.get(name, _NO_TRAFFIC)) for name in self._journal.models()
+        )
+        models = [model for model in found if model is not None]
+        inbox = self._inbox.files
+        known = [*self.problems.values(), *self._journal_problems()]
+        judgement = judge(gateway=gateway, host=host, models=models, inbox=inbox, known=known)
+        me = process_facts(os.getpid())
+        assert me is not None  # noqa: S101 - this process exists
+        return Health(
+            at=dt.datetime.now(dt.UTC),
+            status=judgement.status,
+            version=superbrain.__version__,
+            started_at=self._started_at,
+            ready=judgement.ready,
+            problems=judgement.problems,
+            process=me,
+            gateway=gateway,
+            host=host,
+            gpus=gpu_facts(),
+            models=models,
+            inbox=inbox,
+            inbox_path=str(self._config.inbox_path),
+        )
+
+    def _journal_problems(self) -> list[Problem]:
+        trouble = self._journal.trouble
+        return [Problem("warning", "journal", trouble.message, trouble.mend)] if trouble else []
+
+    async def _check_gateway(self) -> None:
+        if self._gateway.pid is None or await self._gateway.ping(PING_TIMEOUT_S):
+            self._silent = 0
+            return
+        self._silent += 1
+        if self._silent >= SILENT_PINGS:
+            event(log, Event.GATEWAY_DIED, logging.ERROR, "it stopped answering and is ended")
+            self._gateway.kill()
+
+    def _model(self, name: str, traffic: ModelTraffic) -> ModelFacts | None:
+        current = self._journal.current(name)
+        candidate = self._candidate(name, current)
+        if current is None:
+            if candidate is None:
+                return None
+            state: ModelState = (
+                "starting" if State(candidate.state) in life.UNFINISHED else "unavailable"
+            )
+            return ModelFacts(name, state, candidate=candidate)
+        service = self._services.of(name)
+        previous = self._journal.get(current.predecessor)
+        fault = service.fault
+        return ModelFacts(
+            name=name,
+            state=_state(service, broken=fault is not None),
+            version=current.version,
+            deployment_id=current.id,
+            deployment_state=str(current.state),
+            digest=current.digest,
+            rung=current.rung,
+            runtime=service.current.runtime if service.current else "",
+            live_since=self._journal.live_since(current.id),
+            proof=self._proof(current),
+            previous_version=previous.version if previous else "",
+            workers=_workers(service),
+            requests=traffic.requests,
+            errors=traffic.errors,
+            waiting=traffic.waiting,
+            outstanding=traffic.outstanding,
+            latency_ms=traffic.latency_ms,
+            restarts=service.restarts,
+            last_error=fault.message if fault else service.last_error,
+            mend=fault.mend if fault else "",
+            candidate=candidate,
+        )
+
+    def _candidate(self, name: str, current: Deployment | None) -> CandidateFacts | None:
+        """The newest deployment, if it does not serve and is under way or ended badly."""
+        newest = next(iter(self._journal.of_model(name, 1)), None)
+        if newest is None or (current is not None and newest.id == current.id):
+            return None
+        if newest.state not in life.UNFINISHED and newest.state not in ENDED_BADLY:
+            return None
+        history = self._journal.history(deployment_id=newest.id, limit=1)
+        progress = self._stages.progress.get(newest.id)
+        reason = newest.reason
+        return CandidateFacts(
+            deployment_id=newest.id,
+            version=newest.version,
+            state=str(newest.state),
+            rung=newest.rung,
+            since=history[0].at if history else None,
+            detail=progress.detail if progress else (reason.message if reason else ""),
+            mend=reason.mend if reason else "",
+            percent=progress.percent if progress else None,
+        )
+
+    def _proof(self, current: Deployment) -> ProofSummary | None:
+        passed = [record for record in self._journal.proofs(current.id) if record.proof.passed]
+        if not passed:
+            return None
+        newest = passed[-1]
+        errors = [f.max_abs_error for f in newest.proof.figures if f.max_abs_error is not None]
+        return ProofSummary(
+            at=newest.at,
+            cases=len(newest.proof.times),
+            worst_abs_error=max(errors, default=None),
+            slowest_case_ms=max((time.milliseconds for time in newest.proof.times), default=0.0),
+        )
+
+
+def _state(service: ModelService, *, broken: bool) -> ModelState:
+    crew = service.current
+    if crew is None or not crew.lanes:
+        return "unavailable" if broken else "starting"
+    return "ready" if crew.whole and not broken else "degraded"
+
+
+def _workers(service: ModelService) -> list[ProcessFacts]:
+    crew = service.current
+    alive = [worker for worker in crew.workers if worker.child.alive] if crew else []
+    found = (_process(worker.child.pid) for worker in alive)
+    return [facts for facts in found if facts is not None]
+
+
+def _process(pid: int | None) -> ProcessFacts | None:
+    return process_facts(pid) if pid is not None else None

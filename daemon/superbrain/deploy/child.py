@@ -1,0 +1,275 @@
+"""A child process and its control channel, as the daemon sees them.
+
+The channel is one end of a Unix socketpair (`domain.ctl` says what travels on it). Orders go one
+at a time; a ping may overtake an order that is still being carried out. What a child prints is
+passed on as log lines, and its last words are kept for the sentence that reports its death.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from superbrain.domain import ctl
+from superbrain.host.events import Event
+from superbrain.host.logs import event
+from superbrain.wire.errors import SuperbrainError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+log = logging.getLogger(__name__)
+
+LAST_WORDS = 20
+_EVENT_NAMES = frozenset(map(str, Event))
+EXIT_GRACE_S = 2.0
+OUTPUT_LINE_BYTES = 1 << 16
+
+_FromChild = ctl.FromWorker | ctl.FromGateway
+_decode = msgspec.msgpack.Decoder(_FromChild).decode
+_encode = msgspec.msgpack.Encoder().encode
+M = TypeVar("M", bound=ctl.Message)
+
+
+class ChildError(SuperbrainError):
+    """A child process could not carry out an order."""
+
+    def __init__(
+        self, code: str, message: str, *, mend: str = "", bundle_at_fault: bool = False
+    ) -> None:
+        super().__init__(message, mend=mend)
+        self.code = code
+        self.bundle_at_fault = bundle_at_fault
+
+
+class Child:
+    """One running child process. Make it with `Child.spawn`.
+
+    `on_message` gets what the child says unasked; `exited` is set when the process has ended.
+    """
+
+    def __init__(
+        self, name: str, process: asyncio.subprocess.Process, writer: asyncio.StreamWriter
+    ) -> None:
+        self.name = name
+        self.process = process
+        self._pidfd = os.pidfd_open(process.pid)
+        self._writer = writer
+        self.exited = asyncio.Event()
+        self.on_message: Callable[[ctl.Message], None] = lambda _message: None
+        self._order = asyncio.Lock()
+        self._replies: collections.deque[asyncio.Future[_FromChild]] = collections.deque()
+        self._pong: asyncio.Future[_FromChild] | None = None
+        self._last_words: collections.deque[str] = collections.deque(maxlen=LAST_WORDS)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def spawn(
+        cls,
+        name: str,
+        module: str,
+        arguments: Sequence[str] = (),
+        on_message: Callable[[ctl.Message], None] | None = None,
+    ) -> Child:
+        """Start `python -I -m MODULE --ctl-fd N ARGUMENTS…`."""
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            raise _not_started(name, error) from error
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-m", module, "--ctl-fd", str(theirs.fileno()), *arguments),
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                limit=OUTPUT_LINE_BYTES,
+            )
+        except OSError as error:
+            ours.close()
+            raise _not_started(name, error) from error
+        finally:
+            theirs.close()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        try:
+            child = cls(name, process, writer)
+        except OSError as error:
+            writer.close()  # which ends the process
+            raise _not_started(name, error) from error
+        if on_message is not None:
+            child.on_message = on_message
+        child._tasks = [
+            asyncio.create_task(child._listen(reader)),
+            asyncio.create_task(child._pass_output_on()),
+            asyncio.create_task(child._wait()),
+        ]
+        return child
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        """True until the process has ended."""
+        return not self.exited.is_set()
+
+    async def order(self, message: ctl.Message, expected: type[M], timeout_s: float) -> M:
+        """Send one order and wait for its answer.
+
+        Raises:
+            ChildError: the child refused, died, or took longer than `timeout_s` seconds.
+        """
+        async with self._order:
+            answer = asyncio.get_running_loop().create_future()
+            self._send(message)
+            self._replies.append(answer)  # also when nobody waits any more: it takes its reply
+            try:
+                async with asyncio.timeout(timeout_s):
+                    reply = await answer
+            except TimeoutError:
+                msg = f"{self.name} did not finish {type(message).__name__} within {timeout_s:g} s"
+                raise ChildError("TIMED_OUT", msg) from None
+        if isinstance(reply, ctl.Failed):
+            raise ChildError(
+                reply.code, reply.message, mend=reply.mend, bundle_at_fault=reply.bundle_at_fault
+            )
+        if not isinstance(reply, expected):
+            msg = f"{self.name}: expected {expected.__name__}, found {type(reply).__name__}"
+            raise ChildError("PROTOCOL", msg)
+        return reply
+
+    async def ping(self, expected: type[M], timeout_s: float) -> M | None:
+        """Ask for the child's figures; None when it does not answer in time."""
+        if self._pong is not None or not self.alive:
+            return None
+        self._pong = asyncio.get_running_loop().create_future()
+        try:
+            self._send(ctl.Ping())
+            async with asyncio.timeout(timeout_s):
+                reply = await self._pong
+        except (TimeoutError, ChildError):
+            return None
+        finally:
+            self._pong = None
+        return reply if isinstance(reply, expected) else None
+
+    def kill(self) -> None:
+        """End the process at once.
+
+        Not `self.process.kill()`: that would reap the child behind asyncio's back, and its exit
+        status would be lost. A pidfd can also never hit a stranger who got the same number.
+        """
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    async def end(self) -> None:
+        """Close the channel, which ends the child; kill it if it does not go."""
+        self._writer.close()
+        try:
+            async with asyncio.timeout(EXIT_GRACE_S):
+                await self.exited.wait()
+        except TimeoutError:
+            self.kill()
+            await self.exited.wait()
+
+    def epitaph(self) -> str:
+        """Say how the process ended, with its last words."""
+        code = self.process.returncode
+        if code is None:
+            how = "is still running"
+        elif code < 0:
+            how = f"was ended by {_signal_name(-code)}"
+        else:
+            how = f"exited with status {code}"
+        words = " | ".join(self._last_words)
+        return f"{self.name} {how}" + (f"; its last words: {words[-500:]}" if words else "")
+
+    def _send(self, message: ctl.Message) -> None:
+        if not self.alive:
+            raise ChildError("DIED", self.epitaph())
+        data = _encode(message)
+        self._writer.write(ctl.LENGTH.pack(len(data)) + data)
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                (size,) = ctl.LENGTH.unpack(await reader.readexactly(ctl.LENGTH.size))
+                if size > ctl.MAX_MESSAGE_BYTES:
+                    break
+                try:
+                    self._hand_out(_decode(await reader.readexactly(size)))
+                except msgspec.DecodeError:
+                    break
+        self.kill()
+
+    def _hand_out(self, message: _FromChild) -> None:
+        if isinstance(message, (ctl.WorkerPong, ctl.GatewayPong)):
+            waiting = self._pong
+        elif isinstance(message, (ctl.GatewayReady, ctl.Poisoned)):
+            self.on_message(message)
+            return
+        else:
+            waiting = self._replies.popleft() if self._replies else None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
+
+    async def _pass_output_on(self) -> None:
+        assert self.process.stdout is not None  # noqa: S101 - spawned with a pipe
+        while True:
+            try:
+                line = await self.process.stdout.readline()
+            except ValueError:  # longer than the limit: the stream dropped it
+                continue
+            if not line:
+                return
+            text = line.decode(errors="replace").rstrip()
+            self._last_words.append(text)
+            name, told = _told(text)
+            event(log, name, child=self.name, pid=self.pid, told=told)
+
+    async def _wait(self) -> None:
+        await self.process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)  # what it may have forked goes with it
+        os.close(self._pidfd)
+        self._pidfd = -1
+        self.exited.set()
+        self._writer.close()
+        for waiting in (*self._replies, self._pong):
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(ChildError("DIED", self.epitaph()))
+
+
+def _told(line: str) -> tuple[str, object]:
+    """Read the name and the fields of an event that a child logged; any other line is output."""
+    if line.startswith("{"):
+        with contextlib.suppress(msgspec.DecodeError):
+            fields = msgspec.json.decode(line, type=dict[str, object])
+            if (name := fields.pop("event", None)) in _EVENT_NAMES:
+                return str(name), fields
+    return Event.CHILD_OUTPUT, line
+
+
+def _not_started(name: str, error: OSError) -> ChildError:
+    mend = "Check memory, process and descriptor limits"
+    return ChildError("SPAWN_FAILED", f"{name} cannot be started: {error}", mend=mend)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,175 @@
+"""The gateway as the daemon keeps it: one process, restarted when it dies, told every route.
+
+The routes are the daemon's own record of what the gateway must know; a gateway that was restarted
+gets all of them again before it sees a request for any model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from superbrain.deploy.child import Child, ChildError
+from superbrain.domain import ctl
+from superbrain.domain.policy import restart_delay_s
+from superbrain.host.events import Event
+from superbrain.host.logs import event
+from superbrain.wire.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+GATEWAY_MODULE = "superbrain.serve.gateway"
+START_TIMEOUT_S = 20.0
+ROUTE_TIMEOUT_S = 20.0
+
+
+class GatewayKeeper:
+    """Keeps one gateway running and its routes up to date."""
+
+    def __init__(self, endpoint: str, on_poisoned: Callable[[ctl.Poisoned], None]) -> None:
+        self.endpoint = endpoint
+        self.restarts = 0
+        self.started_at: dt.datetime | None = None
+        self.pong = ctl.GatewayPong(models=[])
+        self._on_poisoned = on_poisoned
+        self._routes: dict[str, ctl.Route] = {}
+        self._child: Child | None = None
+        self._ready = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it runs."""
+        return self._child.pid if self._child is not None and self._child.alive else None
+
+    async def start(self) -> None:
+        """Start the gateway with all routes it has been given so far.
+
+        Raises:
+            ChildError: it could not bind its socket, with the reason.
+        """
+        await self._spawn()
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        """End the gateway."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._child is not None:
+            await self._child.end()
+
+    async def route(self, route: ctl.Route) -> None:
+        """Make `route` the way to its model; returns when requests go there.
+
+        A gateway that dies meanwhile learns it when it is back.
+        """
+        self._routes[route.model] = route
+        await self._tell(route)
+
+    async def unroute(self, model: str) -> None:
+        """Forget a model."""
+        if self._routes.pop(model, None) is not None:
+            await self._tell(ctl.Unroute(model))
+
+    async def ping(self, timeout_s: float) -> bool:
+        """Refresh the gateway's figures; False when it does not answer."""
+        pong = await self._child.ping(ctl.GatewayPong, timeout_s) if self._child else None
+        if pong is not None:
+            self.pong = pong
+        return pong is not None
+
+    def kill(self) -> None:
+        """End a gateway that no longer answers; the keeper starts another."""
+        if self._child is not None:
+            self._child.kill()
+
+    async def _tell(self, message: ctl.Message) -> None:
+        child = self._child
+        if child is None or not self._ready.is_set():
+            return
+        try:
+            await self._order(child, message)
+        except ChildError as error:
+            event(log, Event.GATEWAY_DIED, level=logging.ERROR, message=error.message)
+            child.kill()
+
+    async def _order(self, child: Child, message: ctl.Message) -> None:
+        """Give one order; a lane that nobody answers on is no fault of the gateway.
+
+        The worker behind such a lane has died, and whoever replaces it routes again.
+        """
+        try:
+            await child.order(message, ctl.Done, ROUTE_TIMEOUT_S)
+        except ChildError as error:
+            if error.code != Unavailable.code:
+                raise
+            log.warning("gateway: %s", error.message)
+
+    async def _spawn(self) -> None:
+        bound = asyncio.Event()
+
+        def heard(message: ctl.Message) -> None:
+            if isinstance(message, ctl.GatewayReady):
+                bound.set()
+            elif isinstance(message, ctl.Poisoned):
+                self._on_poisoned(message)
+
+        child = await Child.spawn("gateway", GATEWAY_MODULE, ("--endpoint", self.endpoint), heard)
+        self._child = child
+        waits = [asyncio.create_task(bound.wait()), asyncio.create_task(child.exited.wait())]
+        await asyncio.wait(waits, timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if not bound.is_set():
+            child.kill()
+            await child.exited.wait()
+            mend = "Stop whatever uses the endpoint, or set another one in [serve] endpoint"
+            raise ChildError("GATEWAY_NOT_STARTED", child.epitaph(), mend=mend)
+        self.started_at = dt.datetime.now(dt.UTC)
+        try:
+            await self._tell_everything(child)
+        except BaseException:
+            child.kill()
+            await child.exited.wait()
+            raise
+        self._ready.set()
+        event(log, Event.GATEWAY_STARTED, pid=child.pid, endpoint=self.endpoint)
+
+    async def _tell_everything(self, child: Child) -> None:
+        """Give a new gateway every route, also those that change meanwhile, then let it open."""
+        told: dict[str, ctl.Route] = {}
+        await self._tell_rest(child, told)
+        await self._order(child, ctl.Open())
+        await self._tell_rest(child, told)
+
+    async def _tell_rest(self, child: Child, told: dict[str, ctl.Route]) -> None:
+        """Tell what differs from `told`; when this returns nothing does, until the next await."""
+        while told != self._routes:
+            for model in [*told.keys() - self._routes.keys()]:
+                await self._order(child, ctl.Unroute(model))
+                del told[model]
+            for route in [r for r in self._routes.values() if told.get(r.model) is not r]:
+                await self._order(child, route)
+                told[route.model] = route
+
+    async def _keep(self) -> None:
+        deaths: list[float] = []
+        while True:
+            assert self._child is not None  # noqa: S101 - started before
+            await self._child.exited.wait()
+            self._ready.clear()
+            event(log, Event.GATEWAY_DIED, level=logging.ERROR, message=self._child.epitaph())
+            while not self._ready.is_set():
+                deaths = [*deaths[-20:], time.monotonic()]
+                await asyncio.sleep(restart_delay_s(deaths, deaths[-1]))
+                self.restarts += 1
+                with contextlib.suppress(ChildError):
+                    await self._spawn()

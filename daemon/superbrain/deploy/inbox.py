@@ -1,0 +1,313 @@
+"""The inbox: which dropped files are complete, which still wait, which are refused and why.
+
+A notification from the kernel is only a hint to look now; the periodic look is what counts. A file
+is taken when it has exactly the size its own signed manifest says, so a slow copy simply waits.
+What happened to a file can be seen where it was dropped: one that was taken disappears once it has
+settled, a refused one is renamed to `NAME.sbb.refused`, with the reason in `NAME.sbb.refused.txt`.
+Nothing is ever deleted here before its bytes are safe in the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import logging
+import os
+import stat
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from superbrain.bundle.archive import open_bundle
+from superbrain.domain.deployment import Reason
+from superbrain.domain.errors import ArchiveError, BundleError, Incomplete
+from superbrain.domain.health import InboxFile
+from superbrain.host.events import Event
+from superbrain.host.files import write_atomically
+from superbrain.host.logs import event
+from superbrain.wire.errors import SuperbrainError
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from superbrain.bundle.archive import VerifiedBundle
+    from superbrain.domain.trust import Trust
+
+log = logging.getLogger(__name__)
+
+SUFFIX = ".sbb"
+STALLED_AFTER = dt.timedelta(minutes=2)
+REFUSED_SUFFIX = ".refused"
+_UNFINISHED = ("waiting", "stalled")
+_MEND = "What to do: "
+_MAX_NOTE_BYTES = 1 << 16
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class InboxError(SuperbrainError):
+    """The inbox folder itself cannot be used."""
+
+
+class Content(msgspec.Struct, frozen=True):
+    """What tells one content of a file from another without reading it: whose bytes these are."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Content:
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class Complete(msgspec.Struct, frozen=True):
+    """A dropped file that is complete, with its verified envelope."""
+
+    path: Path
+    content: Content
+    verified: VerifiedBundle
+
+
+class Inbox:
+    """Looks through one folder.
+
+    Args:
+        path: the folder.
+        settle_s: how long a file must not have changed before its content may be held against it.
+    """
+
+    def __init__(self, path: Path, settle_s: float) -> None:
+        self.path = path
+        self._settle_s = settle_s
+        self._notes: dict[str, tuple[Content, InboxFile]] = {}
+        self._aside: list[InboxFile] = []
+        self._leaving: dict[str, Content] = {}
+        self._lock = threading.Lock()  # a scan runs in a thread of its own
+
+    def check_usable(self) -> None:
+        """Make sure the folder can be read and written.
+
+        Raises:
+            InboxError: it cannot, and what to do.
+        """
+        mend = f"Create it and give it to the user that runs superbraind (install -d {self.path})"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"the inbox {self.path} cannot be created: {error.strerror}"
+            raise InboxError(msg, mend=mend) from error
+        if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
+            msg = f"the inbox {self.path} is expected to be readable and writable, and it is not"
+            raise InboxError(msg, mend=mend)
+
+    @property
+    def files(self) -> list[InboxFile]:
+        """What lies in the inbox and is not taken, by name; what was put aside stays listed."""
+        with self._lock:
+            noted = [note for _, (_, note) in sorted(self._notes.items())]
+        return [*noted, *self._aside]
+
+    def scan(self, trust: Trust) -> list[Complete]:
+        """Look at every file once; give the complete ones, higher sequences first.
+
+        Raises:
+            InboxError: the folder cannot be read.
+        """
+        try:
+            names = dict.fromkeys(sorted(entry.name for entry in os.scandir(self.path)))
+        except OSError as error:
+            msg = f"the inbox {self.path} cannot be read: {error.strerror}"
+            raise InboxError(msg, mend="Check that it exists and its permissions") from error
+        with self._lock:
+            self._notes = {name: note for name, note in self._notes.items() if name in names}
+        for gone in self._leaving.keys() - names.keys():
+            self._leaving.pop(gone, None)
+        found = [self._look(name, trust) for name in names if not _is_ours(name)]
+        self._aside = [self._read_aside(name) for name in names if name.endswith(REFUSED_SUFFIX)]
+        complete = [item for item in found if item is not None]
+        return sorted(complete, key=lambda item: -item.verified.manifest.sequence)
+
+    def open(self, path: Path) -> BinaryIO:
+        """Open a dropped file for reading; a symlink, a pipe or a device is refused.
+
+        Raises:
+            ArchiveError: it is no regular file.
+            OSError: it is gone or cannot be read.
+        """
+        descriptor = os.open(path, _READ_FLAGS)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            msg = f"{path.name}: expected a regular file, found something else"
+            raise ArchiveError(msg, reason="FILE_NOT_REGULAR", mend="Copy the bundle itself")
+        return os.fdopen(descriptor, "rb")
+
+    def holds(self, source: str) -> bool:
+        """Tell whether a dropped file is still there."""
+        return bool(source) and Path(source).exists()
+
+    def arrived_at(self, path: Path) -> dt.datetime:
+        """Tell when a file was last written, renamed or copied here; a copy cannot set it back."""
+        try:
+            return dt.datetime.fromtimestamp(path.lstat().st_ctime, dt.UTC)
+        except OSError:
+            return dt.datetime.now(dt.UTC)
+
+    def settled(self, path: Path) -> bool:
+        """Tell whether the file has been left alone long enough to be judged by its content."""
+        with contextlib.suppress(OSError):
+            return time.time() - path.lstat().st_mtime >= self._settle_s
+        return True
+
+    def taken(self, path: Path, content: Content) -> None:
+        """Remove a file whose bytes are in the store, once it has settled.
+
+        Not at once, for the program that copied it may still want to set its mode or time. What
+        is not `content` any more is another drop, and is looked at anew.
+        """
+        self._leaving[path.name] = content
+        self._notes.pop(path.name, None)
+        self._let_go(path)
+
+    def _let_go(self, path: Path) -> bool:
+        """Remove a taken file if it has settled; false when it is not the one that was taken."""
+        try:
+            same = Content.of(path.lstat()) == self._leaving.get(path.name)
+            if same and self.settled(path):
+                path.unlink()
+        except OSError:
+            return True  # gone already, or tried again at the next scan
+        if not same:
+            self._leaving.pop(path.name, None)
+        return same
+
+    def refuse(self, path: Path, reason: Reason) -> None:
+        """Put a file aside, with the reason next to it."""
+        event(
+            log,
+            Event.BUNDLE_REFUSED,
+            logging.WARNING,
+            reason.message,
+            file=path.name,
+            code=reason.code,
+        )
+        try:
+            self.explain(path.name, reason)
+            path.rename(self.path / (path.name + REFUSED_SUFFIX))
+            self._forget(path.name)
+        except OSError as error:
+            detail = f"{reason.message} (and it cannot be put aside: {error.strerror})"
+            self._note(path.name, "refused", detail, reason.mend)
+
+    def explain(self, name: str, reason: Reason) -> None:
+        """Write `NAME.refused.txt` for a person who looks into the inbox."""
+        text = f"{name} was refused ({reason.code}).\n\n{reason.message}\n"
+        if reason.mend:
+            text += f"\n{_MEND}{reason.mend}\n"
+        note = self.path / f"{name}{REFUSED_SUFFIX}.txt"
+        write_atomically(note, text.encode("utf-8", "backslashreplace"))
+
+    def _read_aside(self, name: str) -> InboxFile:
+        """Say why a file was put aside, from the note beside it."""
+        message, mend = "it was refused", "Remove it, or replace it by a good one"
+        with (
+            contextlib.suppress(OSError, UnicodeDecodeError, ArchiveError),
+            self.open(self.path / f"{name}.txt") as note,
+        ):
+            parts = note.read(_MAX_NOTE_BYTES).decode().split("\n\n")
+            message = parts[1].strip() if len(parts) > 1 else message
+            mend = parts[2].strip().removeprefix(_MEND) if len(parts) > 2 else mend
+        return InboxFile(_printable(name), "refused", message, mend)
+
+    def _look(self, name: str, trust: Trust) -> Complete | None:
+        path = self.path / name
+        if name in self._leaving and self._let_go(path):
+            return None
+        try:
+            status = path.lstat()
+        except OSError:
+            return None
+        known = self._notes.get(name)
+        if known and known[0] == Content.of(status) and known[1].outcome in ("ignored", "refused"):
+            return None
+        if _printable(name) != name:
+            self._note(name, "ignored", "expected a name in UTF-8, found other bytes", "Rename it")
+            return None
+        if not name.endswith(SUFFIX) or stat.S_ISDIR(status.st_mode):
+            self._note(name, "ignored", f"expected a bundle named *{SUFFIX}, found another file")
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            message = f"{name}: expected a regular file, found a link, pipe or device"
+            self.refuse(path, Reason("FILE_NOT_REGULAR", message, "Copy the bundle itself"))
+            return None
+        return self._judge(path, trust)
+
+    def _judge(self, path: Path, trust: Trust) -> Complete | None:
+        try:
+            with self.open(path) as file:
+                content = Content.of(os.fstat(file.fileno()))
+                verified = open_bundle(file, trust)
+        except Incomplete as short:
+            self._wait(path.name, short.have_bytes, short.need_bytes)
+        except BundleError as error:
+            if self.settled(path):
+                self.refuse(path, Reason(error.reason, error.message, error.mend))
+            else:
+                with contextlib.suppress(OSError):
+                    self._wait(path.name, path.lstat().st_size, 0)
+        except OSError as error:
+            self._note(path.name, "waiting", f"it cannot be read yet: {error.strerror}")
+        else:
+            if content.size_bytes >= verified.total_bytes:
+                return Complete(path, content, verified)
+            self._wait(path.name, content.size_bytes, verified.total_bytes)
+        return None
+
+    def _wait(self, name: str, have: int, need: int) -> None:
+        """Note how far a copy is, and when it has stopped to grow."""
+        known = self._notes.get(name)
+        same = known is not None and known[1].have_bytes == have and known[1].outcome in _UNFINISHED
+        since = known[1].since if known and same else None
+        if since and dt.datetime.now(dt.UTC) - since > STALLED_AFTER:
+            message = "the copy is not complete and does not grow any more"
+            self._note(name, "stalled", message, "Copy it again", have, need, since)
+        else:
+            self._note(name, "waiting", "the copy is not complete yet", "", have, need, since)
+
+    def _note(
+        self,
+        name: str,
+        outcome: Literal["waiting", "stalled", "refused", "ignored"],
+        message: str,
+        mend: str = "",
+        have: int = 0,
+        need: int = 0,
+        since: dt.datetime | None = None,
+    ) -> None:
+        try:
+            identity = Content.of((self.path / name).lstat())
+        except OSError:
+            return
+        known = self._notes.get(name)
+        since = since or dt.datetime.now(dt.UTC)
+        if not known or known[1].outcome != outcome:
+            log.info("inbox: %s: %s", _printable(name), message)
+        note = InboxFile(_printable(name), outcome, message, mend, have, need, since)
+        with self._lock:
+            self._notes[name] = (identity, note)
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            self._notes.pop(name, None)
+
+
+def _printable(name: str) -> str:
+    """Give a file name as text; the bytes of one that is none are spelled out."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(".") or name.endswith((REFUSED_SUFFIX, f"{REFUSED_SUFFIX}.txt"))

@@ -1,0 +1,393 @@
+"""The journal: what the daemon must still know after it was killed, in one SQLite file.
+
+Write-ahead log with full sync: when `record` returns, the step is on the disk, and only then is it
+performed. Every method is one transaction. The schema carries a version; a journal of a newer
+superbrain is refused, never guessed at.
+
+    models        which deployment is current, and the highest sequence ever accepted
+    deployments   the newest form of every deployment
+    transitions   every step any deployment ever took
+    proofs        every proof that ran, passed or not
+    bundles       who signed the bundles in the store
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from superbrain.domain.deployment import ENDED, Deployment, State
+from superbrain.domain.operations import ProofRecord, Transition
+from superbrain.domain.proof import Proof
+from superbrain.wire.errors import SuperbrainError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+SCHEMA_VERSION = 1
+_OVER = ENDED | {State.RETIRED}
+_SCHEMA = """
+CREATE TABLE models (
+    name TEXT PRIMARY KEY,
+    current INTEGER NOT NULL DEFAULT 0,
+    floor_sequence INTEGER NOT NULL DEFAULT 0,
+    floor_digest TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE TABLE deployments (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL,
+    version TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    state TEXT NOT NULL,
+    body BLOB NOT NULL,
+    created_at TEXT NOT NULL,
+    live_since TEXT
+) STRICT;
+CREATE INDEX deployments_by_name ON deployments (name, id);
+CREATE INDEX deployments_by_digest ON deployments (digest, id);
+CREATE INDEX deployments_by_state ON deployments (state);
+CREATE TABLE transitions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    deployment INTEGER NOT NULL REFERENCES deployments (id),
+    at TEXT NOT NULL,
+    event TEXT NOT NULL,
+    state_from TEXT NOT NULL,
+    state_to TEXT NOT NULL,
+    rung TEXT NOT NULL,
+    detail TEXT NOT NULL
+) STRICT;
+CREATE INDEX transitions_by_deployment ON transitions (deployment, id);
+CREATE TABLE proofs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    deployment INTEGER NOT NULL REFERENCES deployments (id),
+    at TEXT NOT NULL,
+    worker INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+CREATE INDEX proofs_by_deployment ON proofs (deployment, id);
+CREATE TABLE bundles (
+    digest TEXT PRIMARY KEY,
+    signers TEXT NOT NULL,
+    received_at TEXT NOT NULL
+) STRICT;
+"""
+
+
+class JournalError(SuperbrainError):
+    """The journal cannot be opened, read or written."""
+
+
+class Floor(msgspec.Struct, frozen=True):
+    """The highest sequence ever accepted for a name, and the bundle that carried it."""
+
+    sequence: int = 0
+    digest: str = ""
+
+
+class Journal:
+    """Everything that survives the daemon. Use from one thread.
+
+    `trouble` is what the last write failed on, None since one has succeeded.
+
+    Raises:
+        JournalError: on every SQLite failure, with the path and what to do.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trouble: JournalError | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            self._migrate()
+        except (sqlite3.Error, OSError) as error:
+            raise self._failure("be opened", error) from error
+
+    def close(self) -> None:
+        """Close the file; everything recorded is on the disk already."""
+        self._db.close()
+
+    # --- deployments --------------------------------------------------------------------------
+
+    def create(self, deployment: Deployment, at: dt.datetime) -> Deployment:
+        """Write down a new deployment and give it back with its id."""
+        with _Transaction(self) as db:
+            cursor = db.execute(
+                "INSERT INTO deployments (name, version, digest, state, body, created_at)"
+                " VALUES (?, ?, ?, ?, x'', ?)",
+                (
+                    deployment.name,
+                    deployment.version,
+                    deployment.digest,
+                    deployment.state,
+                    at.isoformat(),
+                ),
+            )
+            created = msgspec.structs.replace(deployment, id=int(cursor.lastrowid or 0))
+            self._put(db, created)
+            db.execute("INSERT OR IGNORE INTO models (name) VALUES (?)", (created.name,))
+            again = created.origin == "retry" or created.attempt > 1
+            origin = "tried again" if again else "dropped into the inbox"
+            self._log(db, at, "Created", None, created, origin)
+        return created
+
+    def record(
+        self, before: Deployment, event: str, after: Deployment, at: dt.datetime, detail: str = ""
+    ) -> None:
+        """Write down one step of a deployment."""
+        with _Transaction(self) as db:
+            self._put(db, after)
+            self._log(db, at, event, before, after, detail)
+            if after.state is State.LIVE:
+                db.execute(
+                    "UPDATE deployments SET live_since = coalesce(live_since, ?) WHERE id = ?",
+                    (at.isoformat(), after.id),
+                )
+
+    def make_current(self, deployment: Deployment, at: dt.datetime) -> None:
+        """The commit point: from here on this deployment is the one that serves its model."""
+        with _Transaction(self) as db:
+            self._put(db, deployment)
+            db.execute(
+                "UPDATE models SET current = ? WHERE name = ?", (deployment.id, deployment.name)
+            )
+            db.execute(
+                "UPDATE deployments SET live_since = ? WHERE id = ?",
+                (at.isoformat(), deployment.id),
+            )
+
+    def clear_current(self, name: str) -> None:
+        """Nothing serves this model any more."""
+        with _Transaction(self) as db:
+            db.execute("UPDATE models SET current = 0 WHERE name = ?", (name,))
+
+    def get(self, deployment_id: int) -> Deployment | None:
+        """Read one deployment."""
+        rows = self._read("SELECT body FROM deployments WHERE id = ?", deployment_id)
+        return _deployment(rows[0]) if rows else None
+
+    def current(self, name: str) -> Deployment | None:
+        """Read the deployment that serves a model."""
+        rows = self._read(
+            "SELECT body FROM deployments WHERE id = (SELECT current FROM models WHERE name = ?)",
+            name,
+        )
+        return _deployment(rows[0]) if rows else None
+
+    def models(self) -> dict[str, int]:
+        """Give every model's name with the id of its current deployment, 0 for none."""
+        rows = self._read("SELECT name, current FROM models ORDER BY name")
+        return {row["name"]: row["current"] for row in rows}
+
+    def in_states(self, states: Iterable[State]) -> list[Deployment]:
+        """Read all deployments in any of these states, oldest first."""
+        wanted = [str(state) for state in states]
+        marks = ", ".join("?" * len(wanted))
+        query = f"SELECT body FROM deployments WHERE state IN ({marks}) ORDER BY id"  # noqa: S608
+        return [_deployment(row) for row in self._read(query, *wanted)]
+
+    def of_model(self, name: str, limit: int = 50) -> list[Deployment]:
+        """Read the newest deployments of a model, newest first."""
+        rows = self._read(
+            "SELECT body FROM deployments WHERE name = ? ORDER BY id DESC LIMIT ?", name, limit
+        )
+        return [_deployment(row) for row in rows]
+
+    def relevant(self, name: str) -> list[Deployment]:
+        """Read what may be needed of a model again, newest first, however many came between.
+
+        All that is not over, the newest, the current one and its predecessor.
+        """
+        current = self.current(name)
+        previous = self.get(current.predecessor) if current else None
+        found = [*self.of_model(name, 1), current, previous, *self.in_states(set(State) - _OVER)]
+        mine = {row.id: row for row in found if row is not None and row.name == name}
+        return [mine[number] for number in sorted(mine, reverse=True)]
+
+    def newest_with_digest(self, digest: str) -> Deployment | None:
+        """Read the newest attempt with this bundle."""
+        rows = self._read(
+            "SELECT body FROM deployments WHERE digest = ? ORDER BY id DESC LIMIT 1", digest
+        )
+        return _deployment(rows[0]) if rows else None
+
+    def live_since(self, deployment_id: int) -> dt.datetime | None:
+        """Tell since when a deployment has been the current one."""
+        rows = self._read("SELECT live_since FROM deployments WHERE id = ?", deployment_id)
+        text = rows[0]["live_since"] if rows else None
+        return dt.datetime.fromisoformat(text) if text else None
+
+    # --- sequence floor, signers, proofs, history -----------------------------------------------
+
+    def floor(self, name: str) -> Floor:
+        """Read the highest sequence ever accepted for a name."""
+        rows = self._read("SELECT floor_sequence, floor_digest FROM models WHERE name = ?", name)
+        return Floor(rows[0]["floor_sequence"], rows[0]["floor_digest"]) if rows else Floor()
+
+    def accept(self, deployment: Deployment, signers: list[str], at: dt.datetime) -> None:
+        """Raise the floor to this deployment's sequence and remember who signed its bundle."""
+        with _Transaction(self) as db:
+            db.execute(
+                "UPDATE models SET floor_sequence = ?, floor_digest = ?"
+                " WHERE name = ? AND floor_sequence <= ?",
+                (deployment.sequence, deployment.digest, deployment.name, deployment.sequence),
+            )
+            db.execute(
+                "INSERT OR REPLACE INTO bundles (digest, signers, received_at) VALUES (?, ?, ?)",
+                (deployment.digest, " ".join(signers), at.isoformat()),
+            )
+
+    def signers(self, digest: str) -> list[str]:
+        """Tell which keys signed a bundle."""
+        rows = self._read("SELECT signers FROM bundles WHERE digest = ?", digest)
+        return str(rows[0]["signers"]).split() if rows else []
+
+    def add_proof(self, deployment_id: int, worker: int, proof: Proof, at: dt.datetime) -> None:
+        """Keep a proof, passed or not."""
+        with _Transaction(self) as db:
+            db.execute(
+                "INSERT INTO proofs (deployment, at, worker, body) VALUES (?, ?, ?, ?)",
+                (deployment_id, at.isoformat(), worker, msgspec.json.encode(proof)),
+            )
+
+    def proofs(self, deployment_id: int, limit: int = 20) -> list[ProofRecord]:
+        """Read the newest proofs of a deployment, oldest first."""
+        rows = self._read(
+            "SELECT at, worker, body FROM proofs WHERE deployment = ? ORDER BY id DESC LIMIT ?",
+            deployment_id,
+            limit,
+        )
+        return [
+            ProofRecord(
+                dt.datetime.fromisoformat(row["at"]),
+                row["worker"],
+                msgspec.json.decode(row["body"], type=Proof),
+            )
+            for row in reversed(rows)
+        ]
+
+    def history(
+        self, *, model: str = "", deployment_id: int = 0, limit: int = 50
+    ) -> list[Transition]:
+        """Read the newest transitions of all, of one model or of one deployment, newest first."""
+        rows = self._read(
+            "SELECT t.*, d.name, d.version FROM transitions t JOIN deployments d"
+            " ON d.id = t.deployment WHERE (? = '' OR d.name = ?) AND (? = 0 OR d.id = ?)"
+            " ORDER BY t.id DESC LIMIT ?",
+            *(model, model, deployment_id, deployment_id, limit),
+        )
+        return [
+            Transition(
+                at=dt.datetime.fromisoformat(row["at"]),
+                deployment_id=row["deployment"],
+                model=row["name"],
+                version=row["version"],
+                event=row["event"],
+                state_from=row["state_from"],
+                state_to=row["state_to"],
+                rung=row["rung"],
+                detail=row["detail"],
+            )
+            for row in rows
+        ]
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _migrate(self) -> None:
+        found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if found > SCHEMA_VERSION:
+            msg = f"the journal {self.path} has schema {found}, this build knows {SCHEMA_VERSION}"
+            raise JournalError(msg, mend="Install the version that wrote it, or a newer one")
+        if found == 0:
+            self._db.executescript(
+                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            )
+
+    def _put(self, db: sqlite3.Connection, deployment: Deployment) -> None:
+        db.execute(
+            "UPDATE deployments SET state = ?, body = ? WHERE id = ?",
+            (deployment.state, msgspec.json.encode(deployment), deployment.id),
+        )
+
+    def _log(
+        self,
+        db: sqlite3.Connection,
+        at: dt.datetime,
+        event: str,
+        before: Deployment | None,
+        after: Deployment,
+        detail: str,
+    ) -> None:
+        db.execute(
+            "INSERT INTO transitions (deployment, at, event, state_from, state_to, rung, detail)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                after.id,
+                at.isoformat(),
+                event,
+                before.state if before else "",
+                after.state,
+                before.rung if before else "",
+                detail,
+            ),
+        )
+
+    def _read(self, query: str, *values: Any) -> list[sqlite3.Row]:  # noqa: ANN401 - SQL values
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._failure("be read", error) from error
+
+    def _failure(self, what: str, error: Exception) -> JournalError:
+        msg = f"the journal {self.path} cannot {what}: {error}"
+        mend = "Check free space, permissions and the disk, or restore it from a backup"
+        return JournalError(msg, mend=mend)
+
+
+class _Transaction:
+    """`with _Transaction(journal) as db:` commits on success and rolls back on any exception."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._db = journal._db  # noqa: SLF001 - same module
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._execute("BEGIN IMMEDIATE")
+        return self._db
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        try:
+            if isinstance(error, sqlite3.Error):
+                raise self._failure(error) from error
+            if kind is None:
+                self._execute("COMMIT")
+                self._journal.trouble = None
+        finally:
+            if self._db.in_transaction:  # SQLite may have rolled back by itself already
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+
+    def _execute(self, statement: str) -> None:
+        try:
+            self._db.execute(statement)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: sqlite3.Error) -> JournalError:
+        self._journal.trouble = self._journal._failure("be written", error)  # noqa: SLF001
+        return self._journal.trouble
+
+
+def _deployment(row: sqlite3.Row) -> Deployment:
+    return msgspec.json.decode(row["body"], type=Deployment)

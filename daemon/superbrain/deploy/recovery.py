@@ -1,0 +1,161 @@
+"""Recovery: after a start, everything that served before serves again, proven again.
+
+Requests for it wait in the gateway meanwhile. What cannot come back on the rung it had is tried on
+the later ones; then its predecessor is brought back; where there is none, callers are told so, and
+another try follows every minute. Then all that was under way goes on from what was written down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from superbrain.deploy.child import ChildError
+from superbrain.deploy.journal import JournalError
+from superbrain.domain import deployment as life
+from superbrain.domain.deployment import Deployment, Reason, State
+from superbrain.domain.errors import BundleError
+from superbrain.host.events import Event
+from superbrain.host.logs import event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from superbrain.bundle.store import Store
+    from superbrain.deploy.driver import Driver
+    from superbrain.deploy.journal import Journal
+    from superbrain.deploy.services import Services
+    from superbrain.deploy.stages import Stages
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 60.0
+
+
+class Recovery:
+    """Brings back what the journal says."""
+
+    def __init__(
+        self, journal: Journal, store: Store, services: Services, stages: Stages, driver: Driver
+    ) -> None:
+        self._journal = journal
+        self._store = store
+        self._services = services
+        self._stages = stages
+        self._driver = driver
+
+    async def hold(self) -> None:
+        """Let requests for everything that served before wait; to be called before any arrive."""
+        for deployment in self._all_current():
+            await self._hold(deployment)
+
+    async def recover(self) -> None:
+        """Bring every current deployment back, proven again, then go on with all unfinished."""
+        self._store.sweep_staging()
+        current = self._all_current()
+        await asyncio.gather(*(self._bring_back(deployment) for deployment in current))
+        serving = {deployment.id for deployment in current}
+        waiting = {*life.UNFINISHED, State.DRAINING}
+        for deployment in self._journal.in_states(waiting):
+            if deployment.id not in serving:
+                with _journal_may_fail():
+                    self._resume(deployment)
+        for deployment in self._journal.in_states((State.FAILED,)):
+            newest = self._journal.of_model(deployment.name, 1)
+            if newest and newest[0].id == deployment.id:
+                self._driver.retry_later(deployment)
+        for name in self._journal.models():
+            self._driver.spawn(self._driver.supersede(name))
+        await self._driver.collect()
+
+    def _all_current(self) -> list[Deployment]:
+        found = (self._journal.current(name) for name in self._journal.models())
+        return [deployment for deployment in found if deployment is not None]
+
+    async def _hold(self, deployment: Deployment) -> None:
+        manifest = self._stages.manifest(deployment)
+        await self._services.of(deployment.name).hold(manifest, deployment)
+
+    def _resume(self, deployment: Deployment) -> None:
+        resumed, commands = life.resume(deployment)
+        if resumed is not deployment:
+            self._journal.record(deployment, "Resumed", resumed, dt.datetime.now(dt.UTC))
+        self._driver.run(resumed, commands)
+
+    async def _bring_back(self, deployment: Deployment) -> None:
+        with _journal_may_fail():
+            await self._revive(deployment)
+
+    async def _revive(self, deployment: Deployment) -> None:
+        """Bring one current deployment back on the rung it had, else on a later one."""
+        failure: Reason | None = None
+        for index in range(deployment.rung_index, len(deployment.ladder)):
+            attempt = msgspec.structs.replace(deployment, rung_index=index)
+            try:
+                await self._serve_again(attempt)
+            except (ChildError, BundleError) as error:
+                code = error.code if isinstance(error, ChildError) else error.reason
+                failure = Reason(code, error.message, error.mend)
+                continue
+            self._revived(deployment, attempt)
+            return
+        assert failure is not None  # noqa: S101 - a ladder is never empty
+        await self._lost(deployment, failure)
+
+    async def _serve_again(self, deployment: Deployment) -> None:
+        crew = await self._stages.revive(deployment)
+        try:
+            await self._services.of(deployment.name).switch(crew, lambda _replaced: deployment)
+        except BaseException:
+            await crew.end()
+            raise
+
+    def _revived(self, before: Deployment, after: Deployment) -> None:
+        self._services.of(after.name).fault = None
+        if after.rung_index != before.rung_index:
+            self._journal.record(before, "RungChanged", after, dt.datetime.now(dt.UTC))
+        if after.state is State.SWITCHING:
+            self._driver.spawn(self._driver.inject(after.id, life.Switched()))
+        elif after.state in (State.PROBATION, State.ROLLING_BACK, State.DRAINING):
+            self._resume(after)
+
+    async def _lost(self, deployment: Deployment, reason: Reason) -> None:
+        """The current deployment cannot serve after a restart: go back, or say so and try again."""
+        previous = self._journal.get(deployment.predecessor)
+        self._services.of(deployment.name).fault = reason
+        if deployment.state is State.SWITCHING:
+            if previous is not None:
+                self._journal.make_current(previous, dt.datetime.now(dt.UTC))
+                await self._revive(previous)
+            else:
+                self._journal.clear_current(deployment.name)
+            await self._driver.inject(deployment.id, life.StageFailed(reason))
+        elif deployment.state in (State.ROLLING_BACK, State.DRAINING):
+            self._resume(deployment)
+        elif previous is not None:
+            await self._driver.inject(deployment.id, life.BudgetSpent(reason))
+        else:
+            event(log, Event.TASK_FAILED, logging.ERROR, reason.message, model=deployment.name)
+            service = self._services.of(deployment.name)
+            await service.refuse(deployment, self._stages.manifest(deployment), reason.message)
+            self._driver.spawn(self._revive_later(deployment))
+
+    async def _revive_later(self, deployment: Deployment) -> None:
+        await asyncio.sleep(AGAIN_S)
+        current = self._journal.current(deployment.name)
+        if current is not None and current.id == deployment.id:
+            await self._bring_back(current)
+
+
+@contextlib.contextmanager
+def _journal_may_fail() -> Iterator[None]:
+    """What serves goes on serving though the journal cannot be written; the next start mends it."""
+    try:
+        yield
+    except JournalError as error:
+        event(log, Event.TASK_FAILED, logging.ERROR, str(error))

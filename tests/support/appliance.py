@@ -1,0 +1,218 @@
+"""A whole appliance for integration tests: a real `superbraind` below a folder of its own.
+
+>>> with Appliance(tmp_path) as appliance:
+...     appliance.drop(make_bundle(tmp_path, appliance.author))
+...     appliance.wait_live("adder", "1.0.0")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self, TypeVar
+
+import msgspec
+import psutil
+import zmq
+
+from superbrain.bundle.folder import BuiltBundle
+from superbrain.client import Client
+from superbrain.domain import operations as op
+from superbrain.domain.health import Health, ModelFacts
+from tests.support.bundles import KeyPair, make_trust_folder, sign_key
+
+PATIENCE_S = 60.0
+LOOK_AGAIN_S = 0.02
+CONFIG = """\
+[deploy]
+rescan_s = {rescan_s}
+settle_s = 0.3
+probation_s = {probation_s}
+[health]
+interval_s = 0.2
+[budget]
+crashes = {crashes}
+"""
+R = TypeVar("R", bound=op.Reply)
+T = TypeVar("T")
+
+
+class Appliance:
+    """One daemon with its folders; sockets lie below a short path, whatever `folder` is."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        probation_s: float = 0.2,
+        rescan_s: float = 0.2,
+        crashes: int = 50,
+        threshold: int = 1,
+        start: bool = True,
+    ) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="sb-"))
+        self.work = folder
+        self.author: KeyPair = sign_key(folder / "keys")
+        self.inbox = self.root / "inbox"
+        self.log = self.root / "daemon.log"
+        self.endpoint = f"ipc://{self.root}/run/infer.sock"
+        self.control_endpoint = f"ipc://{self.root}/run/control.sock"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._context = zmq.Context()
+        self._start = start
+        make_trust_folder(self.root / "trust", self.author, threshold=threshold)
+        self.inbox.mkdir()
+        (self.root / "superbrain.toml").write_text(
+            CONFIG.format(probation_s=probation_s, rescan_s=rescan_s, crashes=crashes)
+        )
+
+    def __enter__(self) -> Self:
+        if self._start:
+            self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._context.destroy(linger=0)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    # --- the process --------------------------------------------------------------------------
+
+    @property
+    def arguments(self) -> list[str]:
+        """Give the daemon's own arguments."""
+        return ["--root", str(self.root), "--config", str(self.root / "superbrain.toml")]
+
+    def start(self, *program: str) -> None:
+        """Start the daemon (or `program` with its arguments) and wait until it answers."""
+        command = [sys.executable, *(program or ("-m", "superbrain.app.main")), *self.arguments]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.wait_for(self._answers, "the daemon to answer")
+
+    def start_another(self) -> subprocess.CompletedProcess[str]:
+        """Start one more daemon on the same folders, and wait until it gives up."""
+        command = [sys.executable, "-m", "superbrain.app.main", *self.arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+
+    def stop(self) -> int:
+        """Stop the daemon in an orderly way; its exit status."""
+        if self.process is None:
+            return 0
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the daemon did not stop:\n{self.log_text()}") from None
+        self.process = None
+        return status
+
+    def kill(self) -> None:
+        """End the daemon with SIGKILL and wait until all its children are gone too."""
+        assert self.process is not None
+        children = self.children()
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+        _, alive = psutil.wait_procs(children, PATIENCE_S)
+        assert not alive, f"orphans: {alive}"
+
+    def children(self) -> list[psutil.Process]:
+        """Give the daemon's child processes."""
+        assert self.process is not None
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def log_text(self) -> str:
+        """Give everything the daemon logged, shortened."""
+        return self.log.read_text()[-20_000:] if self.log.exists() else ""
+
+    # --- what an operator does ----------------------------------------------------------------
+
+    def drop(self, bundle: BuiltBundle | Path) -> Path:
+        """Copy a built bundle into the inbox as a person would."""
+        path = bundle if isinstance(bundle, Path) else bundle.path
+        return Path(shutil.copy(path, self.inbox / path.name))
+
+    def ask(self, operation: op.Operation, expected: type[R], timeout_s: float = PATIENCE_S) -> R:
+        """Send one operation and give its reply, which must be of the expected kind."""
+        with contextlib.closing(self._context.socket(zmq.REQ)) as socket:
+            socket.linger = 0
+            socket.connect(self.control_endpoint)
+            socket.send(msgspec.json.encode(operation))
+            if not socket.poll(int(timeout_s * 1000)):
+                raise AssertionError(f"no answer to {operation}:\n{self.log_text()}")
+            reply = msgspec.json.decode(socket.recv(), type=op.AnyReply)
+        assert isinstance(reply, expected), reply
+        return reply
+
+    def health(self) -> Health:
+        """Give the health report."""
+        return self.ask(op.GetHealth(), op.HealthReply).health
+
+    def model(self, name: str) -> ModelFacts | None:
+        """Give what the report says of one model."""
+        return next((model for model in self.health().models if model.name == name), None)
+
+    def history(self, name: str) -> list[op.Transition]:
+        """Give a model's transitions, oldest first."""
+        reply = self.ask(op.GetHistory(name, 10_000), op.HistoryReply)
+        return list(reversed(reply.transitions))
+
+    def client(self) -> Client:
+        """Give a client of this appliance."""
+        return Client(self.endpoint)
+
+    # --- waiting ------------------------------------------------------------------------------
+
+    def wait_for(self, condition: Callable[[], T | None], what: str) -> T:
+        """Look until `condition` gives something true; what it gave."""
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            if self.process is not None and self.process.poll() is not None:
+                break
+            if found := condition():
+                return found
+            time.sleep(LOOK_AGAIN_S)
+        raise AssertionError(f"waited in vain for {what}:\n{self.log_text()}")
+
+    def wait_live(self, name: str, version: str, state: str = "ready") -> ModelFacts:
+        """Wait until a version serves and is past its probation."""
+
+        def there() -> ModelFacts | None:
+            model = self.model(name)
+            good = model is not None and (model.version, model.state) == (version, state)
+            return model if good and model and model.deployment_state == "LIVE" else None
+
+        return self.wait_for(there, f"{name} {version} to be live")
+
+    def wait_ended(self, name: str, version: str, state: str) -> op.Transition:
+        """Wait until a version's deployment has ended in `state`; the step that led there."""
+
+        def ended() -> op.Transition | None:
+            steps = [step for step in self.history(name) if step.version == version]
+            return steps[-1] if steps and steps[-1].state_to == state else None
+
+        return self.wait_for(ended, f"{name} {version} to be {state}")
+
+    def _answers(self) -> bool:
+        path = Path(self.control_endpoint.removeprefix("ipc://"))
+        if not path.exists():
+            return False
+        with contextlib.suppress(AssertionError):
+            self.ask(op.GetHealth(), op.HealthReply, timeout_s=2)
+            return True
+        return False

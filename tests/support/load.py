@@ -1,0 +1,80 @@
+"""Clients that ask all the time, and check every answer.
+
+A model `adder` of version N.0.0 adds N, so an answer labelled with one version and computed by
+another is found out at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Self
+
+import numpy as np
+
+from superbrain.client import Client
+from superbrain.wire.errors import SuperbrainError
+
+
+class Load:
+    """`clients` threads, each with a connection of its own, asking until the block ends.
+
+    Attributes:
+        answered: how many answers came.
+        failed: every error that came instead.
+        mixed: answers whose value is not that of the version they are labelled with.
+        backwards: answers of an older version than the same client had seen before.
+        versions: all versions seen; `newest` is the highest major number among them.
+    """
+
+    def __init__(self, make_client: Callable[[], Client], clients: int = 4) -> None:
+        self.answered = 0
+        self.failed: list[str] = []
+        self.mixed: list[str] = []
+        self.backwards: list[str] = []
+        self.versions: set[str] = set()
+        self.newest = 0
+        self._make_client = make_client
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(clients)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def assert_flawless(self) -> None:
+        """Nothing failed, nothing was mixed, nothing went backwards, and there was traffic."""
+        faults = [*self.failed, *self.mixed, *self.backwards]
+        assert not faults, f"{len(faults)} faults, first: {faults[:3]}"
+        assert self.answered > 0
+
+    def _ask(self, number: int) -> None:
+        newest, count = 0, 0
+        with self._make_client() as client:
+            while not self._stop.is_set():
+                count += 1
+                x = np.full((1, 4), number * 1000 + count % 1000, np.float32)
+                try:
+                    result = client.infer("adder", {"x": x})
+                except SuperbrainError as error:
+                    with self._lock:
+                        self.failed.append(str(error))
+                    continue
+                added = int(result["y"][0, 0] - x[0, 0])
+                version = int(result.model_version.split(".")[0])
+                with self._lock:
+                    self.answered += 1
+                    self.versions.add(result.model_version)
+                    self.newest = max(self.newest, version)
+                    if added != version:
+                        self.mixed.append(f"{result.model_version} added {added}")
+                    if version < newest:
+                        self.backwards.append(f"{version} after {newest}")
+                newest = max(newest, version)

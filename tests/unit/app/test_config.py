@@ -1,0 +1,67 @@
+"""The configuration: strict, with sentences that name file, key and what was expected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from superbrain.app.config import Config, ConfigError, load_config
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "superbrain.toml"
+    path.write_text(text)
+    return path
+
+
+def test_without_a_file_the_defaults_of_an_appliance_hold() -> None:
+    config = Config()
+    assert config.endpoint == "ipc:///run/superbrain/infer.sock"
+    assert str(config.inbox_path) == "/var/lib/superbrain/inbox"
+
+
+def test_a_root_puts_every_folder_below_it(tmp_path: Path) -> None:
+    config = load_config(root=tmp_path)
+    places = (config.inbox_path, config.store_path, config.trust_path, config.lanes_path)
+    assert all(place.is_relative_to(tmp_path) for place in places)
+
+
+def test_a_file_counts_also_with_a_root(tmp_path: Path) -> None:
+    path = written(tmp_path, "[deploy]\nprobation_s = 7")
+    assert load_config(path, tmp_path).deploy.probation_s == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("[deploy]\nprobation = 7", "probation"),
+        ("[deplyo]", "deplyo"),
+        ("[deploy]\nparallel = 'two'", "parallel"),
+        ("[deploy]\nparallel = 0", "deploy.parallel above 0"),
+        ("[log]\nlevel = 'loud'", "'loud'"),
+        ("this is no TOML", "is not TOML"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, text: str, found: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError, match=r"superbrain\.toml") as caught:
+        load_config(path)
+    assert found in str(caught.value)
+
+
+def test_a_missing_file_that_was_asked_for_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_config(tmp_path / "nowhere.toml")
+
+
+def test_a_runtime_folder_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="socket paths of"):
+        load_config(root=tmp_path / ("x" * 100))
+
+
+def test_every_key_is_in_the_operations_manual() -> None:
+    manual = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    for section in Config.__struct_fields__:
+        for key in getattr(Config(), section).__struct_fields__:
+            assert f"`{section}.{key}`" in manual

@@ -1,0 +1,67 @@
+"""A child's control channel: every reply goes to the order it answers."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from superbrain.deploy.child import Child, ChildError
+from superbrain.deploy.gateway import GATEWAY_MODULE, GatewayKeeper
+from superbrain.domain import ctl
+from superbrain.wire.messages import ModelMetadata
+
+pytestmark = pytest.mark.integration
+
+
+def route(model: str = "adder", version: str = "1", *lanes: ctl.LaneAddress) -> ctl.Route:
+    return ctl.Route(
+        model=model,
+        version=version,
+        deployment_id=1,
+        lanes=list(lanes),
+        metadata=ModelMetadata(model, [version], "superbrain", [], []),
+        queue_size=8,
+        request_timeout_ms=1000,
+    )
+
+
+def test_the_reply_to_an_order_given_up_is_not_taken_for_the_next_ones(tmp_path: Path) -> None:
+    async def scene() -> None:
+        arguments = ("--endpoint", f"ipc://{tmp_path}/g.sock")
+        child = await Child.spawn("gateway", GATEWAY_MODULE, arguments)
+        try:
+            nowhere = ctl.LaneAddress(str(tmp_path / "none.lane"), 1)
+            given_up = asyncio.create_task(child.order(route("adder", "1", nowhere), ctl.Done, 10))
+            await asyncio.sleep(0)  # the order is on its way
+            given_up.cancel()
+            await asyncio.gather(given_up, return_exceptions=True)
+            assert isinstance(await child.order(route("adder", "2"), ctl.Done, 10), ctl.Done)
+            with pytest.raises(ChildError, match=r"none\.lane"):
+                await child.order(route("adder", "3", nowhere), ctl.Done, 10)
+        finally:
+            await child.end()
+
+    asyncio.run(scene())
+
+
+def test_a_route_that_changes_while_a_new_gateway_opens_is_told_all_the_same() -> None:
+    keeper: Any = GatewayKeeper("ipc:///unused", lambda _poisoned: None)
+    told: list[ctl.Message] = []
+
+    async def order(_child: Child, message: ctl.Message) -> None:
+        told.append(message)
+        if isinstance(message, ctl.Open):
+            await keeper.route(route("adder", "2"))
+            await keeper.unroute("gone")
+
+    async def scene() -> None:
+        await keeper.route(route("adder", "1"))
+        await keeper.route(route("gone"))
+        await keeper._tell_everything(None)
+
+    keeper._order = order
+    asyncio.run(scene())
+    assert told[-2:] == [ctl.Unroute("gone"), route("adder", "2")]

@@ -1,0 +1,198 @@
+"""The inbox: which files are complete, which wait, which are put aside."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from pathlib import Path
+
+import pytest
+
+from superbrain.deploy.inbox import Content, Inbox, InboxError
+from superbrain.domain.deployment import Reason
+from superbrain.domain.trust import Trust
+from tests.support.bundles import KeyPair, make_bundle, sign_key, trust_in
+
+
+@pytest.fixture
+def author(tmp_path: Path) -> KeyPair:
+    return sign_key(tmp_path / "keys")
+
+
+@pytest.fixture
+def trust(author: KeyPair) -> Trust:
+    return trust_in(author)
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Inbox:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return Inbox(folder, settle_s=0.0)
+
+
+def patient(inbox: Inbox) -> Inbox:
+    """Give the same inbox with a settling time longer than any test."""
+    return Inbox(inbox.path, settle_s=3600.0)
+
+
+def bundle_bytes(tmp_path: Path, author: KeyPair, sequence: int = 1) -> bytes:
+    made = make_bundle(tmp_path, author, version=f"{sequence}.0.0", sequence=sequence)
+    return made.path.read_bytes()
+
+
+def test_a_complete_bundle_is_found(
+    tmp_path: Path, inbox: Inbox, author: KeyPair, trust: Trust
+) -> None:
+    (inbox.path / "a.sbb").write_bytes(bundle_bytes(tmp_path, author))
+    (found,) = inbox.scan(trust)
+    assert found.verified.manifest.version == "1.0.0"
+
+
+def test_higher_sequences_come_first(
+    tmp_path: Path, inbox: Inbox, author: KeyPair, trust: Trust
+) -> None:
+    for sequence, name in ((1, "a.sbb"), (2, "b.sbb")):
+        (inbox.path / name).write_bytes(bundle_bytes(tmp_path, author, sequence))
+    assert [found.verified.manifest.sequence for found in inbox.scan(trust)] == [2, 1]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_part_of_a_bundle_waits(
+    tmp_path: Path, inbox: Inbox, author: KeyPair, trust: Trust, share: float
+) -> None:
+    data = bundle_bytes(tmp_path, author)
+    (inbox.path / "a.sbb").write_bytes(data[: int(share * len(data))])
+    assert inbox.scan(trust) == []
+    (note,) = inbox.files
+    assert (note.outcome, note.have_bytes) == ("waiting", int(share * len(data)))
+
+
+def test_a_copy_that_does_not_grow_any_more_is_said_to_be_stalled(
+    tmp_path: Path,
+    inbox: Inbox,
+    author: KeyPair,
+    trust: Trust,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("superbrain.deploy.inbox.STALLED_AFTER", dt.timedelta(0))
+    (inbox.path / "a.sbb").write_bytes(bundle_bytes(tmp_path, author)[:3000])
+    outcomes = []
+    for _ in range(3):
+        inbox.scan(trust)
+        outcomes.append(inbox.files[0].outcome)
+    assert outcomes == ["waiting", "stalled", "stalled"]
+
+
+def test_a_bundle_of_a_stranger_is_put_aside_with_the_reason(
+    tmp_path: Path, inbox: Inbox, author: KeyPair
+) -> None:
+    (inbox.path / "a.sbb").write_bytes(bundle_bytes(tmp_path, author))
+    stranger = trust_in(sign_key(tmp_path / "other", "stranger"))
+    assert inbox.scan(stranger) == []
+    assert {path.name for path in inbox.path.iterdir()} == {"a.sbb.refused", "a.sbb.refused.txt"}
+    assert "What to do:" in (inbox.path / "a.sbb.refused.txt").read_text()
+
+
+def test_content_is_not_judged_before_the_file_has_settled(inbox: Inbox, trust: Trust) -> None:
+    (inbox.path / "a.sbb").write_bytes(bytes(100_000))
+    waiting = patient(inbox)
+    assert waiting.scan(trust) == []
+    assert waiting.files[0].outcome == "waiting"
+
+
+def test_files_that_were_put_aside_are_not_looked_at_again(
+    tmp_path: Path, inbox: Inbox, author: KeyPair, trust: Trust
+) -> None:
+    (inbox.path / "a.sbb").write_bytes(b"no bundle" * 1000)
+    inbox.scan(trust)
+    assert inbox.scan(trust) == []
+    (note,) = inbox.files
+    assert (note.name, note.outcome) == ("a.sbb.refused", "refused")
+    assert note.message
+    assert not note.message.startswith("it was refused")
+    assert note.mend
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "folder.sbb"])
+def test_what_is_no_bundle_file_is_ignored(inbox: Inbox, trust: Trust, name: str) -> None:
+    path = inbox.path / name
+    path.mkdir() if name == "folder.sbb" else path.touch()
+    assert inbox.scan(trust) == []
+    assert [note.outcome for note in inbox.files] == ["ignored"]
+    assert path.exists()
+
+
+def test_hidden_files_are_not_mentioned(inbox: Inbox, trust: Trust) -> None:
+    (inbox.path / ".a.sbb.part").touch()
+    assert inbox.scan(trust) == []
+    assert inbox.files == []
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_links_and_pipes_are_refused_and_never_opened(
+    tmp_path: Path, inbox: Inbox, author: KeyPair, trust: Trust, kind: str
+) -> None:
+    if kind == "link":
+        (tmp_path / "real.sbb").write_bytes(bundle_bytes(tmp_path, author))
+        (inbox.path / "a.sbb").symlink_to(tmp_path / "real.sbb")
+    else:
+        os.mkfifo(inbox.path / "a.sbb")
+    assert inbox.scan(trust) == []
+    assert "FILE_NOT_REGULAR" in (inbox.path / "a.sbb.refused.txt").read_text()
+
+
+def test_a_file_that_went_away_is_forgotten(inbox: Inbox, trust: Trust) -> None:
+    path = inbox.path / "a.sbb"
+    path.touch()
+    inbox.scan(trust)
+    path.unlink()
+    inbox.scan(trust)
+    assert inbox.files == []
+
+
+def test_taking_a_file_does_not_remove_one_that_took_its_place(inbox: Inbox) -> None:
+    path = inbox.path / "a.sbb"
+    path.write_bytes(b"first")
+    content = Content.of(path.lstat())
+    path.rename(inbox.path / "moved.sbb")
+    path.write_bytes(b"second")
+    inbox.taken(path, content)
+    assert path.read_bytes() == b"second"
+
+
+def test_a_taken_file_is_removed_once_it_has_settled(inbox: Inbox, trust: Trust) -> None:
+    path = inbox.path / "a.sbb"
+    path.write_bytes(b"first")
+    waiting = patient(inbox)
+    waiting.taken(path, Content.of(path.lstat()))
+    assert waiting.scan(trust) == []
+    assert path.exists()
+    inbox.taken(path, Content.of(path.lstat()))
+    assert not path.exists()
+
+
+def test_a_file_written_anew_after_it_was_taken_is_looked_at_again(
+    tmp_path: Path, inbox: Inbox, author: KeyPair, trust: Trust
+) -> None:
+    path = inbox.path / "a.sbb"
+    path.write_bytes(b"first")
+    waiting = patient(inbox)
+    waiting.taken(path, Content.of(path.lstat()))
+    path.write_bytes(bundle_bytes(tmp_path, author))
+    assert len(waiting.scan(trust)) == 1
+
+
+def test_a_folder_that_is_missing_is_an_error_with_a_mend(tmp_path: Path) -> None:
+    with pytest.raises(InboxError, match="cannot be read") as caught:
+        Inbox(tmp_path / "nowhere", 0.0).scan(Trust())
+    assert caught.value.mend
+
+
+def test_a_refusal_that_cannot_be_written_down_is_still_shown(tmp_path: Path) -> None:
+    inbox = Inbox(tmp_path, 0.0)
+    (tmp_path / "a.sbb").write_bytes(b"x")
+    (tmp_path / "a.sbb.refused.txt").mkdir()
+    inbox.refuse(tmp_path / "a.sbb", Reason("CODE", "it is bad", "make it good"))
+    (note,) = inbox.files
+    assert (note.outcome, note.mend) == ("refused", "make it good")

@@ -1,0 +1,145 @@
+"""The journal: what is recorded is there after it is opened again."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from superbrain.deploy.journal import SCHEMA_VERSION, Floor, Journal, JournalError
+from superbrain.domain.deployment import Deployment, Settled, State, advance
+from superbrain.domain.proof import CaseTime, OutputFigures, Proof
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NOW = dt.datetime(2026, 3, 1, 9, 30, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    opened = Journal(tmp_path / "journal.sqlite")
+    yield opened
+    opened.close()
+
+
+def a_deployment(sequence: int = 1, digest: str = "ab", **others: Any) -> Deployment:  # noqa: ANN401
+    made: dict[str, Any] = {"version": "1.0.0", "ladder": ("one", "two")}
+    return Deployment(id=0, name="ocr", sequence=sequence, digest=digest, **(made | others))
+
+
+def test_a_step_survives_the_daemon(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "journal.sqlite")
+    before = first.create(a_deployment(), NOW)
+    after, _ = advance(before, Settled())
+    first.record(before, "Settled", after, NOW)
+    first.close()
+    second = Journal(tmp_path / "journal.sqlite")
+    assert second.get(before.id) == after
+    second.close()
+
+
+def test_full_sync_and_a_write_ahead_log_are_set(tmp_path: Path, journal: Journal) -> None:
+    journal.create(a_deployment(), NOW)
+    other = sqlite3.connect(tmp_path / "journal.sqlite")
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert journal._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+    other.close()
+
+
+def test_a_journal_of_a_newer_superbrain_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    database = sqlite3.connect(path)
+    database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    database.close()
+    with pytest.raises(JournalError, match=f"has schema {SCHEMA_VERSION + 1}"):
+        Journal(path)
+
+
+def test_a_file_that_is_no_journal_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    path.write_bytes(b"this is not a database" * 100)
+    with pytest.raises(JournalError, match="cannot be opened"):
+        Journal(path)
+
+
+def test_the_floor_never_sinks(journal: Journal) -> None:
+    for sequence in (3, 2):
+        created = journal.create(a_deployment(sequence, f"digest {sequence}"), NOW)
+        journal.accept(created, ["key"], NOW)
+    assert journal.floor("ocr") == Floor(3, "digest 3")
+
+
+def test_signers_of_a_bundle_are_remembered(journal: Journal) -> None:
+    journal.accept(journal.create(a_deployment(), NOW), ["key one", "two"], NOW)
+    assert journal.signers("ab") == ["key", "one", "two"]
+
+
+def test_the_current_deployment_is_the_one_made_current_last(journal: Journal) -> None:
+    one, two = (journal.create(a_deployment(n, str(n)), NOW) for n in (1, 2))
+    journal.make_current(one, NOW)
+    journal.make_current(two, NOW)
+    assert journal.current("ocr") == two
+    assert journal.models() == {"ocr": two.id}
+
+
+def test_a_failed_transaction_leaves_nothing_behind(journal: Journal) -> None:
+    created = journal.create(a_deployment(), NOW)
+    journal._db.execute("DROP TABLE transitions")
+    after, _ = advance(created, Settled())
+    with pytest.raises(JournalError, match="cannot be written"):
+        journal.record(created, "Settled", after, NOW)
+    assert journal.get(created.id) == created
+
+
+def test_proofs_are_kept_with_all_figures(journal: Journal) -> None:
+    created = journal.create(a_deployment(), NOW)
+    figure = OutputFigures("page", "label", "", passed=False, tolerance="exact", reason="differs")
+    proof = Proof("onnxruntime:cpu", [figure], [CaseTime("page", 2.5)])
+    journal.add_proof(created.id, 4, proof, NOW)
+    assert [record.proof for record in journal.proofs(created.id)] == [proof]
+
+
+def test_history_tells_every_step_newest_first(journal: Journal) -> None:
+    before = journal.create(a_deployment(), NOW)
+    after, _ = advance(before, Settled())
+    journal.record(before, "Settled", after, NOW, "why")
+    newest, oldest = journal.history(model="ocr")
+    assert (newest.event, newest.state_to, newest.detail) == ("Settled", "VERIFYING", "why")
+    assert (oldest.event, oldest.state_from) == ("Created", "")
+
+
+def test_deployments_are_found_by_state_and_digest(journal: Journal) -> None:
+    created = journal.create(a_deployment(), NOW)
+    assert journal.in_states([State.RECEIVED]) == [created]
+    assert journal.in_states([State.LIVE]) == []
+    assert journal.newest_with_digest("ab") == created
+    assert journal.newest_with_digest("cd") is None
+
+
+def test_what_serves_is_relevant_however_many_attempts_came_after_it(journal: Journal) -> None:
+    previous = journal.create(a_deployment(version="1.0.0", state=State.RETIRED), NOW)
+    serving = journal.create(
+        a_deployment(version="2.0.0", state=State.LIVE, predecessor=previous.id), NOW
+    )
+    journal.make_current(serving, NOW)
+    rejected = [
+        journal.create(a_deployment(version=f"3.0.{n}", state=State.REJECTED), NOW)
+        for n in range(100)
+    ]
+    assert journal.relevant("ocr") == [rejected[-1], serving, previous]
+
+
+def test_a_write_that_failed_leaves_the_journal_usable(journal: Journal) -> None:
+    before = journal.create(a_deployment(), NOW)
+    journal._db.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(JournalError, match="full"):
+        journal.record(before, "TooLarge", before, NOW, "x" * 4_000_000)
+    assert journal.trouble is not None
+    journal._db.execute("PRAGMA max_page_count = 100000")
+    journal.record(before, "Written", before, NOW)
+    assert journal.history(limit=1)[0].event == "Written"
+    assert journal.trouble is None
