@@ -1,0 +1,221 @@
+"""The `superbrain` command: finds the command that was typed, runs it, and says how it ended.
+
+One table lists every command with the modules that know it. A module is imported only when its
+command is typed, so `superbrain --help` is quick and the base install (the client alone) offers
+whatever works without the packages of an extra.
+
+How a command ends:
+
+    0 and others   what the command's `run(args)` returned
+    1              it could not be done; the error says what was found and what to do
+    2              the command line is wrong
+    3              a package of an extra is missing
+    70             an error that nobody foresaw
+    130, 141       interrupted; nobody reads the output any more
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
+
+from superbrain import __version__
+from superbrain.wire.errors import RequestError, SuperbrainError
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_MISSING_EXTRA = 3
+EXIT_UNEXPECTED = 70
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+# Which extra brings a package; `cpu` brings all others.
+_EXTRAS = {"tensorrt": "tensorrt", "cuda": "tensorrt"}
+
+
+class Command(NamedTuple):
+    """One row of the table: the modules' `function`s are called in order to register `name`.
+
+    Each gets the sub-parsers of the root, or what the function before it returned.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    summary: str
+    function: str = "register"
+
+
+COMMANDS: dict[str, tuple[Command, ...]] = {
+    "Watch and operate the daemon": (
+        Command("status", ("status",), "what serves, how it does, and what needs attention"),
+        Command("history", ("history",), "what happened to every deployment"),
+        Command("report", ("report",), "one deployment: its facts, its proofs, its life"),
+        Command("health", ("health",), "one line and an exit code for monitoring"),
+        Command("rollback", ("operate",), "bring a model's previous good version back"),
+        Command("retire", ("operate",), "stop serving a model"),
+        Command("retry", ("operate",), "try a failed or rejected deployment again"),
+        Command("reload", ("operate",), "read the trusted keys and the inbox again"),
+    ),
+    "Ask a model": (
+        Command("infer", ("infer",), "send one request and show the answer"),
+        Command("models", ("infer",), "list the models that answer, with their tensors"),
+    ),
+    "Make bundles": (
+        Command(
+            "bundle",
+            ("author_commands", "author_prove", "author_bundle"),
+            "start, record, prove, build and look into bundles",
+        ),
+        Command("key", ("author_key",), "make and show signing keys"),
+    ),
+}
+
+_DESCRIPTION = "superbrain proves signed model bundles on this host and serves them."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        name = _leading_word(words)
+        parser = _parser_of(_command(name))
+        arguments = parser.parse_args(words)
+        if not hasattr(arguments, "run"):
+            raise _usage_error(f"expected a command after {name!r}")
+    except SystemExit as end:  # argparse: help or version was shown, or a usage error
+        return _exit_code(end)
+    except Exception as error:  # noqa: BLE001 - said in one sentence, like every error below
+        return _report(error, words, as_json=False)
+    try:
+        return _run(arguments)
+    except SystemExit as end:
+        return _exit_code(end)
+    except BaseException as error:  # noqa: BLE001 - the last place to turn it into a sentence
+        return _report(error, words, as_json=getattr(arguments, "json", False))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    run = cast("Callable[[argparse.Namespace], int]", arguments.run)
+    code = run(arguments)
+    sys.stdout.flush()  # a closed pipe shows here, not while the interpreter ends
+    return code
+
+
+# --- finding the command ------------------------------------------------------------------------
+
+
+def _leading_word(words: list[str]) -> str:
+    """The command's name; help, version and usage errors end here."""
+    if not words or words[0] in {"-h", "--help", "help"}:
+        print(_overview())
+        raise SystemExit(0 if words else EXIT_USAGE)
+    if words[0] in {"-V", "--version"}:
+        print(f"superbrain {__version__}")
+        raise SystemExit(0)
+    return words[0]
+
+
+def _command(name: str) -> Command:
+    commands = {command.name: command for group in COMMANDS.values() for command in group}
+    if name in commands:
+        return commands[name]
+    if name.startswith("-"):
+        raise _usage_error(f"expected a command before options, got {name!r}")
+    near = difflib.get_close_matches(name, commands, n=1)
+    hint = f"; did you mean 'superbrain {near[0]}'?" if near else ""
+    raise _usage_error(f"{name!r} is no command{hint}")
+
+
+def _parser_of(command: Command) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="superbrain", description=_DESCRIPTION)
+    place: object = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in command.modules:
+        imported = importlib.import_module(f"superbrain.cli.{module}")
+        place = getattr(imported, command.function)(place) or place
+    return parser
+
+
+def _overview() -> str:
+    width = max(len(command.name) for group in COMMANDS.values() for command in group)
+    lines = ["usage: superbrain COMMAND [ARGUMENTS]", "", _DESCRIPTION]
+    for group, commands in COMMANDS.items():
+        lines += ["", f"{group}:"]
+        lines += [f"  {command.name:{width}}  {command.summary}" for command in commands]
+    lines += [
+        "",
+        "options:",
+        f"  {'--help':{width}}   this text; 'superbrain COMMAND --help' explains one command",
+        f"  {'--version':{width}}  the version of superbrain",
+    ]
+    return "\n".join(lines)
+
+
+def _usage_error(sentence: str) -> SystemExit:
+    print(f"error: {sentence}\n  → superbrain --help lists the commands", file=sys.stderr)
+    return SystemExit(EXIT_USAGE)
+
+
+# --- saying how it ended ------------------------------------------------------------------------
+
+
+def _report(error: BaseException, words: list[str], *, as_json: bool) -> int:
+    """Say what went wrong, on standard error and, for programs, on standard output."""
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        _forget_stdout()
+        return EXIT_BROKEN_PIPE
+    if os.environ.get("SUPERBRAIN_DEBUG", "0") not in {"", "0"}:
+        traceback.print_exception(error)
+    code, message, mend = _sentences(error, words)
+    if as_json:
+        print(json.dumps({"error": _as_fields(error, message, mend)}, ensure_ascii=False))
+    print(f"error: {message}", file=sys.stderr)
+    if mend:
+        print(f"  → {mend}", file=sys.stderr)
+    return code
+
+
+def _sentences(error: BaseException, words: list[str]) -> tuple[int, str, str]:
+    """Exit code, what happened, what to do."""
+    if isinstance(error, SuperbrainError):
+        return EXIT_ERROR, error.message, error.mend
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("superbrain"):
+        package = (error.name or "unknown").partition(".")[0]
+        extra = _EXTRAS.get(package, "cpu")
+        needs = f"superbrain {words[0]} needs the extra {extra!r} (module {package} is missing)"
+        return EXIT_MISSING_EXTRA, needs, f"Install it with: pip install 'superbrain[{extra}]'"
+    found = f"unexpected {type(error).__name__}: {error}"
+    return EXIT_UNEXPECTED, found, "run with SUPERBRAIN_DEBUG=1 for the traceback"
+
+
+def _as_fields(error: BaseException, message: str, mend: str) -> dict[str, str]:
+    fields = {"message": message, "mend": mend}
+    code = error.code if isinstance(error, RequestError) else getattr(error, "code", "")
+    return {"code": str(code), **fields} if code else fields
+
+
+def _forget_stdout() -> None:
+    """Nobody reads it: let the interpreter's last flush go nowhere instead of raising."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return
+
+
+def _exit_code(end: SystemExit) -> int:
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    print(f"error: {end.code}", file=sys.stderr)
+    return EXIT_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""`superbrain report MODEL`: one deployment with its facts, every proof, and its life."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from superbrain.cli.control import add_control_options, control_client
+from superbrain.cli.display import (
+    arrow,
+    heading,
+    local_time,
+    make_console,
+    plain_table,
+    print_json,
+    show,
+)
+from superbrain.cli.history import step_text
+from superbrain.cli.proof_table import proof_view
+from superbrain.domain.operations import GetReport, ProofRecord, ReportReply, Transition
+from superbrain.domain.quantities import duration_text
+
+_EXAMPLES = """\
+examples:
+  superbrain report ocr                    what serves now
+  superbrain report ocr --version 3.1.0    another version, for example a rejected one
+  superbrain report ocr --json | jq '.proofs[-1].proof.figures'
+"""
+
+
+def register(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `report`."""
+    parser = commands.add_parser(
+        "report",
+        help="one deployment: its facts, its proofs, its life",
+        description="Show one deployment: what it is, how it was proven, and what happened to it.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help="the model's name")
+    parser.add_argument("--version", default="", help="the version (default: what serves)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_control_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask for the report and show it."""
+    question = GetReport(model=args.model, version=args.version)
+    report = control_client(args).ask(question, ReportReply)
+    if args.json:
+        print_json(report)
+        return 0
+    console = make_console()
+    show(console, report_view(console, report))
+    return 0
+
+
+def report_view(console: Console, report: ReportReply) -> RenderableType:
+    """Facts, proofs and life of one deployment."""
+    return Group(*_parts(console, report))
+
+
+def _parts(console: Console, report: ReportReply) -> Iterator[RenderableType]:
+    title = Text(f"{report.model} {report.version}", style="bold")
+    yield title.append(f"  deployment {report.deployment_id}", style="not bold dim")
+    if report.description:
+        yield Text(report.description)
+    yield Text()
+    yield _facts(console, report)
+    for record in report.proofs:
+        yield _proof_heading(record)
+        yield proof_view(console, record.proof)
+    if not report.proofs:
+        yield heading("No proof was run")
+    if report.transitions:
+        yield heading("Life")
+        yield _life(console, report.transitions)
+
+
+def _facts(console: Console, report: ReportReply) -> Table:
+    separator = f" {arrow(console)} "
+    facts = {
+        "state": report.state.lower().replace("_", " "),
+        "rung": report.rung or "none",
+        "ladder": separator.join(report.ladder),
+        "sequence": str(report.sequence),
+        "created": local_time(report.created),
+        "signed by": ", ".join(report.signers) or "nobody",
+        "digest": report.digest,
+    }
+    facts |= {key.replace("_", " "): _plain(value) for key, value in report.serving.items()}
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, Text(value))
+    return table
+
+
+def _plain(value: object) -> str:
+    """A manifest's value without the marks of JSON where it has none to lose."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _proof_heading(record: ProofRecord) -> Text:
+    proof = record.proof
+    text = heading(f"Proof on {proof.rung}")
+    if proof.passed:
+        text.append("  passed", style="not bold green")
+    else:
+        text.append("  failed", style="bold red")
+    told = [part for part in (proof.runtime, local_time(record.at)) if part]
+    return text.append(f"  {', '.join(told)}", style="not bold dim")
+
+
+def _life(console: Console, transitions: Sequence[Transition]) -> Table:
+    """Every step, the oldest first, with how long the state before it had lasted."""
+    steps = sorted(transitions, key=lambda step: step.at)
+    table = plain_table(console)
+    table.add_column("at", no_wrap=True)
+    table.add_column("after", justify="right", no_wrap=True)
+    table.add_column("step")
+    before: dt.datetime | None = None
+    for step in steps:
+        lasted = "" if before is None else duration_text((step.at - before).total_seconds())
+        table.add_row(local_time(step.at), lasted, step_text(console, step))
+        before = step.at
+    return table

@@ -1,0 +1,79 @@
+"""What happened, as rows: the views of `superbrain history` and `superbrain report`."""
+
+from __future__ import annotations
+
+import io
+
+import msgspec
+import pytest
+from rich.console import Console, RenderableType
+
+from superbrain.cli.history import history_view
+from superbrain.cli.report import report_view
+from superbrain.domain.proof import Proof
+from tests.support.reports import sample_report, sample_transitions
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO(), width=160, color_system=None, highlight=False)
+
+
+def lines(console: Console, view: RenderableType) -> list[str]:
+    with console.capture() as captured:
+        console.print(view)
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def test_history_is_newest_first_as_the_daemon_told_it(console: Console) -> None:
+    _header, first, *_rest = lines(console, history_view(console, sample_transitions()))
+    assert first.endswith("ocr 3.0.1 #7  probation -> live  tensorrt:fp32")
+
+
+def test_why_a_step_happened_stands_below_it(console: Console) -> None:
+    rows = lines(console, history_view(console, sample_transitions()))
+    fell = next(index for index, row in enumerate(rows) if "proving -> building" in row)
+    assert rows[fell + 1].strip().startswith("case 'invoice', output 'boxes': cosine 0.25")
+
+
+def test_a_report_tells_the_life_oldest_first_with_durations(console: Console) -> None:
+    rows = lines(console, report_view(console, sample_report()))
+    life = rows[rows.index("Life") + 2 :]
+    assert life[0].endswith("received -> verifying")
+    assert life[2].split()[2:6] == ["1", "min", "32", "s"]
+    assert life[-1].endswith("10 min  probation -> live  tensorrt:fp32")
+
+
+def test_a_report_shows_every_proof_with_its_verdict(console: Console) -> None:
+    rows = lines(console, report_view(console, sample_report()))
+    proofs = [row.split("TensorRT")[0].split() for row in rows if row.startswith("Proof on")]
+    assert proofs == [
+        ["Proof", "on", "tensorrt:fp16", "failed"],
+        ["Proof", "on", "tensorrt:fp32", "passed"],
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_failed_proof_says_why_at_any_width(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
+    rows = lines(console, report_view(console, sample_report()))
+    assert "  invoice, boxes: cosine 0.25, expected at least 0.999" in rows
+
+
+def test_a_report_shows_who_signed_and_how_it_serves(console: Console) -> None:
+    rows = lines(console, report_view(console, sample_report()))
+    assert "signed by  3f2a90c1, b7d1e6aa" in rows
+    assert "batching   max_size 8, max_delay_ms 2.0" in rows
+
+
+def test_a_deployment_that_was_never_proven_says_so(console: Console) -> None:
+    report = msgspec.structs.replace(sample_report(), proofs=[])
+    assert "No proof was run" in lines(console, report_view(console, report))
+
+
+def test_a_proof_that_compared_nothing_says_so(console: Console) -> None:
+    empty = Proof("onnxruntime:cpu", figures=[], times=[])
+    record = msgspec.structs.replace(sample_report().proofs[0], proof=empty)
+    report = msgspec.structs.replace(sample_report(), proofs=[record])
+    text = "\n".join(lines(console, report_view(console, report)))
+    assert "no golden case produced anything to compare" in text
