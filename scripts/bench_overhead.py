@@ -1,0 +1,234 @@
+"""`scripts/bench overhead`: superbrain against the bare engine, interleaved in one run.
+
+Each round calls `session.run` in this process, then asks the daemon for the same thing, a block of
+calls each; so a machine that becomes slower becomes slower for both. The graphs do next to nothing:
+what is left is the road. A bare ZeroMQ echo stands beside it as the least that any server costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime
+import zmq
+from onnx import TensorProto, helper
+
+from superbrain.bundle.folder import build
+from superbrain.client import Client
+from tests.support.appliance import Appliance
+
+BLOCK = 50
+WARM_UP = 200
+CLIENTS = 8
+THROUGHPUT_S = 4.0
+SIZES = {"100 bytes": [25], "602 KB": [3, 224, 224]}
+RECIPE = """\
+schema = 1
+name = "{name}"
+version = "1.0.0"
+sequence = 1
+created = 2025-01-31T12:00:00Z
+ladder = ["onnxruntime:cpu"]
+[graphs.main]
+path = "graphs/main.onnx"
+inputs = [{{ name = "x", datatype = "FP32", shape = {shape} }}]
+outputs = [{{ name = "y", datatype = "FP32", shape = [1] }}]
+[interface]
+inputs = [{{ name = "x", datatype = "FP32", shape = {shape} }}]
+outputs = [{{ name = "y", datatype = "FP32", shape = [1] }}]
+[golden.tolerances]
+y = {{ kind = "close", rtol = 1e-4, atol = 1e-4 }}
+"""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """Medians over all rounds, in milliseconds, and requests a second of `CLIENTS` clients."""
+
+    request: str
+    in_process_ms: float
+    echo_ms: float
+    served_ms: float
+    added_ms: float
+    added_p99_ms: float
+    requests_per_second: float
+
+
+def main(arguments: list[str]) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="scripts/bench overhead")
+    parser.add_argument("--rounds", type=int, default=40, help="rounds of 50 calls each")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as work, Appliance(Path(work)) as appliance:
+        rows = [measure(appliance, label, shape, options.rounds) for label, shape in SIZES.items()]
+    if options.json:
+        print(json.dumps({"machine": machine(), "rows": msgspec.to_builtins(rows)}, indent=2))
+    else:
+        show(rows)
+    return 0
+
+
+def measure(appliance: Appliance, label: str, shape: list[int], rounds: int) -> Row:
+    """Measure one size."""
+    name = f"bench-{shape[0]}"
+    print(f"{label}: building, proving and measuring …", file=sys.stderr)
+    folder = make_folder(appliance.work, name, shape)
+    appliance.drop(build(folder, [appliance.author.signing], appliance.work).path)
+    appliance.wait_live(name, "1.0.0")
+    x = np.ones(shape, np.float32)
+    session = bare_session(folder / "graphs" / "main.onnx")
+    with appliance.client() as client, echo(appliance.root / "echo.sock") as bare:
+        alone: list[float] = []
+        echoed: list[float] = []
+        served: list[float] = []
+        for _ in range(WARM_UP):
+            client.infer(name, {"x": x})
+        for _ in range(rounds):
+            alone += timed(lambda: session.run(None, {"x": x}))
+            echoed += timed(lambda: bare(x))
+            served += timed(lambda: client.infer(name, {"x": x}))
+    return Row(
+        request=label,
+        in_process_ms=statistics.median(alone),
+        echo_ms=statistics.median(echoed),
+        served_ms=statistics.median(served),
+        added_ms=statistics.median(served) - statistics.median(alone),
+        added_p99_ms=quantile(served, 0.99) - quantile(alone, 0.99),
+        requests_per_second=throughput(appliance.endpoint, name, shape),
+    )
+
+
+@contextlib.contextmanager
+def echo(path: Path) -> Iterator[Callable[[Any], None]]:
+    """One ZeroMQ hop and nothing else: what the least possible server on this socket costs."""
+    endpoint = f"ipc://{path}"
+    server = multiprocessing.get_context("spawn").Process(target=serve_echo, args=(endpoint,))
+    server.start()
+    with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+        socket.connect(endpoint)
+
+        def ask_it(x: Any) -> None:  # noqa: ANN401 - an array
+            socket.send(x, copy=False)
+            socket.recv()
+
+        ask_it(np.zeros(1))
+        yield ask_it
+    server.kill()
+    server.join()
+
+
+def serve_echo(endpoint: str) -> None:
+    """Answer four bytes to whatever comes."""
+    with zmq.Context() as context, context.socket(zmq.REP) as socket:
+        socket.bind(endpoint)
+        while True:
+            socket.recv(copy=False)
+            socket.send(b"pong")
+
+
+def timed(call: Callable[[], Any]) -> list[float]:
+    """Milliseconds of each call of a block."""
+    times = []
+    for _ in range(BLOCK):
+        begin = time.perf_counter_ns()
+        call()
+        times.append((time.perf_counter_ns() - begin) / 1e6)
+    return times
+
+
+def throughput(endpoint: str, name: str, shape: list[int]) -> float:
+    """Answers a second that `CLIENTS` clients get together, each a process of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(CLIENTS, spawn) as pool:
+        asking = [pool.submit(ask, endpoint, name, shape) for _ in range(CLIENTS)]
+        return sum(future.result() for future in asking)
+
+
+def ask(endpoint: str, name: str, shape: list[int]) -> float:
+    """Ask for a while; answers a second."""
+    x = np.ones(shape, np.float32)
+    count = 0
+    with Client(endpoint) as client:
+        client.infer(name, {"x": x})
+        begin = time.monotonic()
+        while (took := time.monotonic() - begin) < THROUGHPUT_S:
+            client.infer(name, {"x": x})
+            count += 1
+    return count / took
+
+
+def bare_session(path: Path) -> onnxruntime.InferenceSession:
+    """Make the session that an in-process program would use, with the settings of the daemon."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def make_folder(parent: Path, name: str, shape: list[int]) -> Path:
+    """Write an author's folder with a graph that takes the largest element."""
+    folder = parent / name
+    (folder / "graphs").mkdir(parents=True)
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMax", ["flat"], ["y"], axes=[0], keepdims=1),
+        ],
+        "main",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    graph.node.insert(0, helper.make_node("Reshape", ["x", "all"], ["flat"]))
+    graph.initializer.append(helper.make_tensor("all", TensorProto.INT64, [1], [-1]))
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(
+        helper.make_model(graph, opset_imports=opset, ir_version=8), folder / "graphs/main.onnx"
+    )
+    rng = np.random.default_rng(0)
+    x = rng.random(shape, np.float32)
+    for kind, tensor, value in (("request", "x", x), ("response", "y", x.max().reshape(1))):
+        path = folder / "golden" / "noise" / kind / f"{tensor}.npy"
+        path.parent.mkdir(parents=True)
+        np.save(path, value)
+    (folder / "bundle.toml").write_text(RECIPE.format(name=name, shape=shape))
+    return folder
+
+
+def quantile(values: list[float], share: float) -> float:
+    """Give the value below which `share` of all values lie."""
+    return sorted(values)[int(share * (len(values) - 1))]
+
+
+def machine() -> str:
+    """Say in a few words what was measured on."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+
+
+def show(rows: list[Row]) -> None:
+    """Print a table."""
+    print(f"{machine()}; medians of one run, milliseconds\n")
+    columns = ("in-process", "bare echo", "served", "added", "added p99", f"{CLIENTS} clients/s")
+    print(f"{'request':<12}" + "".join(f"{column:>14}" for column in columns))
+    for row in rows:
+        figures = (row.in_process_ms, row.echo_ms, row.served_ms, row.added_ms, row.added_p99_ms)
+        cells = "".join(f"{figure:>14.3f}" for figure in figures)
+        print(f"{row.request:<12}{cells}{row.requests_per_second:>14.0f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
