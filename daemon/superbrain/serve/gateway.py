@@ -82,14 +82,14 @@ class Gateway:
         No send may come after the last look at the socket: its descriptor reports changes only.
         """
         for _ in range(_MESSAGES_PER_TURN if self._open else 0):
-            if not self._front.readable():
-                return False
             try:
                 message = self._front.receive()
             except Malformed as error:
                 self._traffic.malformed += 1
                 self._front.replies.send(error.envelope, ERROR, encode_error(error))
                 continue
+            if message is None:
+                return False
             self._submit(message)
         return self._open
 

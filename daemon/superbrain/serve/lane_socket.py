@@ -67,30 +67,44 @@ class LaneSocket:
         return frames
 
     def send(self, buffers: Sequence[Data]) -> None:
-        """Send the buffers of one frame, or keep what the peer does not take yet."""
+        """Send the buffers of one or more frames, or keep what the peer does not take yet."""
         if self.broken:
             return
+        size = sum(map(len, buffers))
+        if not self._outgoing and len(buffers) <= _BUFFERS_PER_SEND:
+            sent = self._offer(buffers)
+            if sent == size or self.broken:
+                return
+            self._outgoing += buffers
+            self.pending_bytes = size - sent
+            self._forget(sent)
+            return
         self._outgoing += buffers
-        self.pending_bytes += sum(map(len, buffers))
+        self.pending_bytes += size
         self.flush()
 
     def flush(self) -> None:
         """Send what waits, as far as the peer takes it."""
         while self._outgoing:
-            try:
-                sent = self._socket.sendmsg(islice(self._outgoing, _BUFFERS_PER_SEND))
-            except BlockingIOError:
-                return
-            except OSError:
-                self.broken = True
-                self._outgoing.clear()
-                self.pending_bytes = 0
+            sent = self._offer(list(islice(self._outgoing, _BUFFERS_PER_SEND)))
+            if not sent:
                 return
             self.pending_bytes -= sent
-            if not self.pending_bytes:
-                self._outgoing.clear()
-                return
             self._forget(sent)
+
+    def _offer(self, buffers: Sequence[Data]) -> int:
+        """Give the kernel what it takes, in bytes; it takes nothing more once `broken`."""
+        try:
+            if len(buffers) == 1:
+                return self._socket.send(buffers[0])
+            return self._socket.sendmsg(buffers)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.broken = True
+            self._outgoing.clear()
+            self.pending_bytes = 0
+            return 0
 
     def _forget(self, sent: int) -> None:
         while self._outgoing and sent >= len(self._outgoing[0]):

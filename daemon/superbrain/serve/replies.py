@@ -18,6 +18,8 @@ from superbrain.wire.messages import PROTOCOL
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from zmq.backend import Socket
+
     from superbrain.wire.lane import Data
 
 RETRY_S = 0.01
@@ -34,10 +36,10 @@ _LAST = int(zmq.NOBLOCK)
 class Replies:
     """Sends replies; what a client does not take yet waits in `held`."""
 
-    def __init__(self, router: zmq.Socket[bytes]) -> None:
+    def __init__(self, router: Socket) -> None:
         # Without `mandatory` the socket would drop silently what we can still keep.
-        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        router.setsockopt(zmq.SNDHWM, _WATERMARK)
+        router.set(zmq.ROUTER_MANDATORY, 1)
+        router.set(zmq.SNDHWM, _WATERMARK)
         self._send: Any = router.send
         self._held: dict[bytes, deque[list[Data]]] = {}
         self._held_bytes = 0
@@ -72,8 +74,8 @@ class Replies:
         last = len(parts) - 1
         try:
             for part in parts[:last]:
-                send(part, _MORE, copy=len(part) < _COPY_BELOW_BYTES)
-            send(parts[last], _LAST, copy=len(parts[last]) < _COPY_BELOW_BYTES)
+                send(part, _MORE, len(part) < _COPY_BELOW_BYTES)
+            send(parts[last], _LAST, len(parts[last]) < _COPY_BELOW_BYTES)
         except zmq.ZMQError as error:  # raised for the first part only: all or nothing is taken
             if error.errno == errno.EHOSTUNREACH:
                 return True
