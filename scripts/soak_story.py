@@ -180,10 +180,16 @@ class Soak:
         self._appliance.wait_live("adder", f"{self._version}.0.0")
         with contextlib.suppress(AssertionError):
             self._appliance.wait_for(lambda: len(self._appliance.children()) == 2, "two children")
-            self._appliance.wait_for(lambda: not self._staged(), "the end of copying and removing")
 
-    def _staged(self) -> list[Path]:
-        return list((self._appliance.root / "state/store/.staging").iterdir())
+    def _left_in_staging(self) -> set[Path]:
+        """What stays there; a copy or a removal that is under way at this moment ends by itself."""
+        seen = self._staged()
+        with contextlib.suppress(AssertionError):
+            self._appliance.wait_for(lambda: not seen & self._staged(), "the end of copying")
+        return seen & self._staged()
+
+    def _staged(self) -> set[Path]:
+        return set((self._appliance.root / "state/store/.staging").iterdir())
 
     def _measure(self) -> None:
         appliance = self._appliance
@@ -196,7 +202,7 @@ class Soak:
                 children=len(appliance.children()),
                 run_files=len(list((appliance.root / "run").rglob("*"))),
                 stored_bundles=len(list((store / "bundles").iterdir())),
-                staging=len(self._staged()),
+                staging=len(self._left_in_staging()),
             )
         )
 

@@ -75,8 +75,11 @@ class FakeServer:
             for name, model in models.items()
         }
         self.requests: list[SeenRequest] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="superbrain-fake-")
-        self.endpoint = endpoint or f"ipc://{self._folder.name}/infer.sock"
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        if endpoint is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="superbrain-fake-")
+            endpoint = f"ipc://{self._folder.name}/infer.sock"
+        self.endpoint = endpoint
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
         self._router.set(zmq.SNDHWM, 0)
@@ -93,7 +96,8 @@ class FakeServer:
             self._stop.send(b"")
             self._thread.join()
             self._context.destroy(linger=0)
-            self._folder.cleanup()
+            if self._folder is not None:
+                self._folder.cleanup()
 
     def __enter__(self) -> Self:
         return self
