@@ -31,9 +31,10 @@ from superbrain.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from superbrain.domain.proof import Proof
+    from superbrain.serve.regions import Regions, Room
 
 _REQUEST = msgspec.json.Decoder(InferRequest)
 
@@ -82,17 +83,28 @@ class Outcome:
         self.error = error
 
 
-def execute(model: ServedModel, frame: lane.LaneFrame) -> Outcome:
-    """Answer one request frame; never raises, whatever the bundle's code does."""
+def execute(model: ServedModel, frame: lane.LaneFrame, regions: Regions) -> Outcome:
+    """Answer one request frame; never raises, whatever the bundle's code does.
+
+    Args:
+        model: what answers.
+        frame: the request.
+        regions: shared memory of the lane that the request came by.
+    """
     request_id = ""
     try:
         request = decode_header(frame.header, _REQUEST, "an inference request")
         request_id = request.id
         _check_address(model, request)
         wanted = _wanted_outputs(model, request)
-        arrays = _decode_tensors(request.inputs, frame.tensors)
+        rooms = regions.rooms(request.outputs)
+        arrays = _decode_tensors(request.inputs, frame.tensors, regions)
         outputs = model.infer(arrays)
-        return Outcome(_result(model, request_id, outputs, wanted, frame.request_id), None)
+        headers, tensors = _encode_outputs(outputs, wanted, rooms)
+        response = InferResponse(model.name, model.version, headers, request_id)
+        header = msgspec.json.encode(response)
+        number = frame.request_id
+        return Outcome(lane.encode(lane.RESPONSE, header, tensors, request_id=number), None)
     except RequestError as error:
         return refuse(frame, error, request_id)
     except BaseException as error:  # noqa: BLE001 - SystemExit of bundle code ends a request, not us
@@ -129,35 +141,46 @@ def _wanted_outputs(model: ServedModel, request: InferRequest) -> Sequence[str]:
 
 
 def _decode_tensors(
-    headers: Sequence[TensorHeader], tensors: Sequence[memoryview]
+    headers: Sequence[TensorHeader], tensors: Sequence[memoryview], regions: Regions
 ) -> dict[str, Array]:
-    if len(headers) != len(tensors):
+    count = sum(header.parameters is None for header in headers)
+    if count != len(tensors):
         raise InvalidArgument(
-            f"expected one frame for each of {len(headers)} input tensors, found {len(tensors)}"
+            f"expected one frame for each of {count} input tensors, found {len(tensors)}"
         )
+    frames = iter(tensors)
     arrays: dict[str, Array] = {}
-    for header, data in zip(headers, tensors, strict=True):
+    for header in headers:
+        data = _bytes_of(header, frames, regions)
         if header.name in arrays:
             raise InvalidArgument(f"expected each input tensor once, found {header.name!r} twice")
         arrays[header.name] = decode_tensor(header.name, header.datatype, header.shape, data)
     return arrays
 
 
-def _result(
-    model: ServedModel,
-    request_id: str,
-    outputs: Mapping[str, Array],
-    wanted: Sequence[str],
-    number: int,
-) -> list[lane.Data]:
+def _bytes_of(
+    header: TensorHeader, frames: Iterator[memoryview], regions: Regions
+) -> memoryview | bytes:
+    if header.parameters is None:
+        return next(frames)
+    return regions.tensor_bytes(header.name, header.datatype, header.parameters)
+
+
+def _encode_outputs(
+    outputs: Mapping[str, Array], wanted: Sequence[str], rooms: Mapping[str, Room]
+) -> tuple[list[TensorHeader], list[lane.Data]]:
+    """Write the headers, put into shared memory what belongs there; the rest goes in frames."""
     headers: list[TensorHeader] = []
     tensors: list[lane.Data] = []
     for name in wanted:
         array = outputs[name]
-        headers.append(TensorHeader(name, datatype_of(array), list(array.shape)))
-        tensors.append(encode_tensor(array))
-    response = InferResponse(model.name, model.version, headers, request_id)
-    return lane.encode(lane.RESPONSE, msgspec.json.encode(response), tensors, request_id=number)
+        data = encode_tensor(array)
+        room = rooms.get(name)
+        place = room.put(data) if room is not None else None
+        if place is None:
+            tensors.append(data)
+        headers.append(TensorHeader(name, datatype_of(array), list(array.shape), place))
+    return headers, tensors
 
 
 def _unforeseen(error: BaseException, request_id: str) -> RequestError:

@@ -7,6 +7,8 @@ much.
 
 from __future__ import annotations
 
+import array
+import os
 import select
 import socket
 from collections import deque
@@ -14,7 +16,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from superbrain.wire.lane import Data, LaneDecoder, LaneFrame
+from superbrain.wire.lane import Data, LaneDecoder, LaneError, LaneFrame
 from superbrain.wire.messages import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
@@ -27,10 +29,20 @@ _BUFFERS_PER_SEND = 512  # below IOV_MAX
 _READS_PER_TURN = 4  # the head of a large frame, its body; then others get their turn
 
 
-class LaneSocket:
-    """A connected lane. Not thread-safe."""
+_MAX_DESCRIPTORS = 4
+_CONTROL_BYTES = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
 
-    def __init__(self, sock: socket.socket) -> None:
+
+class LaneSocket:
+    """A connected lane. Not thread-safe.
+
+    Args:
+        sock: the connected socket, which belongs to the lane from now on.
+        takes_descriptors: whether the peer may send file descriptors; without it the kernel drops
+            them, and reading costs a microsecond less.
+    """
+
+    def __init__(self, sock: socket.socket, *, takes_descriptors: bool = False) -> None:
         sock.setblocking(False)
         _enlarge_send_buffer(sock)
         self._socket = sock
@@ -38,6 +50,8 @@ class LaneSocket:
         self._outgoing: deque[Data] = deque()
         self._epoll: select.epoll | None = None
         self._mask = 0
+        self._takes_descriptors = takes_descriptors
+        self._descriptors: list[int] = []
         self.fd = sock.fileno()
         self.pending_bytes = 0
         self.ended = False  # the peer has ended the lane; nothing more will come
@@ -53,7 +67,7 @@ class LaneSocket:
         for _ in range(_READS_PER_TURN):
             room = self._decoder.buffer()
             try:
-                count = self._socket.recv_into(room)
+                count = (self._read if self._takes_descriptors else self._socket.recv_into)(room)
             except BlockingIOError:
                 break
             except OSError:  # a reset comes after everything that was sent before it
@@ -65,6 +79,41 @@ class LaneSocket:
             if frames or count < len(room):
                 break
         return frames
+
+    def take_descriptor(self) -> int | None:
+        """Give the oldest descriptor that no frame has claimed; it is the caller's to close."""
+        return self._descriptors.pop(0) if self._descriptors else None
+
+    def close_unasked(self) -> None:
+        """Close descriptors that no frame has claimed, unless their frame is still on its way."""
+        if self._descriptors and self._decoder.between_frames:
+            self._close_descriptors()
+
+    def _read(self, room: memoryview) -> int:
+        """Receive bytes, and descriptors if any came; the kernel gives no more than we may keep."""
+        count, control, flags, _ = self._socket.recvmsg_into(
+            (room,), _CONTROL_BYTES, socket.MSG_CMSG_CLOEXEC
+        )
+        if control or flags & socket.MSG_CTRUNC:
+            self._keep(control, truncated=bool(flags & socket.MSG_CTRUNC))
+        return count
+
+    def _keep(self, control: Sequence[tuple[int, int, bytes]], *, truncated: bool) -> None:
+        for level, kind, data in control:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds = array.array("i")
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+                self._descriptors += fds
+        if truncated or len(self._descriptors) > _MAX_DESCRIPTORS:
+            self._close_descriptors()
+            raise LaneError(
+                f"expected at most {_MAX_DESCRIPTORS} descriptors that no frame has claimed, "
+                "found more"
+            )
+
+    def _close_descriptors(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
     def send(self, buffers: Sequence[Data]) -> None:
         """Send the buffers of one or more frames, or keep what the peer does not take yet."""
@@ -128,6 +177,7 @@ class LaneSocket:
         if self._epoll is not None:
             self._epoll.unregister(self.fd)
             self._epoll = None
+        self._close_descriptors()
         self.ended = self.broken = True
         self._outgoing.clear()
         self.pending_bytes = 0

@@ -23,6 +23,7 @@ from superbrain.serve import child
 from superbrain.serve.admission import AdmissionQueue
 from superbrain.serve.execution import Outcome, ServedModel, execute, refuse
 from superbrain.serve.lane_socket import LaneSocket
+from superbrain.serve.worker_lane import SHARING, WorkerLane
 from superbrain.wire import lane
 from superbrain.wire.errors import DeadlineExceeded, ResourceExhausted
 
@@ -45,7 +46,7 @@ class Admitted:
 
     __slots__ = ("arrived_ns", "frame", "link")
 
-    def __init__(self, link: LaneSocket, frame: lane.LaneFrame, arrived_ns: int) -> None:
+    def __init__(self, link: WorkerLane, frame: lane.LaneFrame, arrived_ns: int) -> None:
         self.link = link
         self.frame = frame
         self.arrived_ns = arrived_ns
@@ -64,7 +65,7 @@ class LaneLoop:
         self._listener: socket.socket | None = None
         self._path = ""
         self._hello: list[lane.Data] = []
-        self._lanes: dict[int, LaneSocket] = {}
+        self._lanes: dict[int, WorkerLane] = {}
         self._queue: AdmissionQueue[Admitted] = AdmissionQueue(0)
         self._arrivals = count()
         self._spare_fd = os.open(os.devnull, os.O_RDONLY)
@@ -153,12 +154,12 @@ class LaneLoop:
             child.log("lane_refused", error=f"expected at most {_MAX_LANES} lanes")
             sock.close()
             return
-        link = LaneSocket(sock)
+        link = WorkerLane(sock)
         self._lanes[link.fd] = link
         link.send(self._hello)
         link.watch(self._epoll)
 
-    def _take_in(self, link: LaneSocket) -> None:
+    def _take_in(self, link: WorkerLane) -> None:
         try:
             frames = link.receive()
         except (lane.LaneError, MemoryError) as error:
@@ -167,7 +168,11 @@ class LaneLoop:
             return
         now_ns = time.monotonic_ns()
         for frame in frames:
-            self._admit(Admitted(link, frame, now_ns))
+            if frame.kind in SHARING:
+                self._share(link, frame)
+            else:
+                self._admit(Admitted(link, frame, now_ns))
+        link.close_unasked()
         if link.ended or link.broken:
             self._close(link)
             return
@@ -190,6 +195,10 @@ class LaneLoop:
         except ResourceExhausted as error:
             self._answer(request, refuse(frame, error))
 
+    def _share(self, link: WorkerLane, frame: lane.LaneFrame) -> None:
+        if not self._overdue(link):
+            link.share(frame)
+
     def _refuse_expired(self) -> None:
         now_ns = time.monotonic_ns()
         for request in self._queue.expired(now_ns):
@@ -204,23 +213,27 @@ class LaneLoop:
         if request.link.ended:  # whoever asked is gone
             return
         self._figures.executing_since_ns = time.monotonic_ns()
-        outcome = execute(self._model, request.frame)
+        outcome = execute(self._model, request.frame, request.link.regions)
         self._figures.executing_since_ns = 0
         self._answer(request, outcome)
 
     def _answer(self, request: Admitted, outcome: Outcome) -> None:
         link = request.link
         self._figures.finished(outcome.error, time.monotonic_ns() - request.arrived_ns)
-        if link.ended:
-            return
-        if link.pending_bytes > _MAX_UNREAD_BYTES:
-            child.log("lane_closed", error="the peer sends requests and reads no answers")
-            self._close(link)
+        if self._overdue(link):
             return
         link.send(outcome.buffers)
         link.watch(self._epoll)
 
-    def _close(self, link: LaneSocket) -> None:
+    def _overdue(self, link: WorkerLane) -> bool:
+        """Give up a peer that leaves too much unread; whether it is given up."""
+        if link.pending_bytes <= _MAX_UNREAD_BYTES:
+            return link.ended
+        child.log("lane_closed", error="the peer sends requests and reads no answers")
+        self._close(link)
+        return True
+
+    def _close(self, link: WorkerLane) -> None:
         self._lanes.pop(link.fd, None)
         link.close()
 

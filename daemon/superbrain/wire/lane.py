@@ -9,7 +9,8 @@ all little-endian; the header and every tensor start at a multiple of `ALIGNMENT
 start of the body, so that arrays are views on the received buffer. `deadline` is CLOCK_MONOTONIC
 in nanoseconds (a lane never leaves its host), 0 for none. The worker speaks first: HELLO. GOODBYE
 before the end of a lane means that the worker retires and has executed nothing that it has not
-answered; an end without it means that the worker died.
+answered; an end without it means that the worker died. REGION registers shared memory and RELEASE
+ends that; each is answered by its own kind, or by ERROR.
 
 This module does no I/O: `encode` gives buffers for sendmsg, `LaneDecoder` says where to receive.
 """
@@ -34,6 +35,9 @@ REQUEST: Final = 2
 RESPONSE: Final = 3
 ERROR: Final = 4
 GOODBYE: Final = 5
+REGION: Final = 7
+RELEASE: Final = 8
+_KINDS: Final = frozenset({HELLO, REQUEST, RESPONSE, ERROR, GOODBYE, REGION, RELEASE})
 
 ALIGNMENT: Final = 64
 MAX_BODY_BYTES: Final = 1 << 32
@@ -56,6 +60,23 @@ class Hello(msgspec.Struct, frozen=True):
     model_version: str
     deployment_id: int
     window: int
+
+
+class Region(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Header of REGION: memory to share, whose descriptor comes with the frame.
+
+    `region` is a number of the peer's choice. The worker writes there only if it is `writable`.
+    """
+
+    region: int
+    size_bytes: int
+    writable: bool = False
+
+
+class RegionRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Header of RELEASE: the region is not used any more."""
+
+    region: int
 
 
 class LaneFrame:
@@ -119,6 +140,11 @@ class LaneDecoder:
         self._fields: _Fields | None = None
         self._sizes: tuple[int, ...] = ()
 
+    @property
+    def between_frames(self) -> bool:
+        """Whether no part of a frame has been received that is not whole."""
+        return self._body is None and not self._filled
+
     def buffer(self) -> memoryview:
         """Give the memory that the next bytes from the socket belong in."""
         if self._body is not None:
@@ -156,8 +182,7 @@ class LaneDecoder:
             return 0
         fields: _Fields = _PREFIX.unpack_from(self._staging, start)
         count, header_size = fields[2], fields[3]
-        known = HELLO <= fields[0] <= GOODBYE
-        if not known or count > MAX_TENSORS or header_size > MAX_HEADER_BYTES:
+        if fields[0] not in _KINDS or count > MAX_TENSORS or header_size > MAX_HEADER_BYTES:
             raise LaneError(
                 f"expected a lane frame, found kind {fields[0]} with {count} tensors "
                 f"and a header of {header_size} bytes"

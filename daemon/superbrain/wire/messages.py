@@ -34,18 +34,34 @@ MAX_MESSAGE_BYTES = 1 << 28  # header and tensors of one message together
 MAX_TIMEOUT_MS = 86_400_000
 
 
-class TensorHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One tensor of a request or response; its bytes are the frame of the same position."""
+class SharedMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a tensor's bytes are, in a region that is registered on the same lane."""
+
+    region: Annotated[int, msgspec.Meta(ge=0)] = msgspec.field(name="shared_memory_region")
+    byte_size: Annotated[int, msgspec.Meta(ge=0)] = msgspec.field(name="shared_memory_byte_size")
+    offset: Annotated[int, msgspec.Meta(ge=0)] = msgspec.field(
+        name="shared_memory_offset", default=0
+    )
+
+
+class TensorHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One tensor of a request or response.
+
+    Its bytes are in shared memory if `parameters` says so, else in a frame; the frames stand in the
+    order of the tensors that have one.
+    """
 
     name: str
     datatype: str
     shape: list[int]
+    parameters: SharedMemory | None = None
 
 
-class RequestedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The name of one output the caller wants; none named means all."""
+class RequestedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The name of one output the caller wants, and where to write it; none named means all."""
 
     name: str
+    parameters: SharedMemory | None = None
 
 
 class RequestParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

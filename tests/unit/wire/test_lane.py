@@ -11,9 +11,20 @@ from hypothesis import strategies as st
 from superbrain.wire import lane
 
 PREFIX = struct.Struct("<BBHIQQ")
+KINDS = [kind for kind in range(lane.HELLO, lane.RELEASE + 1) if kind != 6]  # 6: none yet
 FRAMES = st.lists(
     st.tuples(
-        st.integers(lane.HELLO, lane.GOODBYE),
+        st.sampled_from(
+            [
+                lane.HELLO,
+                lane.REQUEST,
+                lane.RESPONSE,
+                lane.ERROR,
+                lane.GOODBYE,
+                lane.REGION,
+                lane.RELEASE,
+            ]
+        ),
         st.integers(0, 255),
         st.binary(max_size=200),
         st.lists(st.one_of(st.binary(max_size=100), st.integers(0, 90_000).map(bytes)), max_size=4),
