@@ -23,8 +23,8 @@ PAGE = mmap.PAGESIZE
 
 
 @contextmanager
-def memfd(size: int = PAGE, seals: int = fcntl.F_SEAL_SHRINK) -> Iterator[int]:
-    fd = os.memfd_create("test", os.MFD_ALLOW_SEALING)
+def memfd(size: int = PAGE, seals: int = fcntl.F_SEAL_SHRINK, flags: int = 0) -> Iterator[int]:
+    fd = os.memfd_create("test", os.MFD_ALLOW_SEALING | flags)
     try:
         os.ftruncate(fd, size)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
@@ -71,6 +71,12 @@ def test_a_pipe_is_no_region() -> None:
 @pytest.mark.parametrize("seals", [0, fcntl.F_SEAL_GROW])
 def test_memory_that_may_shrink_is_refused(seals: int) -> None:
     with memfd(seals=seals) as fd, pytest.raises(InvalidArgument, match="F_SEAL_SHRINK"):
+        Regions().register(announced(), fd)
+
+
+def test_huge_pages_are_refused() -> None:
+    flags = os.MFD_HUGETLB | os.MFD_HUGE_2MB
+    with memfd(2 << 20, flags=flags) as fd, pytest.raises(InvalidArgument, match="huge pages"):
         Regions().register(announced(), fd)
 
 
