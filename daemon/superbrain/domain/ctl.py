@@ -192,7 +192,7 @@ class ModelTraffic(msgspec.Struct, frozen=True):
 class GatewayPong(Message, frozen=True):
     """The gateway's figures since it started.
 
-    `dropped`: replies given up because their client does not read.
+    `dropped`: clients given up because they do not read.
     """
 
     models: list[ModelTraffic]

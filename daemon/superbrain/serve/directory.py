@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from superbrain.domain.ctl import LaneAddress, Route
+    from superbrain.serve.peer import Envelope
     from superbrain.wire.lane import Data
 
 FATAL_DEATHS = 2
@@ -47,8 +48,8 @@ class PendingRequest:
     def __init__(  # noqa: PLR0913 - one per field
         self,
         number: int,
-        envelope: Sequence[bytes],
-        header: bytes,
+        envelope: Envelope,
+        header: Data,
         tensors: Sequence[Data],
         *,
         id: str = "",

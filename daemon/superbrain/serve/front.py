@@ -1,7 +1,7 @@
-"""The public ZeroMQ socket: bind it safely, take messages apart.
+"""The public ZeroMQ socket: bind it safely, let clients in, hand their answers out.
 
-REQ and DEALER clients are served alike: a reply bears the envelope its request came with, which
-is the peer's identity, whatever hops proxies added, and the empty delimiter if there was one.
+The gateway speaks ZMTP itself (wire/zmtp.py), in its own loop: libzmq would put a thread of its own
+between a client and the gateway (docs/decisions/0008-the-gateway-speaks-zmtp.md).
 """
 
 from __future__ import annotations
@@ -9,68 +9,40 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import zmq
-from zmq.backend import Socket
-
-from superbrain.serve.replies import Replies
-from superbrain.wire.errors import InvalidArgument, SuperbrainError
-from superbrain.wire.messages import (
-    MAX_HEADER_BYTES,
-    MAX_MESSAGE_BYTES,
-    MAX_TENSORS,
-    PROTOCOL,
-)
+from superbrain.serve import child
+from superbrain.serve.peer import ClientMessage, Envelope, Malformed, Peer
+from superbrain.wire.errors import SuperbrainError
+from superbrain.wire.messages import MAX_MESSAGE_BYTES, PROTOCOL
+from superbrain.wire.zmtp import ZmtpError
 
 if TYPE_CHECKING:
+    import select
     from collections.abc import Sequence
 
     from superbrain.wire.lane import Data
 
 IPC = "ipc://"
-# Requests of one peer held inside the socket; a peer that sends faster has to wait.
-_RECEIVE_WATERMARK = 64
 _BACKLOG = 512
-_MAX_HOPS = 8
-_MAX_TENSOR_BYTES = MAX_MESSAGE_BYTES - 2 * MAX_HEADER_BYTES  # room for the header and padding
-# Plain numbers: the enumeration's members are slow to combine.
-_NOBLOCK = int(zmq.NOBLOCK)
-_NO_COPY: Final = False  # passed by position: half the price of a keyword here
-_VERB_BYTES = len(PROTOCOL) + 1
+_MAX_PEERS = 4096
+_SCRATCH_BYTES = 1 << 16
+# A client that leaves more than this unread, all answers together, is hung up on.
+_MAX_UNREAD_BYTES = MAX_MESSAGE_BYTES
+_EPOLLIN = 1
 
 
 class EndpointUnavailable(SuperbrainError):
     """The public socket cannot be bound."""
 
 
-class ClientMessage:
-    """One message of a client, taken apart; `verb` is empty when it is none of this protocol."""
-
-    __slots__ = ("envelope", "header", "tensors", "verb")
-
-    def __init__(
-        self, envelope: list[bytes], verb: bytes, header: bytes, tensors: list[Data]
-    ) -> None:
-        self.envelope = envelope
-        self.verb = verb
-        self.header = header
-        self.tensors = tensors
-
-
-class Malformed(InvalidArgument):
-    """A message that is not of this protocol; `envelope` is where to say so."""
-
-    def __init__(self, envelope: list[bytes], message: str) -> None:
-        super().__init__(message, mend="docs/protocol.md describes the frames")
-        self.envelope = envelope
-
-
 class Front:
-    """The bound ROUTER socket."""
+    """The bound socket and everybody connected to it."""
 
-    def __init__(self, endpoint: str) -> None:
-        """Bind `endpoint`.
+    def __init__(self, endpoint: str, epoll: select.epoll) -> None:
+        """Bind `endpoint`; nobody is let in before `open`.
 
         Raises:
             EndpointUnavailable: it is no ipc endpoint, somebody answers on it, or the path cannot
@@ -78,99 +50,107 @@ class Front:
         """
         path = _path_of(endpoint)
         _check_free(path)
-        self._context = zmq.Context()
-        # pyzmq's plain socket: what `zmq.Socket` adds doubles the cost of every send.
-        self._socket = Socket(self._context, zmq.ROUTER)
-        self.replies = Replies(self._socket)
-        self._socket.set(zmq.LINGER, 0)
-        self._socket.set(zmq.RCVHWM, _RECEIVE_WATERMARK)
-        self._socket.set(zmq.BACKLOG, _BACKLOG)
-        self._socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-        umask = os.umask(0o117)
+        self.peers: dict[int, Peer] = {}
+        self.given_up = 0
+        self._epoll = epoll
+        self._answered: list[Peer] = []
+        self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
+        self._spare_fd = os.open(os.devnull, os.O_RDONLY)
+        self._listener = _listen(endpoint, path)
+        self.fd = self._listener.fileno()
+
+    def open(self) -> None:
+        """Let clients in."""
+        self._epoll.register(self.fd, _EPOLLIN)
+
+    def accept(self) -> None:
+        """Let the next client in."""
         try:
-            self._socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            raise EndpointUnavailable(f"expected to bind {endpoint}, found: {error}") from error
-        finally:
-            os.umask(umask)
-        self._take: Any = self._socket.recv
-        self.fd = int(self._socket.get(zmq.FD))
+            sock, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:  # out of descriptors: give up the spare one to turn the peer away
+            child.log("client_refused", error=str(error))
+            os.close(self._spare_fd)
+            with suppress(OSError):
+                self._listener.accept()[0].close()
+            self._spare_fd = os.open(os.devnull, os.O_RDONLY)
+            return
+        if len(self.peers) >= _MAX_PEERS:
+            child.log("client_refused", error=f"expected at most {_MAX_PEERS} clients")
+            sock.close()
+            return
+        peer = Peer(sock)
+        self.peers[peer.fd] = peer
+        peer.watch(self._epoll)
 
-    def receive(self) -> ClientMessage | None:
-        """Take the next message apart; None when there is none.
-
-        To be asked until there is none, after the last send and before sleeping: `fd` reports
-        changes only. A `Frame` knows whether more follows; asking the socket costs a microsecond.
-
-        Raises:
-            Malformed: it is not `[PROTOCOL + verb][header][tensor]…`, or beyond the limits.
-        """
-        take = self._take
+    def receive(self, peer: Peer) -> Sequence[ClientMessage | Malformed]:
+        """Read what a client has sent; one that breaks the protocol or has gone is let go."""
+        messages: Sequence[ClientMessage | Malformed] = ()
         try:
-            envelope = [take(_NOBLOCK)]
-        except zmq.Again:
-            return None
-        part = take(_NOBLOCK, _NO_COPY)
-        verb = part.bytes
-        if verb[:3] != PROTOCOL and part.more:
-            part = self._rest_of_envelope(envelope, part)
-            verb = part.bytes
-        if len(verb) != _VERB_BYTES or verb[:3] != PROTOCOL:
-            self._skip_rest(part)
-            raise Malformed(
-                envelope,
-                f"expected a first frame of {PROTOCOL!r} and one verb, found {verb[:20]!r}",
-            )
-        if not part.more:
-            raise Malformed(envelope, "expected a JSON header frame behind the verb, found none")
-        part = take(_NOBLOCK, _NO_COPY)
-        header = part.bytes
-        tensors = self._tensors() if part.more else []
-        _check_size(envelope, header, tensors)
-        return ClientMessage(envelope, verb[3:], header, tensors)
+            if peer.patient:
+                messages = peer.receive(self._scratch)
+        except (ZmtpError, MemoryError) as error:
+            child.log("client_closed", error=str(error))
+            self._let_go(peer)
+            return ()
+        if peer.pending_bytes:
+            peer.flush()
+            self._settle(peer)
+        elif peer.ended or peer.broken:
+            self._let_go(peer)
+        return messages
 
-    def _rest_of_envelope(self, envelope: list[bytes], part: zmq.Frame) -> zmq.Frame:
-        """Read on to the delimiter; give the frame behind it, or the last one there is."""
-        while part.more:
-            hop = part.bytes
-            envelope.append(hop)
-            part = self._take(_NOBLOCK, _NO_COPY)
-            if not hop:
-                return part
-            if len(envelope) > _MAX_HOPS:
-                break
-        del envelope[1:]
-        return part
+    def reply(
+        self, envelope: Envelope, verb: bytes, header: Data, tensors: Sequence[Data] = ()
+    ) -> None:
+        """Answer a message; the answer leaves with `flush`."""
+        peer = envelope.peer
+        if peer.ended:
+            return
+        if not peer.answers:
+            self._answered.append(peer)
+        peer.reply(envelope, [PROTOCOL + verb, header, *tensors])
 
-    def _tensors(self) -> list[Data]:
-        """Receive the rest without copying; beyond the limit frames are counted, not kept."""
-        tensors: list[Data] = []
-        take = self._take
-        more = True
-        while more:
-            frame = take(_NOBLOCK, _NO_COPY)
-            tensors.append(frame.buffer if len(tensors) < MAX_TENSORS else b"")
-            more = frame.more
-        return tensors
+    def flush(self) -> None:
+        """Send the answers of this turn: to each client all of its own at once."""
+        for peer in self._answered:
+            answers, peer.answers = peer.answers, []
+            peer.send(answers)
+            if peer.pending_bytes or peer.broken:
+                self._settle(peer)
+        self._answered.clear()
 
-    def _skip_rest(self, part: zmq.Frame) -> None:
-        while part.more:
-            part = self._take(_NOBLOCK, _NO_COPY)
+    def _settle(self, peer: Peer) -> None:
+        """Decide how to go on with a client that is behind."""
+        if peer.pending_bytes > _MAX_UNREAD_BYTES:
+            self.given_up += 1
+            child.log("client_closed", error="it sends requests and reads no answers")
+            self._let_go(peer)
+        elif peer.ended or peer.broken:
+            self._let_go(peer)
+        else:
+            peer.watch(self._epoll, reading=peer.patient)
+
+    def _let_go(self, peer: Peer) -> None:
+        self.peers.pop(peer.fd, None)
+        peer.close()
 
 
-def _check_size(envelope: list[bytes], header: bytes, tensors: Sequence[Data]) -> None:
-    if len(header) > MAX_HEADER_BYTES:
-        raise Malformed(
-            envelope, f"expected a header of at most {MAX_HEADER_BYTES} bytes, found {len(header)}"
-        )
-    if len(tensors) > MAX_TENSORS:
-        raise Malformed(
-            envelope, f"expected at most {MAX_TENSORS} tensor frames, found {len(tensors)}"
-        )
-    if tensors and (size := sum(map(len, tensors))) > _MAX_TENSOR_BYTES:
-        raise Malformed(
-            envelope, f"expected at most {_MAX_TENSOR_BYTES} bytes of tensors, found {size}"
-        )
+def _listen(endpoint: str, path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o117)
+    try:
+        Path(path).unlink(missing_ok=True)
+        listener.bind(path)
+    except OSError as error:
+        listener.close()
+        raise EndpointUnavailable(f"expected to bind {endpoint}, found: {error}") from error
+    finally:
+        os.umask(umask)
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener
 
 
 def _path_of(endpoint: str) -> str:
@@ -182,7 +162,7 @@ def _path_of(endpoint: str) -> str:
 
 
 def _check_free(path: str) -> None:
-    """A second bind to a path steals it silently, so ask whether somebody answers there."""
+    """A bind behind an unlink would steal the path silently, so ask whether somebody answers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:

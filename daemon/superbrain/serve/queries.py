@@ -31,7 +31,8 @@ from superbrain.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from superbrain.serve.front import ClientMessage
+    from superbrain.serve.peer import ClientMessage
+    from superbrain.wire.lane import Data
 
 _MODEL = msgspec.json.Decoder(ModelQuery)
 _SERVER = msgspec.json.Decoder(ServerQuery)
@@ -52,7 +53,7 @@ class Queries(Generic[SlotT]):
         except RequestError as error:
             return ERROR, encode_error(error, salvage_id(message.header))
 
-    def _answer(self, verb: bytes, header: bytes) -> bytes:
+    def _answer(self, verb: bytes, header: Data) -> bytes:
         if verb == MODEL_METADATA:
             query = decode_header(header, _MODEL, "a model metadata request")
             metadata = self._find(query).metadata

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     import select
     from collections.abc import Callable
 
-    from superbrain.serve.front import ClientMessage, Front
+    from superbrain.serve.front import Front
+    from superbrain.serve.peer import ClientMessage
 
 _ROUTING = msgspec.json.Decoder(Routing)
 _HIGHEST_PRIORITY = 9
@@ -48,8 +49,8 @@ class Traffic:
         self.directory: Directory[GatewayLane] = Directory()
         self.malformed = 0
         self.wake_ns = 0  # no waiting request expires before; then `expire` is due
-        self._reply = front.replies.send
-        self._replies = front.replies
+        self._reply = front.reply
+        self._front = front
         self._epoll = epoll
         self._on_poison = on_poison
         self._queries = Queries(self.directory)
@@ -207,7 +208,7 @@ class Traffic:
                 for route in self.directory
             ],
             self.malformed,
-            self._replies.dropped,
+            self._front.given_up,
         )
 
 

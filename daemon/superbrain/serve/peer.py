@@ -1,0 +1,155 @@
+"""One ZeroMQ client of the gateway: its messages in, its answers out, over one Unix stream socket.
+
+REQ and DEALER clients are served alike: a reply bears the envelope its request came with, which is
+whatever hops proxies added, and the empty delimiter if there was one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from superbrain.serve.stream_socket import StreamSocket
+from superbrain.wire.errors import InvalidArgument
+from superbrain.wire.messages import (
+    MAX_HEADER_BYTES,
+    MAX_MESSAGE_BYTES,
+    MAX_TENSORS,
+    PROTOCOL,
+)
+from superbrain.wire.zmtp import GREETING, Decoder, Message, encode
+
+if TYPE_CHECKING:
+    import socket
+
+    from superbrain.wire.lane import Data
+
+_MAX_HOPS = 8
+_MAX_FRAMES = _MAX_HOPS + 2 + MAX_TENSORS
+_MAX_TENSOR_BYTES = MAX_MESSAGE_BYTES - 2 * MAX_HEADER_BYTES  # room for the header and padding
+_VERB_BYTES = len(PROTOCOL) + 1
+_READS_PER_TURN = 4  # the head of a large frame, its body; then others get their turn
+# A client that leaves this much unread is not read either until it has taken some.
+PATIENCE_BYTES: Final = 1 << 20
+
+
+class Envelope:
+    """Where a reply goes: which client, behind which frames."""
+
+    __slots__ = ("frames", "peer")
+
+    def __init__(self, peer: Peer, frames: list[Data]) -> None:
+        self.peer = peer
+        self.frames = frames
+
+
+class ClientMessage:
+    """One message of a client, taken apart."""
+
+    __slots__ = ("envelope", "header", "tensors", "verb")
+
+    def __init__(self, envelope: Envelope, verb: bytes, header: Data, tensors: list[Data]) -> None:
+        self.envelope = envelope
+        self.verb = verb
+        self.header = header
+        self.tensors = tensors
+
+
+class Malformed(InvalidArgument):
+    """A message that is not of this protocol; `envelope` is where to say so."""
+
+    def __init__(self, envelope: Envelope, message: str) -> None:
+        super().__init__(message, mend="docs/protocol.md describes the frames")
+        self.envelope = envelope
+
+
+class Peer(StreamSocket):
+    """A connected client. Not thread-safe."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.answers: list[Data] = []  # what the turn has for it so far
+        self._decoder = Decoder(_MAX_FRAMES, MAX_MESSAGE_BYTES)
+        self.send([GREETING])
+
+    @property
+    def patient(self) -> bool:
+        """Whether it takes its answers well enough to be read further."""
+        return self.pending_bytes < PATIENCE_BYTES
+
+    def receive(self, scratch: memoryview) -> list[ClientMessage | Malformed]:
+        """Read what is there, within a fair share; sets `ended` at end of file.
+
+        Args:
+            scratch: memory to read into, free again on return.
+
+        Raises:
+            ZmtpError: it does not speak ZMTP 3; the connection must be closed.
+        """
+        messages: list[Message] = []
+        decoder = self._decoder
+        for _ in range(_READS_PER_TURN):
+            room = decoder.room
+            into = scratch if room is None else room
+            try:
+                count = self._socket.recv_into(into)
+            except BlockingIOError:
+                break
+            except OSError:  # a reset comes after everything that was sent before it
+                count = 0
+            if not count:
+                self.ended = True
+                break
+            if room is None:
+                messages += decoder.feed(bytes(scratch[:count]))
+            else:
+                messages += decoder.filled(count)
+            if messages or count < len(into):
+                break
+        if decoder.replies:
+            self.send(decoder.replies)
+            decoder.replies = []
+        return [self._take_apart(frames) for frames in messages]
+
+    def reply(self, envelope: Envelope, parts: list[Data]) -> None:
+        """Add a reply to the answers of this turn."""
+        self.answers += encode([*envelope.frames, *parts])
+
+    def _take_apart(self, frames: Message) -> ClientMessage | Malformed:
+        """Give the message, or what is wrong with it."""
+        verb_at = 0 if _is_verb(frames[0]) else _behind_delimiter(frames)
+        envelope = Envelope(self, [frame for frame in frames[:verb_at] if frame is not None])
+        verb = frames[verb_at] if verb_at < len(frames) else None
+        if verb is None or not _is_verb(verb):
+            found = bytes((verb or frames[-1] or b"")[:20])
+            what = f"expected a first frame of {PROTOCOL!r} and one verb, found {found!r}"
+            return Malformed(envelope, what)
+        if verb_at + 1 == len(frames):
+            return Malformed(envelope, "expected a JSON header frame behind the verb, found none")
+        header = frames[verb_at + 1]
+        tensors = [frame for frame in frames[verb_at + 2 :] if frame is not None]
+        if header is None or len(header) > MAX_HEADER_BYTES:
+            what = f"expected a header of at most {MAX_HEADER_BYTES} bytes, found a longer one"
+            return Malformed(envelope, what)
+        if frames[-1] is None or len(tensors) > MAX_TENSORS or _size(tensors) > _MAX_TENSOR_BYTES:
+            what = (
+                f"expected at most {MAX_TENSORS} tensor frames of together {_MAX_TENSOR_BYTES} "
+                "bytes, found more"
+            )
+            return Malformed(envelope, what)
+        return ClientMessage(envelope, bytes(verb)[3:], header, tensors)
+
+
+def _is_verb(frame: Data | None) -> bool:
+    return frame is not None and len(frame) == _VERB_BYTES and frame[:3] == PROTOCOL
+
+
+def _behind_delimiter(frames: Message) -> int:
+    """Where the protocol begins: behind the first empty frame; 0 when there is none."""
+    for index, frame in enumerate(frames[: _MAX_HOPS + 1]):
+        if frame is not None and not len(frame):
+            return index + 1
+    return 0
+
+
+def _size(tensors: list[Data]) -> int:
+    return sum(map(len, tensors))

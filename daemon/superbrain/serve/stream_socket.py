@@ -1,0 +1,124 @@
+"""A connected Unix stream socket of an event loop: what the peer does not take yet waits, in order.
+
+What is read, and how it is taken apart, is the business of the two kinds there are: `LaneSocket`
+and `Peer`. The owner watches `pending_bytes` and decides how much is too much.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections import deque
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from superbrain.wire.lane import Data
+
+# Large enough that a typical image goes in one piece; the kernel caps it without privileges.
+_SOCKET_BUFFER_BYTES = 8 << 20
+_SO_SNDBUFFORCE = 32
+_BUFFERS_PER_SEND = 512  # below IOV_MAX
+
+
+class StreamSocket:
+    """The sending half, and the end. Not thread-safe.
+
+    Attributes:
+        fd: the descriptor, for the owner's epoll.
+        pending_bytes: what waits to be sent.
+        ended: the peer has ended the connection; nothing more will come.
+        broken: the peer takes nothing any more, but may have left something to read.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        _enlarge_send_buffer(sock)
+        self._socket = sock
+        self._outgoing: deque[Data] = deque()
+        self._epoll: select.epoll | None = None
+        self._mask = 0
+        self.fd = sock.fileno()
+        self.pending_bytes = 0
+        self.ended = False
+        self.broken = False
+
+    def send(self, buffers: Sequence[Data]) -> None:
+        """Send buffers, or keep what the peer does not take yet."""
+        if self.broken:
+            return
+        size = sum(map(len, buffers))
+        if not self._outgoing and len(buffers) <= _BUFFERS_PER_SEND:
+            sent = self._offer(buffers)
+            if sent == size or self.broken:
+                return
+            self._outgoing += buffers
+            self.pending_bytes = size - sent
+            self._forget(sent)
+            return
+        self._outgoing += buffers
+        self.pending_bytes += size
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as the peer takes it."""
+        while self._outgoing:
+            sent = self._offer(list(islice(self._outgoing, _BUFFERS_PER_SEND)))
+            if not sent:
+                return
+            self.pending_bytes -= sent
+            self._forget(sent)
+
+    def _offer(self, buffers: Sequence[Data]) -> int:
+        """Give the kernel what it takes, in bytes; it takes nothing more once `broken`."""
+        try:
+            if len(buffers) == 1:
+                return self._socket.send(buffers[0])
+            return self._socket.sendmsg(buffers)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.broken = True
+            self._outgoing.clear()
+            self.pending_bytes = 0
+            return 0
+
+    def _forget(self, sent: int) -> None:
+        while self._outgoing and sent >= len(self._outgoing[0]):
+            sent -= len(self._outgoing.popleft())
+        if sent:
+            self._outgoing[0] = memoryview(self._outgoing[0])[sent:]
+
+    def watch(self, epoll: select.epoll, *, reading: bool = True) -> None:
+        """Let `epoll` report what there is to read, and room to write when something waits."""
+        mask = (select.EPOLLIN if reading else 0) | (select.EPOLLOUT if self._outgoing else 0)
+        if mask == self._mask:
+            return
+        if self._epoll is not None:
+            epoll.modify(self.fd, mask)
+        else:
+            epoll.register(self.fd, mask)
+        self._epoll, self._mask = epoll, mask
+
+    def close(self) -> None:
+        """End the connection, also for the peer of a process that was forked while it was open."""
+        if self._epoll is not None:
+            self._epoll.unregister(self.fd)
+            self._epoll = None
+        self.ended = self.broken = True
+        self._outgoing.clear()
+        self.pending_bytes = 0
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+def _enlarge_send_buffer(sock: socket.socket) -> None:
+    """Ask for room; for a Unix socket the sender's buffer is what counts."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SOCKET_BUFFER_BYTES)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
