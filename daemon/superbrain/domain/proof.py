@@ -41,7 +41,7 @@ class OutputFigures(msgspec.Struct, frozen=True):
 
 
 class CaseTime(msgspec.Struct, frozen=True):
-    """Wall time of one golden case through the whole pipeline, in milliseconds."""
+    """Wall time of one golden case through the whole pipeline, in milliseconds; warm if fast."""
 
     case: str
     milliseconds: float

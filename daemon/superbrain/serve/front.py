@@ -17,7 +17,7 @@ from superbrain.serve import child
 from superbrain.serve.peer import ClientMessage, Envelope, Malformed, Peer
 from superbrain.wire.errors import SuperbrainError
 from superbrain.wire.messages import MAX_MESSAGE_BYTES, PROTOCOL
-from superbrain.wire.zmtp import ZmtpError
+from superbrain.wire.zmtp import ZmtpError, encode
 
 if TYPE_CHECKING:
     import select
@@ -108,15 +108,13 @@ class Front:
         peer = envelope.peer
         if peer.ended:
             return
-        if not peer.answers:
+        if peer.post(encode([*envelope.frames, PROTOCOL + verb, header, *tensors])):
             self._answered.append(peer)
-        peer.reply(envelope, [PROTOCOL + verb, header, *tensors])
 
     def flush(self) -> None:
         """Send the answers of this turn: to each client all of its own at once."""
         for peer in self._answered:
-            answers, peer.answers = peer.answers, []
-            peer.send(answers)
+            peer.deliver()
             if peer.pending_bytes or peer.broken:
                 self._settle(peer)
         self._answered.clear()

@@ -65,6 +65,7 @@ class Gateway:
             switching.advance(now_ns)
             if now_ns >= traffic.wake_ns:
                 traffic.expire(now_ns)
+            traffic.deliver()
             front.flush()
 
     def _sleep_s(self) -> float | None:

@@ -43,10 +43,13 @@ class GatewayLane(Slot):
             raise
         self.link = LaneSocket(sock)
 
-    def send(self, request: PendingRequest, epoll: select.epoll) -> None:
-        """Pass a request on: its header and tensors untouched, behind our own number."""
-        link = self.link
-        link.send(
+    def post(self, request: PendingRequest) -> bool:
+        """Pass a request on with `deliver`: header and tensors untouched, behind our own number.
+
+        Returns:
+            Whether it is the first since the last `deliver`.
+        """
+        return self.link.post(
             lane.encode(
                 lane.REQUEST,
                 request.header,
@@ -56,9 +59,14 @@ class GatewayLane(Slot):
                 priority=request.priority,
             )
         )
-        if link.broken:
+
+    def deliver(self, epoll: select.epoll) -> None:
+        """Send what was posted, all at once."""
+        self.link.deliver()
+        if self.link.broken:
             self.retiring = True
-        link.watch(epoll)
+        if not self.link.ended:
+            self.link.watch(epoll)
 
     def receive(self) -> list[lane.LaneFrame]:
         """Read on; give the answers that came. Greeting and goodbye are acted on here.

@@ -16,7 +16,7 @@ from superbrain.wire.messages import (
     MAX_TENSORS,
     PROTOCOL,
 )
-from superbrain.wire.zmtp import GREETING, Decoder, Message, encode
+from superbrain.wire.zmtp import GREETING, Decoder, Message
 
 if TYPE_CHECKING:
     import socket
@@ -67,7 +67,6 @@ class Peer(StreamSocket):
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
-        self.answers: list[Data] = []  # what the turn has for it so far
         self._decoder = Decoder(_MAX_FRAMES, MAX_MESSAGE_BYTES)
         self.send([GREETING])
 
@@ -109,10 +108,6 @@ class Peer(StreamSocket):
             self.send(decoder.replies)
             decoder.replies = []
         return [self._take_apart(frames) for frames in messages]
-
-    def reply(self, envelope: Envelope, parts: list[Data]) -> None:
-        """Add a reply to the answers of this turn."""
-        self.answers += encode([*envelope.frames, *parts])
 
     def _take_apart(self, frames: Message) -> ClientMessage | Malformed:
         """Give the message, or what is wrong with it."""

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     )
     from superbrain.serve.model import Model
 
+# A case that takes less is run this often again for its time.
+_FAST_MS = 10.0
+_REPEATS = 5
+
 
 def prove(model: Model, bundle_path: Path, manifest: Manifest) -> Proof:
     """Run every golden case and compare; never raises because of a case."""
@@ -56,12 +60,23 @@ def _prove_response(
     try:
         request = _read(files, case.request, interface.inputs)
         expected = _read(files, case.response, interface.outputs)
-        started = time.perf_counter()
-        actual = model.infer(request)
-        times.append(CaseTime(case.name, (time.perf_counter() - started) * 1000))
+        actual, first_ms = _timed(model, request)
+        times.append(CaseTime(case.name, _warm_ms(model, request, first_ms)))
         return compare_all(case.name, "", expected, actual, manifest.golden.tolerances)
     except Exception as error:  # noqa: BLE001 - becomes the case's failed figure
         return [failed(case.name, EVERY_OUTPUT, "", _reason(error))]
+
+
+def _timed(model: Model, request: dict[str, Array]) -> tuple[dict[str, Array], float]:
+    started = time.perf_counter()
+    response = model.infer(request)
+    return response, (time.perf_counter() - started) * 1000
+
+
+def _warm_ms(model: Model, request: dict[str, Array], first_ms: float) -> float:
+    """Time a fast case again: most of its first run was the first touch of code and memory."""
+    again = _REPEATS if first_ms < _FAST_MS else 0
+    return min([first_ms, *(_timed(model, request)[1] for _ in range(again))])
 
 
 def _prove_graph(

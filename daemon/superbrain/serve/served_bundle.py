@@ -31,6 +31,9 @@ class ServedBundle:
         self._manifest = manifest
         self._model = model
         self.infer = model.infer
+        self.name = manifest.name
+        self.version = manifest.version
+        self.outputs = tuple(tensor.name for tensor in manifest.interface.outputs)
 
     @classmethod
     def open(cls, order: Load) -> Self:
@@ -45,24 +48,9 @@ class ServedBundle:
         return cls(folder, manifest, Model.open(folder, manifest, order.rung))
 
     @property
-    def name(self) -> str:
-        """Model name as callers address it."""
-        return self._manifest.name
-
-    @property
-    def version(self) -> str:
-        """Version that every answer bears."""
-        return self._manifest.version
-
-    @property
     def runtime(self) -> str:
         """Library and version that run the graphs."""
         return self._model.runtime
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the response tensors, in the manifest's order."""
-        return tuple(tensor.name for tensor in self._manifest.interface.outputs)
 
     @property
     def queue_size(self) -> int:

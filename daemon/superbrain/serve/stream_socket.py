@@ -42,9 +42,21 @@ class StreamSocket:
         self._epoll: select.epoll | None = None
         self._mask = 0
         self.fd = sock.fileno()
+        self._posted: list[Data] = []
         self.pending_bytes = 0
         self.ended = False
         self.broken = False
+
+    def post(self, buffers: Sequence[Data]) -> bool:
+        """Keep buffers for the next `deliver`; true for the first ones since the last."""
+        first = not self._posted
+        self._posted += buffers
+        return first
+
+    def deliver(self) -> None:
+        """Send at once all that was posted: one system call for many small frames."""
+        posted, self._posted = self._posted, []
+        self.send(posted)
 
     def send(self, buffers: Sequence[Data]) -> None:
         """Send buffers, or keep what the peer does not take yet."""
@@ -109,6 +121,7 @@ class StreamSocket:
             self._epoll.unregister(self.fd)
             self._epoll = None
         self.ended = self.broken = True
+        self._posted.clear()
         self._outgoing.clear()
         self.pending_bytes = 0
         with suppress(OSError):

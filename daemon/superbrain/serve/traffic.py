@@ -55,6 +55,7 @@ class Traffic:
         self._on_poison = on_poison
         self._queries = Queries(self.directory)
         self._lanes: dict[int, GatewayLane] = {}
+        self._posted: list[GatewayLane] = []
         self._numbers = count(1)
 
     # --- clients ------------------------------------------------------------------------------
@@ -132,7 +133,14 @@ class Traffic:
         """Send waiting requests on their way, as far as lanes are free."""
         while (bound := route.next_dispatch()) is not None:
             slot, request = bound
-            slot.send(request, self._epoll)
+            if slot.post(request):
+                self._posted.append(slot)
+
+    def deliver(self) -> None:
+        """Send what this turn has for the workers: to each of them all at once."""
+        for slot in self._posted:
+            slot.deliver(self._epoll)
+        self._posted.clear()
 
     def lane_ready(self, fd: int) -> None:
         """Read answers from a lane and pass them on; take note of its end."""

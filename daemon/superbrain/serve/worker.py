@@ -55,6 +55,7 @@ class Worker:
         self._load: ctl.Load | None = None
         self._model: ServedModel | None = None
         self._proven = False
+        self._execution_ms = 0.0
 
     def run(self) -> NoReturn:
         """Work until the daemon is gone."""
@@ -110,13 +111,15 @@ class Worker:
             raise OrderRefused("expected Load before Prove, found no model loaded")
         proof = self._model.prove()
         self._proven = proof.passed
+        self._execution_ms = min((case.milliseconds for case in proof.times), default=0.0)
         return ctl.Proven(proof)
 
     def _serve(self) -> ctl.Done:
         if self._model is None or self._load is None or not self._proven:
             raise OrderRefused("expected a passed proof in this process before Serve, found none")
         if not self._loop.serving:
-            self._loop.serve(self._model, self._load.lane_path, self._load.deployment_id)
+            load = self._load
+            self._loop.serve(self._model, load.lane_path, load.deployment_id, self._execution_ms)
         return ctl.Done()
 
 

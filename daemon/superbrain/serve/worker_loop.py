@@ -8,6 +8,7 @@ swap is one execution at most, which a new request would have waited for anyway.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -32,8 +33,13 @@ if TYPE_CHECKING:
 
     from superbrain.serve.figures import WorkerFigures
 
-# One request is executed, the next ones are at hand when it ends.
-WINDOW = 2
+# What a peer is told to have outstanding: one request is executed, the next are at hand when it
+# ends. Of a fast model as many as half a millisecond of work, so that they travel together.
+_LEAST_WINDOW = 2
+_MOST_WINDOW = 32
+_WINDOW_MS = 0.5
+# Answers wait for each other, to travel together, no longer than this.
+_TOGETHER_NS = 200_000
 _MAX_LANES = 256
 _BACKLOG = 128
 _FLUSH_PATIENCE_S = 0.5
@@ -68,6 +74,7 @@ class LaneLoop:
         self._lanes: dict[int, WorkerLane] = {}
         self._queue: AdmissionQueue[Admitted] = AdmissionQueue(0)
         self._arrivals = count()
+        self._answered: list[WorkerLane] = []
         self._spare_fd = os.open(os.devnull, os.O_RDONLY)
 
     @property
@@ -75,13 +82,19 @@ class LaneLoop:
         """Whether the lane is open."""
         return self._listener is not None
 
-    def serve(self, model: ServedModel, path: str, deployment_id: int) -> None:
+    def serve(self, model: ServedModel, path: str, deployment_id: int, execution_ms: float) -> None:
         """Listen on `path` for whoever may write there: the owner and its group.
+
+        Args:
+            model: what to serve.
+            path: of the lane.
+            deployment_id: to greet with.
+            execution_ms: how long one request takes, as proven; decides the window.
 
         Raises:
             OSError: the path cannot be bound.
         """
-        hello = lane.Hello(model.name, model.version, deployment_id, WINDOW)
+        hello = lane.Hello(model.name, model.version, deployment_id, window_for(execution_ms))
         self._hello = lane.encode(lane.HELLO, msgspec.json.encode(hello))
         self._model = model
         self._queue = AdmissionQueue(model.queue_size)
@@ -117,7 +130,7 @@ class LaneLoop:
             self._close(link)
 
     def turn(self) -> None:
-        """One turn: wait if there is nothing to do, take in what came, execute one request."""
+        """One turn: wait if there is nothing to do, take in what came, execute, answer."""
         woken = False
         readable: list[int] = []
         for fd, _ in self._epoll.poll(0 if self._queue else None):
@@ -133,9 +146,12 @@ class LaneLoop:
                 self._accept(self._listener)
             elif (link := self._lanes.get(fd)) is not None:
                 self._take_in(link)
-        self._refuse_expired()
-        if self._queue:
-            self._execute(self._queue.take())
+        self._execute_some()
+        for link in self._answered:
+            link.deliver()
+            if not link.ended:
+                link.watch(self._epoll)
+        self._answered.clear()
         self._figures.queued = len(self._queue)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -193,37 +209,49 @@ class LaneLoop:
                 deadline_ns=frame.deadline_ns,
             )
         except ResourceExhausted as error:
-            self._answer(request, refuse(frame, error))
+            self._answer(request, refuse(frame, error), request.arrived_ns)
 
     def _share(self, link: WorkerLane, frame: lane.LaneFrame) -> None:
         if not self._overdue(link):
             link.share(frame)
 
-    def _refuse_expired(self) -> None:
+    def _execute_some(self) -> None:
+        """Execute the most urgent request, and the next ones as long as answers may wait."""
         now_ns = time.monotonic_ns()
+        until_ns = now_ns + _TOGETHER_NS
+        while True:
+            self._refuse_expired(now_ns)
+            if not self._queue:
+                return
+            now_ns = self._execute(self._queue.take(), now_ns)
+            if now_ns >= until_ns:
+                return
+
+    def _refuse_expired(self, now_ns: int) -> None:
         for request in self._queue.expired(now_ns):
             late_ms = (now_ns - request.frame.deadline_ns) / 1e6
             error = DeadlineExceeded(
                 f"expected to start before the deadline, found it passed {late_ms:.1f} ms ago"
             )
-            self._answer(request, refuse(request.frame, error))
+            self._answer(request, refuse(request.frame, error), now_ns)
 
-    def _execute(self, request: Admitted) -> None:
+    def _execute(self, request: Admitted, now_ns: int) -> int:
+        """Execute one request; give the time when it ended."""
         assert self._model is not None  # noqa: S101 - only `serve` lets requests in
         if request.link.ended:  # whoever asked is gone
-            return
-        self._figures.executing_since_ns = time.monotonic_ns()
+            return now_ns
+        self._figures.executing_since_ns = now_ns
         outcome = execute(self._model, request.frame, request.link.regions)
         self._figures.executing_since_ns = 0
-        self._answer(request, outcome)
+        now_ns = time.monotonic_ns()
+        self._answer(request, outcome, now_ns)
+        return now_ns
 
-    def _answer(self, request: Admitted, outcome: Outcome) -> None:
+    def _answer(self, request: Admitted, outcome: Outcome, now_ns: int) -> None:
         link = request.link
-        self._figures.finished(outcome.error, time.monotonic_ns() - request.arrived_ns)
-        if self._overdue(link):
-            return
-        link.send(outcome.buffers)
-        link.watch(self._epoll)
+        self._figures.finished(outcome.error, now_ns - request.arrived_ns)
+        if not self._overdue(link) and link.post(outcome.buffers):
+            self._answered.append(link)
 
     def _overdue(self, link: WorkerLane) -> bool:
         """Give up a peer that leaves too much unread; whether it is given up."""
@@ -250,3 +278,10 @@ class LaneLoop:
                 if not behind[fd].pending_bytes:
                     del behind[fd]
                     poll.unregister(fd)
+
+
+def window_for(execution_ms: float) -> int:
+    """How many requests a peer should have outstanding here; 0.0 stands for "not known"."""
+    if execution_ms <= 0:
+        return _LEAST_WINDOW
+    return min(max(_LEAST_WINDOW, math.ceil(_WINDOW_MS / execution_ms)), _MOST_WINDOW)
