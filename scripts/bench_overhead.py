@@ -1,8 +1,9 @@
 """`scripts/bench overhead`: superbrain against the bare engine, interleaved in one run.
 
-Each round calls `session.run` in this process, then asks the daemon for the same thing, a block of
-calls each; so a machine that becomes slower becomes slower for both. The graphs do next to nothing:
-what is left is the road. A bare ZeroMQ echo stands beside it as the least that any server costs.
+Each round calls `session.run` in this process, then asks the daemon for the same thing, through the
+gateway and on a lane, a block of calls each; so a machine that becomes slower becomes slower for
+all. The graphs do next to nothing: what is left is the road. A bare ZeroMQ echo stands beside it as
+the least that any server costs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ BLOCK = 50
 WARM_UP = 200
 CLIENTS = 8
 THROUGHPUT_S = 4.0
+ROADS = {"gateway": False, "lane": True}
 SIZES = {"100 bytes": [25], "602 KB": [3, 224, 224]}
 RECIPE = """\
 schema = 1
@@ -61,6 +64,7 @@ class Row(msgspec.Struct, frozen=True):
     """Medians over all rounds, in milliseconds, and requests a second of `CLIENTS` clients."""
 
     request: str
+    road: str
     in_process_ms: float
     echo_ms: float
     served_ms: float
@@ -76,7 +80,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as work, Appliance(Path(work)) as appliance:
-        rows = [measure(appliance, label, shape, options.rounds) for label, shape in SIZES.items()]
+        rows = [
+            row
+            for label, shape in SIZES.items()
+            for row in measure(appliance, label, shape, options.rounds)
+        ]
     if options.json:
         print(json.dumps({"machine": machine(), "rows": msgspec.to_builtins(rows)}, indent=2))
     else:
@@ -84,8 +92,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def measure(appliance: Appliance, label: str, shape: list[int], rounds: int) -> Row:
-    """Measure one size."""
+def measure(appliance: Appliance, label: str, shape: list[int], rounds: int) -> list[Row]:
+    """Measure one size on both roads."""
     name = f"bench-{shape[0]}"
     print(f"{label}: building, proving and measuring …", file=sys.stderr)
     folder = make_folder(appliance.work, name, shape)
@@ -93,25 +101,36 @@ def measure(appliance: Appliance, label: str, shape: list[int], rounds: int) -> 
     appliance.wait_live(name, "1.0.0")
     x = np.ones(shape, np.float32)
     session = bare_session(folder / "graphs" / "main.onnx")
-    with appliance.client() as client, echo(appliance.root / "echo.sock") as bare:
+    with contextlib.ExitStack() as stack:
+        clients = {
+            road: stack.enter_context(appliance.client(lanes=lanes))
+            for road, lanes in ROADS.items()
+        }
+        bare = stack.enter_context(echo(appliance.root / "echo.sock"))
         alone: list[float] = []
         echoed: list[float] = []
-        served: list[float] = []
+        served: dict[str, list[float]] = {road: [] for road in ROADS}
         for _ in range(WARM_UP):
-            client.infer(name, {"x": x})
+            for client in clients.values():
+                client.infer(name, {"x": x})
         for _ in range(rounds):
             alone += timed(lambda: session.run(None, {"x": x}))
             echoed += timed(lambda: bare(x))
-            served += timed(lambda: client.infer(name, {"x": x}))
-    return Row(
-        request=label,
-        in_process_ms=statistics.median(alone),
-        echo_ms=statistics.median(echoed),
-        served_ms=statistics.median(served),
-        added_ms=statistics.median(served) - statistics.median(alone),
-        added_p99_ms=quantile(served, 0.99) - quantile(alone, 0.99),
-        requests_per_second=throughput(appliance.endpoint, name, shape),
-    )
+            for road, client in clients.items():
+                served[road] += timed(partial(client.infer, name, {"x": x}))
+    return [
+        Row(
+            request=label,
+            road=road,
+            in_process_ms=statistics.median(alone),
+            echo_ms=statistics.median(echoed),
+            served_ms=statistics.median(times),
+            added_ms=statistics.median(times) - statistics.median(alone),
+            added_p99_ms=quantile(times, 0.99) - quantile(alone, 0.99),
+            requests_per_second=throughput(appliance.endpoint, name, shape, lanes=ROADS[road]),
+        )
+        for road, times in served.items()
+    ]
 
 
 @contextlib.contextmanager
@@ -152,20 +171,21 @@ def timed(call: Callable[[], Any]) -> list[float]:
     return times
 
 
-def throughput(endpoint: str, name: str, shape: list[int]) -> float:
+def throughput(endpoint: str, name: str, shape: list[int], *, lanes: bool) -> float:
     """Answers a second that `CLIENTS` clients get together, each a process of its own."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(CLIENTS, spawn) as pool:
-        asking = [pool.submit(ask, endpoint, name, shape) for _ in range(CLIENTS)]
+        asking = [pool.submit(ask, endpoint, name, shape, lanes) for _ in range(CLIENTS)]
         return sum(future.result() for future in asking)
 
 
-def ask(endpoint: str, name: str, shape: list[int]) -> float:
+def ask(endpoint: str, name: str, shape: list[int], lanes: bool) -> float:  # noqa: FBT001
     """Ask for a while; answers a second."""
     x = np.ones(shape, np.float32)
     count = 0
-    with Client(endpoint) as client:
-        client.infer(name, {"x": x})
+    with Client(endpoint, lanes=lanes) as client:
+        for _ in range(WARM_UP):
+            client.infer(name, {"x": x})
         begin = time.monotonic()
         while (took := time.monotonic() - begin) < THROUGHPUT_S:
             client.infer(name, {"x": x})
@@ -223,11 +243,11 @@ def show(rows: list[Row]) -> None:
     """Print a table."""
     print(f"{machine()}; medians of one run, milliseconds\n")
     columns = ("in-process", "bare echo", "served", "added", "added p99", f"{CLIENTS} clients/s")
-    print(f"{'request':<12}" + "".join(f"{column:>14}" for column in columns))
+    print(f"{'request':<12}{'road':<9}" + "".join(f"{column:>14}" for column in columns))
     for row in rows:
         figures = (row.in_process_ms, row.echo_ms, row.served_ms, row.added_ms, row.added_p99_ms)
         cells = "".join(f"{figure:>14.3f}" for figure in figures)
-        print(f"{row.request:<12}{cells}{row.requests_per_second:>14.0f}")
+        print(f"{row.request:<12}{row.road:<9}{cells}{row.requests_per_second:>14.0f}")
 
 
 if __name__ == "__main__":

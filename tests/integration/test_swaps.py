@@ -21,7 +21,10 @@ def seen(load: Load, number: int) -> bool:
 
 
 @pytest.mark.timeout(400)
-def test_a_hundred_swaps_under_load_of_four_clients_are_flawless(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lanes", [True, False], ids=["lanes", "gateway"])
+def test_a_hundred_swaps_under_load_of_four_clients_are_flawless(
+    tmp_path: Path, *, lanes: bool
+) -> None:
     with Appliance(tmp_path) as appliance:
         bundles = [
             make_bundle(
@@ -35,7 +38,7 @@ def test_a_hundred_swaps_under_load_of_four_clients_are_flawless(tmp_path: Path)
         ]
         appliance.drop(bundles[0])
         appliance.wait_live("adder", "1.0.0")
-        with Load(appliance.client, clients=4) as load:
+        with Load(partial(appliance.client, lanes=lanes), clients=4) as load:
             for number, bundle in enumerate(bundles[1:], start=2):
                 appliance.drop(bundle)
                 appliance.wait_for(partial(seen, load, number), f"an answer of version {number}")

@@ -172,9 +172,9 @@ class Appliance:
         reply = self.ask(op.GetHistory(name, 10_000), op.HistoryReply)
         return list(reversed(reply.transitions))
 
-    def client(self) -> Client:
+    def client(self, *, lanes: bool = True) -> Client:
         """Give a client of this appliance."""
-        return Client(self.endpoint)
+        return Client(self.endpoint, lanes=lanes)
 
     # --- waiting ------------------------------------------------------------------------------
 

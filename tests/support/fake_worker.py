@@ -39,6 +39,7 @@ class FakeModel:
         self.name = options.get("name", "adder")
         self.version = options.get("version", "1")
         self.queue_size = int(options.get("queue_size", "64"))
+        self.request_timeout_ms = int(options.get("timeout_ms", "30000"))
         self._proves = options.get("proves", "yes") == "yes"
         self._slow_s = float(options.get("slow_ms", "100")) / 1000
         self._big_mb = int(options.get("big_mb", "8"))

@@ -22,5 +22,5 @@ def test_importing_the_client_loads_nothing_of_the_daemon() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout.split()
     ours = {name.split(".")[1] for name in modules if name.startswith("superbrain.")}
-    assert ours <= {"client", "wire"}
+    assert ours <= {"client", "wire", "transport"}
     assert not {"onnxruntime", "cv2", "psutil", "pynvml", "securesystemslib"} & set(modules)

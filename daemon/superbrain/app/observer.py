@@ -175,11 +175,11 @@ class Observer:
             proof=self._proof(current),
             previous_version=previous.version if previous else "",
             workers=_workers(service),
-            requests=traffic.requests,
-            errors=traffic.errors,
+            requests=traffic.requests + service.direct_requests,
+            errors=traffic.errors + service.direct_errors,
             waiting=traffic.waiting,
             outstanding=traffic.outstanding,
-            latency_ms=traffic.latency_ms,
+            latency_ms=_worst_latency(service, traffic),
             restarts=service.restarts,
             last_error=fault.message if fault else service.last_error,
             mend=fault.mend if fault else "",
@@ -233,6 +233,19 @@ def _workers(service: ModelService) -> list[ProcessFacts]:
     alive = [worker for worker in crew.workers if worker.child.alive] if crew else []
     found = (_process(worker.child.pid) for worker in alive)
     return [facts for facts in found if facts is not None]
+
+
+def _worst_latency(service: ModelService, traffic: ModelTraffic) -> Quantiles:
+    """Give the larger of each quantile on the roads there are: the gateway's, each worker's own."""
+    crew = service.current
+    workers = crew.workers if crew else []
+    seen = [traffic.latency_ms, *(worker.pong.latency_ms for worker in workers)]
+    return Quantiles(
+        p50=max(latency.p50 for latency in seen),
+        p90=max(latency.p90 for latency in seen),
+        p99=max(latency.p99 for latency in seen),
+        max=max(latency.max for latency in seen),
+    )
 
 
 def _process(pid: int | None) -> ProcessFacts | None:

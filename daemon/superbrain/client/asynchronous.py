@@ -41,13 +41,14 @@ class AsyncClient:
         timeout: float = DEFAULT_TIMEOUT_S,
         *,
         retry_unavailable: bool = False,
+        lanes: bool = True,
         curve: CurveKeys | None = None,
     ) -> None:
         self.endpoint = choose_endpoint(endpoint)
         self.timeout = checked_timeout(timeout)
         self._retry_unavailable = retry_unavailable
         self._interfaces = Interfaces()
-        self._link = Link(self.endpoint, curve)
+        self._link = Link(self.endpoint, curve, lanes=lanes)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
         self._waiting: dict[Exchange, asyncio.Future[None]] = {}
@@ -155,11 +156,10 @@ class AsyncClient:
             return
         self._closed = True
         error = ClientClosed("the client was closed while the request was under way")
-        self._wake(self._link.ledger.fail_all(error))
+        self._wake(self._link.fail_all(error))
         if self._loop is not None:
             if not self._loop.is_closed():
-                for fd in self._link.fds:
-                    self._loop.remove_reader(fd)
+                self._loop.remove_reader(self._link.fd)
             self._link.close()
 
     async def __aenter__(self) -> Self:
@@ -207,6 +207,7 @@ class AsyncClient:
                 timer.cancel()
             self._waiting.pop(exchange, None)
             self._link.ledger.forget(exchange)
+            exchange.settled = True  # also when the task was cancelled: a late answer is dropped
         answer: T = exchange.outcome()
         return answer
 
@@ -217,13 +218,11 @@ class AsyncClient:
             raise ClientClosed(msg, mend="Make a new AsyncClient there")
         if not self._link.ever_connected and self._link.open():
             self._loop = loop
-            socket_fd, monitor_fd = self._link.fds
-            loop.add_reader(socket_fd, self._on_news, False)
-            loop.add_reader(monitor_fd, self._on_news, True)
+            loop.add_reader(self._link.fd, self._on_news)
         return loop
 
-    def _on_news(self, watch: bool) -> None:  # noqa: FBT001 - add_reader passes no keywords
-        self._wake(self._link.pump(watch=watch))
+    def _on_news(self) -> None:
+        self._wake(self._link.pump(self._link.poll(0)))
 
     def _wake(self, settled: list[Exchange]) -> None:
         for exchange in settled:

@@ -26,8 +26,8 @@ DEFAULT_TIMEOUT_S = 30.0
 class Client:
     """One program's way to its superbrain host; safe to share between threads and across forks.
 
-    All threads share one socket, on which any number of requests may be under way. No thread is
-    started and nothing is connected before the first request; a forked process gets a socket of
+    All threads share one connection, on which any number of requests may be under way. No thread is
+    started and nothing is connected before the first request; a forked process gets a connection of
     its own. Numpy arrays, bytes, str, paths and (lists of) numbers go in, numpy arrays come out:
     see `client.arrays`.
 
@@ -42,6 +42,7 @@ class Client:
         timeout: seconds a request may take where a call names none; `math.inf` for no limit of
             this side.
         retry_unavailable: let `infer` wait through "nobody can answer now", also at the start.
+        lanes: ask workers directly, around the gateway, where the endpoint is of this host.
         curve: keys, for a gateway behind TCP.
 
     Raises (every method that asks):
@@ -60,12 +61,14 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT_S,
         *,
         retry_unavailable: bool = False,
+        lanes: bool = True,
         curve: CurveKeys | None = None,
     ) -> None:
         self.endpoint = choose_endpoint(endpoint)
         self.timeout = checked_timeout(timeout)
         self._retry_unavailable = retry_unavailable
         self._curve = curve
+        self._lanes = lanes
         self._closed = False
         self._interfaces = Interfaces()
         # By process: a child keeps its parent's entry untouched and adds its own.
@@ -244,7 +247,7 @@ class Client:
             if self._closed:
                 raise ClientClosed("the client is closed", mend="Make a new Client")
             # setdefault is atomic, and a connection that loses this race has opened nothing.
-            fresh = Connection(self.endpoint, self._curve)
+            fresh = Connection(self.endpoint, self._curve, lanes=self._lanes)
             connection = self._connections.setdefault(pid, fresh)
         return connection
 

@@ -33,16 +33,21 @@ class Call(NamedTuple, Generic[T]):
     Attributes:
         what: what is asked, for error messages: "model 'orientation'".
         verb: one byte of `wire.messages`.
-        header: writes the JSON header for a request id and the milliseconds left (0: no limit).
+        header: writes the JSON header for a request id, the milliseconds left (0: no limit), and
+            whether a worker has died of this request.
         read: reads the reply's header and tensors.
         tensors: frames behind the header.
+        model: whose lanes may carry this; "" for what only the gateway can answer.
+        priority: 0 to 9; higher goes first.
     """
 
     what: str
     verb: bytes
-    header: Callable[[str, int], bytes]
-    read: Callable[[bytes, list[memoryview]], T]
+    header: Callable[[str, int, bool], bytes]
+    read: Callable[[Frame, list[memoryview]], T]
     tensors: Sequence[Frame] = ()
+    model: str = ""
+    priority: int = 0
 
     def detached(self) -> Call[T]:
         """Give the same call on copies of the tensors, safe from whoever changes the arrays."""
@@ -76,13 +81,14 @@ def infer(
     _check_size(tensors)
     wanted = [messages.RequestedOutput(name) for name in outputs or ()]
 
-    def header(request_id: str, timeout_ms: int) -> bytes:
-        parameters = messages.RequestParameters(timeout_ms, priority)
+    def header(request_id: str, timeout_ms: int, suspect: bool) -> bytes:  # noqa: FBT001
+        parameters = messages.RequestParameters(timeout_ms, priority, suspect)
         return _encode(
             messages.InferRequest(model, headers, request_id, version, parameters, wanted)
         )
 
-    return Call(f"model {model!r}", messages.INFER, header, read_result, tensors)
+    what = f"model {model!r}"
+    return Call(what, messages.INFER, header, read_result, tensors, model, priority)
 
 
 def model_metadata(model: str, version: str = "") -> Call[messages.ModelMetadata]:
@@ -93,6 +99,11 @@ def model_metadata(model: str, version: str = "") -> Call[messages.ModelMetadata
 def model_ready(model: str, version: str = "") -> Call[messages.ModelReady]:
     """Ask whether a proven process serves the model right now."""
     return _about_model(messages.MODEL_READY, model, version, messages.ModelReady)
+
+
+def resolve(model: str) -> Call[messages.Resolved]:
+    """Ask on which lanes the model answers."""
+    return _about_model(messages.RESOLVE, model, "", messages.Resolved)
 
 
 def model_list() -> Call[messages.ModelList]:
@@ -122,21 +133,21 @@ def _check_size(tensors: Sequence[Frame]) -> None:
 
 
 def _about_model(verb: bytes, model: str, version: str, kind: type[S]) -> Call[S]:
-    def header(request_id: str, _timeout_ms: int) -> bytes:
+    def header(request_id: str, _timeout_ms: int, _suspect: bool) -> bytes:  # noqa: FBT001
         return _encode(messages.ModelQuery(model, request_id, version))
 
     return Call(f"model {model!r}", verb, header, _reader(kind))
 
 
 def _about_server(verb: bytes, kind: type[S]) -> Call[S]:
-    def header(request_id: str, _timeout_ms: int) -> bytes:
+    def header(request_id: str, _timeout_ms: int, _suspect: bool) -> bytes:  # noqa: FBT001
         return _encode(messages.ServerQuery(request_id))
 
     return Call("the server", verb, header, _reader(kind))
 
 
-def _reader(kind: type[S]) -> Callable[[bytes, list[memoryview]], S]:
-    def read(header: bytes, _tensors: list[memoryview]) -> S:
+def _reader(kind: type[S]) -> Callable[[Frame, list[memoryview]], S]:
+    def read(header: Frame, _tensors: list[memoryview]) -> S:
         try:
             return msgspec.json.decode(header, type=kind)
         except msgspec.DecodeError as error:

@@ -10,9 +10,7 @@ waits for; if that brought the leader's own answer, an eventfd wakes it.
 
 from __future__ import annotations
 
-import math
 import os
-import select
 import threading
 import time
 from typing import Generic, TypeVar, cast
@@ -38,14 +36,15 @@ class Cancelled(SuperbrainError):
 class Connection:
     """A link that the threads of one process share; opened by the first request."""
 
-    def __init__(self, endpoint: str, curve: CurveKeys | None = None) -> None:
+    def __init__(
+        self, endpoint: str, curve: CurveKeys | None = None, *, lanes: bool = True
+    ) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._link = Link(endpoint, curve)
+        self._link = Link(endpoint, curve, lanes=lanes)
         self._leading: Exchange | None = None
         self._asleep: dict[threading.Lock, None] = {}
-        self._poll = select.poll()
-        self._monitor_fd = self._bell_fd = -1
+        self._bell_fd = -1
         self._closed = False
 
     def send(self, exchange: Exchange) -> None:
@@ -93,7 +92,7 @@ class Connection:
             self._check_usable()
             with self._lock:
                 if not self._closed:
-                    self._announce(self._link.pump(watch=True))
+                    self._announce(self._link.pump(self._link.poll(0)))
         return exchange.settled
 
     def forget(self, exchange: Exchange, error: SuperbrainError) -> None:
@@ -118,17 +117,15 @@ class Connection:
                 return
             self._closed = True
             error = ClientClosed("the client was closed while the request was under way")
-            self._announce(self._link.ledger.fail_all(error))
+            self._announce(self._link.fail_all(error))
             if self._leading is None:
                 self._release()
             # else the leader, whose exchange has just been settled, releases on its way out.
 
     def _open(self) -> None:
         if self._link.open():
-            socket_fd, self._monitor_fd = self._link.fds
             self._bell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            for fd in (socket_fd, self._monitor_fd, self._bell_fd):
-                self._poll.register(fd, select.POLLIN)
+            self._link.watch(self._bell_fd)
 
     def _lead(self, exchange: Exchange, until: float) -> None:
         """Read for everybody until `exchange` is settled or `until` has come."""
@@ -137,14 +134,13 @@ class Connection:
                 left = until - time.monotonic()
                 if left <= 0:
                     return
-                ready = self._poll.poll(math.ceil(min(left, _LONGEST_SLEEP_S) * 1000))
+                ready = self._link.poll(min(left, _LONGEST_SLEEP_S))
                 with self._lock:
                     if self._closed:
                         return
-                    fds = [fd for fd, _ in ready]
-                    if self._bell_fd in fds:
+                    if any(fd == self._bell_fd for fd, _ in ready):
                         os.eventfd_read(self._bell_fd)
-                    self._ring_for(self._link.pump(watch=self._monitor_fd in fds))
+                    self._ring_for(self._link.pump(ready))
         finally:
             with self._lock:
                 self._leading = None

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from superbrain.client.calls import Call, Frame
-from superbrain.wire.errors import SuperbrainError
+from superbrain.wire.errors import Internal, SuperbrainError
 from superbrain.wire.messages import ERROR, MAX_TIMEOUT_MS, PROTOCOL, RESULT, decode_error
 
 _log = logging.getLogger(__name__)
@@ -44,19 +44,33 @@ class Exchange:
     Attributes:
         call: what is asked.
         deadline: `time.monotonic()` seconds when the answer is no longer wanted; may be inf.
-        id: given by the ledger.
+        id: given by the ledger, and `number`, which is its last part.
+        suspect: a worker died while it executed this.
         bells: locks of the threads that sleep until this is settled.
     """
 
-    __slots__ = ("_error", "_header", "_tensors", "bells", "call", "deadline", "id", "settled")
+    __slots__ = (
+        "_error",
+        "_header",
+        "_tensors",
+        "bells",
+        "call",
+        "deadline",
+        "id",
+        "number",
+        "settled",
+        "suspect",
+    )
 
     def __init__(self, call: Call[Any], deadline: float) -> None:
         self.call = call
         self.deadline = deadline
         self.id = ""
+        self.number = 0
         self.settled = False
+        self.suspect = False
         self.bells: list[threading.Lock] = []
-        self._header = b""
+        self._header: bytes | memoryview = b""
         self._tensors: list[memoryview] = []
         self._error: SuperbrainError | None = None
 
@@ -66,13 +80,23 @@ class Exchange:
         timeout_ms = 0
         if left < math.inf:
             timeout_ms = min(max(1, round(left * 1000)), MAX_TIMEOUT_MS)
-        header = self.call.header(self.id, timeout_ms)
+        header = self.call.header(self.id, timeout_ms, self.suspect)
         return [PROTOCOL + self.call.verb, header, *self.call.tensors]
 
-    def answer(self, header: bytes, tensors: list[memoryview]) -> None:
+    def answer(self, header: Frame, tensors: list[memoryview]) -> None:
+        """Settle with an answer."""
         self._header, self._tensors, self.settled = header, tensors, True
 
+    def refuse(self, header: Frame) -> None:
+        """Settle with the header of an error reply."""
+        try:
+            self.fail(decode_error(header))
+        except msgspec.DecodeError as reason:
+            msg = f"{self.call.what}: expected an error reply, found one that cannot be read"
+            self.fail(Internal(f"{msg}: {reason}"))
+
     def fail(self, error: SuperbrainError) -> None:
+        """Settle with an error."""
         self._error, self.settled = error, True
 
     def outcome(self) -> Any:  # noqa: ANN401 - the call knows the type
@@ -103,9 +127,15 @@ class Ledger:
         """How many wait to be sent."""
         return len(self._unsent)
 
+    def enter(self, exchange: Exchange) -> None:
+        """Give an exchange its id; whoever sends it without `add` keeps it."""
+        exchange.number = next(self._numbers)
+        exchange.id = f"{self._name}-{exchange.number}"
+
     def add(self, exchange: Exchange) -> None:
-        """Take an exchange in, give it its id, and line it up for sending."""
-        exchange.id = f"{self._name}-{next(self._numbers)}"
+        """Take an exchange in and line it up for sending."""
+        if not exchange.number:
+            self.enter(exchange)
         self._open[exchange.id] = self._unsent[exchange.id] = exchange
 
     def next_to_send(self) -> Exchange | None:

@@ -1,4 +1,4 @@
-"""One DEALER socket to the gateway, its monitor, and the ledger of what is under way over it.
+"""The way to one host: a DEALER socket to the gateway with its ledger, and lanes around it.
 
 A `Link` never waits and knows no threads: its owner decides when to call it (`connection` for
 threads, `asynchronous` for an event loop), one call at a time. What has to be known of ZeroMQ:
@@ -20,15 +20,18 @@ threads, `asynchronous` for an event loop), one call at a time. What has to be k
 from __future__ import annotations
 
 import os
+import select
 import struct
 import time
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import zmq
 
 from superbrain.client.endpoint import CurveKeys, probe
+from superbrain.client.lanes import Lanes
 from superbrain.client.ledger import Exchange, Ledger
-from superbrain.wire.errors import DeadlineExceeded, InvalidArgument
+from superbrain.wire.errors import DeadlineExceeded, InvalidArgument, SuperbrainError
 
 RECONNECT_MS = 10
 RECONNECT_MAX_MS = 320
@@ -50,21 +53,27 @@ class _Sockets(NamedTuple):
 
 
 class Link:
-    """The way to one gateway.
+    """The way to one gateway, and with `lanes` around it, straight to the workers.
 
     Attributes:
         connected: a gateway has shaken hands and has not gone since.
         ever_connected: one has, some time.
-        ledger: the requests without an outcome.
+        ledger: the requests at the gateway without an outcome.
     """
 
-    def __init__(self, endpoint: str, curve: CurveKeys | None = None) -> None:
+    def __init__(
+        self, endpoint: str, curve: CurveKeys | None = None, *, lanes: bool = False
+    ) -> None:
         self.endpoint = endpoint
         self.connected = False
         self.ever_connected = False
         self.ledger = Ledger(os.urandom(3).hex())
         self._curve = curve
         self._sockets: _Sockets | None = None
+        self._epoll: select.epoll | None = None
+        self._dealer_fd = self._monitor_fd = -1
+        self._uses_lanes = lanes and endpoint.startswith("ipc:")  # a lane is a path of this host
+        self._lanes: Lanes | None = None
 
     def open(self) -> bool:
         """Make the sockets unless they are there; tell whether this call made them.
@@ -84,28 +93,66 @@ class Link:
             context.destroy(linger=0)
             msg = f"expected an endpoint and keys that ZeroMQ takes, found {self.endpoint}: {error}"
             raise InvalidArgument(msg) from error
+        self._epoll = select.epoll()
+        self._dealer_fd = self._sockets.dealer.fileno()
+        self._monitor_fd = self._sockets.monitor.fileno()
+        self.watch(self._dealer_fd)
+        self.watch(self._monitor_fd)
+        if self._uses_lanes:
+            self._lanes = Lanes(self._epoll, self.overdue)
         return True
 
     @property
-    def fds(self) -> tuple[int, int]:
-        """Descriptors that become readable when `pump` has work: the socket's, the monitor's."""
-        sockets = self._opened()
-        return sockets.dealer.fileno(), sockets.monitor.fileno()
+    def fd(self) -> int:
+        """A descriptor that becomes readable when `poll` has news."""
+        return self._opened_epoll().fileno()
+
+    def watch(self, fd: int) -> None:
+        """Let `poll` report one more descriptor; what it reports `pump` ignores."""
+        self._opened_epoll().register(fd, select.EPOLLIN)
+
+    def poll(self, timeout_s: float) -> list[tuple[int, int]]:
+        """Wait for news for `pump`. Any thread may, while others use the link."""
+        return self._opened_epoll().poll(timeout_s)
 
     def send(self, exchange: Exchange) -> list[Exchange]:
         """Take in a request and send it as soon as there is somebody; else as `pump`."""
+        self.ledger.enter(exchange)
+        lanes = self._lanes
+        if lanes is not None and exchange.call.model and lanes.take(exchange):
+            return self._pump_gateway(watch=False) if lanes.questions else []
         self.ledger.add(exchange)
-        return self.pump(watch=not self.connected)
+        return self._pump_gateway(watch=not self.connected)
 
-    def pump(self, *, watch: bool) -> list[Exchange]:
+    def pump(self, ready: Iterable[tuple[int, int]]) -> list[Exchange]:
         """Do all that can be done without waiting; give the exchanges that got their outcome.
 
         Args:
-            watch: read the monitor as well; needed when its descriptor was readable.
+            ready: what `poll` reported.
         """
+        settled: list[Exchange] = []
+        lanes = self._lanes
+        gateway = watch = False
+        for fd, _ in ready:
+            answered = lanes.ready(fd) if lanes is not None else None
+            if answered is not None:
+                settled += answered
+            elif fd == self._dealer_fd:
+                gateway = True
+            elif fd == self._monitor_fd:
+                watch = True
+        if gateway or watch or (lanes is not None and lanes.has_mail):
+            settled += self._pump_gateway(watch=watch)
+        return settled
+
+    def _pump_gateway(self, *, watch: bool) -> list[Exchange]:
+        """Send to the gateway and read from it until neither goes on."""
         sockets = self._opened()
         if watch:
             self._read_monitor(sockets.monitor)
+        if self._lanes is not None:
+            for mail in self._lanes.take_mail():
+                self.ledger.add(mail)
         settled: list[Exchange] = []
         dealer = sockets.dealer
         while True:
@@ -116,8 +163,17 @@ class Link:
                 exchange = self._send_next(dealer)
             else:
                 return settled
-            if exchange is not None:
-                settled.append(exchange)
+            if exchange is None or (self._lanes is not None and self._lanes.resolved(exchange)):
+                continue
+            settled.append(exchange)
+
+    def fail_all(self, error: SuperbrainError) -> list[Exchange]:
+        """Settle everything with `error`; give what was settled."""
+        ended = self.ledger.fail_all(error)
+        for exchange in self._lanes.close() if self._lanes is not None else ():
+            exchange.fail(error)
+            ended.append(exchange)
+        return ended
 
     def overdue(self, exchange: Exchange) -> DeadlineExceeded:
         """Build the error of an exchange whose deadline passed without an answer."""
@@ -135,6 +191,10 @@ class Link:
         context, dealer, monitor = self._sockets
         self._sockets = None
         self.connected = False
+        if self._lanes is not None:
+            self._lanes.close()
+        self._opened_epoll().close()
+        self._epoll = None
         dealer.disable_monitor()
         monitor.close(linger=0)
         dealer.close(linger=0)
@@ -191,6 +251,12 @@ class Link:
         monitor.connect("inproc://monitor")
         dealer.connect(self.endpoint)
         return _Sockets(context, dealer, monitor)
+
+    def _opened_epoll(self) -> select.epoll:
+        if self._epoll is None:
+            msg = "Link.open comes before its use"
+            raise RuntimeError(msg)
+        return self._epoll
 
     def _opened(self) -> _Sockets:
         if self._sockets is None:

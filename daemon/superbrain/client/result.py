@@ -84,7 +84,7 @@ class Result(Mapping[str, Array]):
             raise InvalidArgument(msg, mend=f"result.bytes({name!r}) gives it as it is") from error
 
 
-def read_result(header: bytes, tensors: list[memoryview]) -> Result:
+def read_result(header: bytes | memoryview, tensors: list[memoryview]) -> Result:
     """Read the reply to an inference request.
 
     Raises:

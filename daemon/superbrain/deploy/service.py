@@ -51,6 +51,9 @@ class Sample(NamedTuple):
 class ModelService:
     """The processes that answer for one model.
 
+    `direct_requests` and `direct_errors` count what workers answered that did not come through the
+    gateway, for as long as this object lives; what a killed worker did after its last pong is lost.
+
     Args:
         name: the model's name.
         gateway: where its route goes.
@@ -70,6 +73,8 @@ class ModelService:
         self.deployment: Deployment | None = None
         self.warm: Crew | None = None
         self.restarts = 0
+        self.direct_requests = 0
+        self.direct_errors = 0
         self.last_error = ""
         self.fault: Reason | None = None
         self._gateway = gateway
@@ -119,6 +124,7 @@ class ModelService:
         self._spent = False
         if old is not None:
             await old.stand_by()
+            await asyncio.gather(*(self._ask_figures(worker) for worker in old.workers))
         await self._gateway.route(_route(crew.bringup.manifest, deployment, crew.lanes))
         outgoing, self.warm = self.warm, old
         if outgoing is not None and outgoing is not crew:
@@ -170,20 +176,30 @@ class ModelService:
     async def _check_worker(self, crew: Crew, worker: Worker) -> None:
         if not worker.child.alive:
             return
-        pong = await worker.child.ping(ctl.WorkerPong, PING_TIMEOUT_S)
+        answered = await self._ask_figures(worker)
         limit_s = crew.bringup.manifest.serving.request_timeout_ms / 1000 + HANG_GRACE_S
-        if pong is None:
-            self._silent[worker.worker_id] += 1
-        else:
+        if answered:
             self._silent.pop(worker.worker_id, None)
-            worker.pong = pong
-            if pong.last_error:
-                self.last_error = pong.last_error
+        else:
+            self._silent[worker.worker_id] += 1
         hung = worker.pong.executing_s > limit_s
         if hung or self._silent[worker.worker_id] >= SILENT_PINGS:
             what = f"executed one request for over {limit_s:g} s" if hung else "did not answer"
             event(log, Event.WORKER_STUCK, level=logging.ERROR, worker=worker.child.name, what=what)
             worker.child.kill()
+
+    async def _ask_figures(self, worker: Worker) -> bool:
+        """Refresh the figures of a living worker; false when it does not answer."""
+        if not worker.child.alive:
+            return False
+        pong = await worker.child.ping(ctl.WorkerPong, PING_TIMEOUT_S)
+        if pong is None:
+            return False
+        self.direct_requests += pong.direct_requests - worker.pong.direct_requests
+        self.direct_errors += pong.direct_errors - worker.pong.direct_errors
+        worker.pong = pong
+        self.last_error = pong.last_error or self.last_error
+        return True
 
     def _judge(self) -> None:
         crew = self.current

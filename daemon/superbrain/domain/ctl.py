@@ -109,10 +109,13 @@ class Quantiles(msgspec.Struct, frozen=True):
 class WorkerPong(Message, frozen=True):
     """A worker's figures since it started.
 
-    `executing_s`: how long the request being executed has run, 0.0 when idle.
+    `executing_s`: how long the request being executed has run, 0.0 when idle. `direct_*`: those of
+    `requests` that did not come through the gateway.
     """
 
     requests: int = 0
+    direct_requests: int = 0
+    direct_errors: int = 0
     ok: int = 0
     caller_errors: int = 0
     internal_errors: int = 0

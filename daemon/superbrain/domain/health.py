@@ -92,7 +92,9 @@ class ModelFacts(msgspec.Struct, frozen=True):
     """One model: what serves, how it does, and what is coming.
 
     `state` is coarser than a deployment's: ready (a proven process answers), starting, degraded
-    (answers, but something is wrong), unavailable.
+    (answers, but something is wrong), unavailable. `requests` and `errors` count the gateway's road
+    and lanes alike, `latency_ms` is the worse of the two; `waiting` and `outstanding` are the
+    gateway's.
     """
 
     name: str

@@ -5,9 +5,10 @@ Pure bookkeeping, no sockets and no clock. For every model:
 - Requests wait in one bounded queue and are bound late: a lane never has more outstanding than
   the window its worker announced.
 - A lane that ends with GOODBYE gives its unanswered requests back to the queue, at their old place.
-- A lane that ends without it means that its worker died: every unanswered request on it is now a
-  *suspect*. A suspect travels alone, on a lane with nothing else outstanding, so that a second
-  death blames only the one. A request that has ended `FATAL_DEATHS` workers is poison.
+- A lane that ends without it means that its worker died: what the worker was executing is now a
+  *suspect*, and where that is not known everything unanswered. A suspect travels alone, on a lane
+  with nothing else outstanding, so that a second death blames only the one. A request that has
+  ended `FATAL_DEATHS` workers is poison.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from superbrain.serve.figures import LatencyWindow
 from superbrain.wire.errors import NotFound, RequestError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from superbrain.domain.ctl import LaneAddress, Route
     from superbrain.serve.peer import Envelope
@@ -57,6 +58,7 @@ class PendingRequest:
         priority: int = 0,
         arrived_ns: int = 0,
         deadline_ns: int = 0,
+        deaths: int = 0,
     ) -> None:
         self.number = number
         self.envelope = envelope
@@ -67,7 +69,7 @@ class PendingRequest:
         self.priority = priority
         self.arrived_ns = arrived_ns
         self.deadline_ns = deadline_ns
-        self.deaths = 0
+        self.deaths = deaths
 
 
 class Slot:
@@ -177,12 +179,15 @@ class ModelRoute(Generic[SlotT]):
             slot.holds_suspect = False
         return request
 
-    def slot_ended(self, slot: SlotT, *, died: bool) -> list[PendingRequest]:
+    def slot_ended(
+        self, slot: SlotT, *, died: bool, executing: Collection[int] | None = None
+    ) -> list[PendingRequest]:
         """Forget a lane; give the requests that are poison, the others wait again.
 
         Args:
             slot: the lane that ended.
             died: whether the worker ended without GOODBYE.
+            executing: numbers of the requests it was executing then; None when that is not known.
         """
         if slot in self.slots:
             self.slots.remove(slot)
@@ -192,7 +197,7 @@ class ModelRoute(Generic[SlotT]):
         slot.retiring = True  # it may have been about to join
         poison: list[PendingRequest] = []
         for request in unanswered:
-            request.deaths += died
+            request.deaths += died and (executing is None or request.number in executing)
             if request.deaths >= FATAL_DEATHS:
                 poison.append(request)
                 continue

@@ -62,6 +62,10 @@ class ServedModel(Protocol):
     def queue_size(self) -> int:
         """How many requests may wait."""
 
+    @property
+    def request_timeout_ms(self) -> int:
+        """How long a request may take that does not say so itself."""
+
     def infer(self, request: dict[str, Array]) -> Mapping[str, Array]:
         """Answer one request.
 

@@ -48,6 +48,8 @@ class WorkerFigures:
 
     def __init__(self) -> None:
         self.requests = 0
+        self.direct_requests = 0
+        self.direct_errors = 0
         self.ok = 0
         self.caller_errors = 0
         self.internal_errors = 0
@@ -58,9 +60,15 @@ class WorkerFigures:
         self.last_error = ""
         self.latency = LatencyWindow()
 
-    def finished(self, error: RequestError | None, duration_ns: int) -> None:
-        """Count one request by how it ended; only executed ones count for latency."""
+    def finished(self, error: RequestError | None, duration_ns: int, *, direct: bool) -> None:
+        """Count one request by how it ended; only executed ones count for latency.
+
+        `direct`: it came over a caller's own lane, so that the gateway has not counted it.
+        """
         self.requests += 1
+        if direct:
+            self.direct_requests += 1
+            self.direct_errors += error is not None
         if isinstance(error, DeadlineExceeded):
             self.expired += 1
         elif isinstance(error, ResourceExhausted):
@@ -79,6 +87,8 @@ class WorkerFigures:
         since_ns = self.executing_since_ns
         return WorkerPong(
             requests=self.requests,
+            direct_requests=self.direct_requests,
+            direct_errors=self.direct_errors,
             ok=self.ok,
             caller_errors=self.caller_errors,
             internal_errors=self.internal_errors,

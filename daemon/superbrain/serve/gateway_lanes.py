@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from superbrain.serve.directory import ModelRoute, PendingRequest, Slot
-from superbrain.serve.lane_socket import LaneSocket
+from superbrain.transport import flight
+from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
 
 if TYPE_CHECKING:
@@ -41,7 +43,9 @@ class GatewayLane(Slot):
         except OSError:
             sock.close()
             raise
-        self.link = LaneSocket(sock)
+        self.link = LaneSocket(sock, takes_descriptors=True)
+        self._number = 0
+        self._flight_fd: int | None = None
 
     def post(self, request: PendingRequest) -> bool:
         """Pass a request on with `deliver`: header and tensors untouched, behind our own number.
@@ -51,7 +55,7 @@ class GatewayLane(Slot):
         """
         return self.link.post(
             lane.encode(
-                lane.REQUEST,
+                lane.FORWARD,
                 request.header,
                 request.tensors,
                 request_id=request.number,
@@ -98,3 +102,17 @@ class GatewayLane(Slot):
                 f"with window {hello.window}"
             )
         self.window = hello.window
+        self._number = hello.lane
+        self._flight_fd = self.link.take_descriptor()
+        self.link.takes_descriptors = False
+
+    def close(self) -> None:
+        """End the lane."""
+        self.link.close()
+        if self._flight_fd is not None:
+            os.close(self._flight_fd)
+            self._flight_fd = None
+
+    def executing(self) -> frozenset[int] | None:
+        """Give the numbers of the requests that the worker was executing; None: not known."""
+        return flight.executing(self._flight_fd, self._number)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from superbrain.serve.stream_socket import StreamSocket
+from superbrain.transport.stream_socket import StreamSocket
 from superbrain.wire.errors import InvalidArgument
 from superbrain.wire.messages import (
     MAX_HEADER_BYTES,

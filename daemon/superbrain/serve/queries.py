@@ -15,6 +15,7 @@ from superbrain.wire.messages import (
     MODEL_LIST,
     MODEL_METADATA,
     MODEL_READY,
+    RESOLVE,
     RESULT,
     SERVER_LIVE,
     SERVER_METADATA,
@@ -22,6 +23,7 @@ from superbrain.wire.messages import (
     ModelQuery,
     ModelReady,
     ModelSummary,
+    Resolved,
     ServerLive,
     ServerMetadata,
     ServerQuery,
@@ -36,7 +38,10 @@ if TYPE_CHECKING:
 
 _MODEL = msgspec.json.Decoder(ModelQuery)
 _SERVER = msgspec.json.Decoder(ServerQuery)
-_EXTENSIONS = ["binary_tensor_data"]
+_EXTENSIONS = ["binary_tensor_data", "lanes"]
+_VERBS = b" ".join(
+    (INFER, MODEL_METADATA, MODEL_LIST, SERVER_METADATA, SERVER_LIVE, MODEL_READY, RESOLVE)
+)
 _NO_WORKER = "no proven worker is connected right now"
 
 
@@ -63,9 +68,12 @@ class Queries(Generic[SlotT]):
             route = self._find(query)
             ready = ModelReady(route.name, route.ready, _reason(route), query.id)
             return msgspec.json.encode(ready)
+        if verb == RESOLVE:
+            query = decode_header(header, _MODEL, "a resolve request")
+            route = self._find(query)
+            return msgspec.json.encode(Resolved(route.name, route.version, _lanes(route), query.id))
         if verb not in {SERVER_LIVE, SERVER_METADATA, MODEL_LIST}:
-            known = (INFER, MODEL_METADATA, MODEL_LIST, SERVER_METADATA, SERVER_LIVE, MODEL_READY)
-            raise InvalidArgument(f"expected a verb among {b' '.join(known)!r}, found {verb!r}")
+            raise InvalidArgument(f"expected a verb among {_VERBS!r}, found {verb!r}")
         request_id = decode_header(header, _SERVER, "a server request").id
         if verb == SERVER_LIVE:
             return msgspec.json.encode(ServerLive(live=True, id=request_id))
@@ -87,6 +95,11 @@ class Queries(Generic[SlotT]):
                 f"found {query.model_version[:100]!r}"
             )
         return route
+
+
+def _lanes(route: ModelRoute[SlotT]) -> list[str]:
+    """Give the lanes that callers may use: none of a version that is being left, or not served."""
+    return [slot.address.path for slot in route.slots if slot.ready and not route.reason]
 
 
 def _reason(route: ModelRoute[SlotT]) -> str:

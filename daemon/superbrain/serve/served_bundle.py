@@ -57,6 +57,11 @@ class ServedBundle:
         """How many requests may wait."""
         return self._manifest.serving.queue_size
 
+    @property
+    def request_timeout_ms(self) -> int:
+        """How long a request may take that does not say so itself."""
+        return self._manifest.serving.request_timeout_ms
+
     def prove(self) -> Proof:
         """Run every golden case through the model that will serve."""
         return prove(self._model, self._folder, self._manifest)

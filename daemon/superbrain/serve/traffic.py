@@ -89,6 +89,7 @@ class Traffic:
             priority=min(max(parameters.priority, 0), _HIGHEST_PRIORITY),
             arrived_ns=now_ns,
             deadline_ns=now_ns + (parameters.timeout_ms or route.timeout_ms) * 1_000_000,
+            deaths=int(parameters.suspect),
         )
         try:
             route.admit(request)
@@ -179,9 +180,10 @@ class Traffic:
     def end_lane(self, slot: GatewayLane, *, died: bool) -> None:
         """Close a lane; what it has not answered waits again, or is poison."""
         self._lanes.pop(slot.link.fd, None)
-        slot.link.close()
+        executing = slot.executing() if died else None
+        slot.close()
         route = slot.route
-        for request in route.slot_ended(slot, died=died):
+        for request in route.slot_ended(slot, died=died, executing=executing):
             error = Internal(
                 f"this request ended {FATAL_DEATHS} workers of model {route.name!r} and is not "
                 "tried again",

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from superbrain.serve.lane_socket import LaneSocket
 from superbrain.serve.regions import Regions
+from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
 from superbrain.wire.errors import RequestError
 from superbrain.wire.messages import encode_error
@@ -22,10 +22,14 @@ SHARING: Final = frozenset({lane.REGION, lane.RELEASE})
 
 
 class WorkerLane(LaneSocket):
-    """A lane and the shared memory that its peer has registered on it."""
+    """A lane and the shared memory that its peer has registered on it.
 
-    def __init__(self, sock: socket.socket) -> None:
+    `number` is unique in this process; the flight page names lanes by it.
+    """
+
+    def __init__(self, sock: socket.socket, number: int) -> None:
         super().__init__(sock, takes_descriptors=True)
+        self.number = number
         self.regions = Regions()
 
     def share(self, frame: lane.LaneFrame) -> None:

@@ -23,8 +23,9 @@ import msgspec
 from superbrain.serve import child
 from superbrain.serve.admission import AdmissionQueue
 from superbrain.serve.execution import Outcome, ServedModel, execute, refuse
-from superbrain.serve.lane_socket import LaneSocket
 from superbrain.serve.worker_lane import SHARING, WorkerLane
+from superbrain.transport.flight import FlightPage
+from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
 from superbrain.wire.errors import DeadlineExceeded, ResourceExhausted
 
@@ -41,6 +42,8 @@ _WINDOW_MS = 0.5
 # Answers wait for each other, to travel together, no longer than this.
 _TOGETHER_NS = 200_000
 _MAX_LANES = 256
+_REQUESTS = frozenset({lane.REQUEST, lane.FORWARD})
+_HIGHEST_PRIORITY = 9
 _BACKLOG = 128
 _FLUSH_PATIENCE_S = 0.5
 # What a peer may leave unread before it is given up; one answer more may be added to it.
@@ -68,9 +71,12 @@ class LaneLoop:
         self._on_wake = on_wake
         self._figures = figures
         self._model: ServedModel | None = None
+        self._patience_ns = 0
         self._listener: socket.socket | None = None
         self._path = ""
-        self._hello: list[lane.Data] = []
+        self._hello = lane.Hello("", "", 0, 0)
+        self._lane_numbers = count(1)
+        self._flight = FlightPage()
         self._lanes: dict[int, WorkerLane] = {}
         self._queue: AdmissionQueue[Admitted] = AdmissionQueue(0)
         self._arrivals = count()
@@ -94,9 +100,10 @@ class LaneLoop:
         Raises:
             OSError: the path cannot be bound.
         """
-        hello = lane.Hello(model.name, model.version, deployment_id, window_for(execution_ms))
-        self._hello = lane.encode(lane.HELLO, msgspec.json.encode(hello))
+        window = window_for(execution_ms)
+        self._hello = lane.Hello(model.name, model.version, deployment_id, window)
         self._model = model
+        self._patience_ns = model.request_timeout_ms * 1_000_000
         self._queue = AdmissionQueue(model.queue_size)
         with suppress(FileNotFoundError):
             Path(path).unlink()
@@ -170,9 +177,10 @@ class LaneLoop:
             child.log("lane_refused", error=f"expected at most {_MAX_LANES} lanes")
             sock.close()
             return
-        link = WorkerLane(sock)
+        link = WorkerLane(sock, next(self._lane_numbers))
         self._lanes[link.fd] = link
-        link.send(self._hello)
+        hello = msgspec.json.encode(msgspec.structs.replace(self._hello, lane=link.number))
+        link.send_descriptor(lane.encode(lane.HELLO, hello)[0], self._flight.fd)
         link.watch(self._epoll)
 
     def _take_in(self, link: WorkerLane) -> None:
@@ -197,7 +205,7 @@ class LaneLoop:
 
     def _admit(self, request: Admitted) -> None:
         frame = request.frame
-        if frame.kind != lane.REQUEST:
+        if frame.kind not in _REQUESTS:
             child.log("lane_closed", error=f"expected a request frame, found kind {frame.kind}")
             self._close(request.link)
             return
@@ -205,8 +213,8 @@ class LaneLoop:
             self._queue.push(
                 request,
                 arrival=next(self._arrivals),
-                priority=frame.priority,
-                deadline_ns=frame.deadline_ns,
+                priority=min(frame.priority, _HIGHEST_PRIORITY),
+                deadline_ns=frame.deadline_ns or request.arrived_ns + self._patience_ns,
             )
         except ResourceExhausted as error:
             self._answer(request, refuse(frame, error), request.arrived_ns)
@@ -229,9 +237,9 @@ class LaneLoop:
 
     def _refuse_expired(self, now_ns: int) -> None:
         for request in self._queue.expired(now_ns):
-            late_ms = (now_ns - request.frame.deadline_ns) / 1e6
+            waited_ms = (now_ns - request.arrived_ns) / 1e6
             error = DeadlineExceeded(
-                f"expected to start before the deadline, found it passed {late_ms:.1f} ms ago"
+                f"expected to start before the deadline, found it passed after {waited_ms:.1f} ms"
             )
             self._answer(request, refuse(request.frame, error), now_ns)
 
@@ -241,7 +249,9 @@ class LaneLoop:
         if request.link.ended:  # whoever asked is gone
             return now_ns
         self._figures.executing_since_ns = now_ns
+        self._flight.begin(request.link.number, request.frame.request_id)
         outcome = execute(self._model, request.frame, request.link.regions)
+        self._flight.end()
         self._figures.executing_since_ns = 0
         now_ns = time.monotonic_ns()
         self._answer(request, outcome, now_ns)
@@ -249,7 +259,8 @@ class LaneLoop:
 
     def _answer(self, request: Admitted, outcome: Outcome, now_ns: int) -> None:
         link = request.link
-        self._figures.finished(outcome.error, now_ns - request.arrived_ns)
+        direct = request.frame.kind == lane.REQUEST
+        self._figures.finished(outcome.error, now_ns - request.arrived_ns, direct=direct)
         if not self._overdue(link) and link.post(outcome.buffers):
             self._answered.append(link)
 

@@ -10,7 +10,8 @@ start of the body, so that arrays are views on the received buffer. `deadline` i
 in nanoseconds (a lane never leaves its host), 0 for none. The worker speaks first: HELLO. GOODBYE
 before the end of a lane means that the worker retires and has executed nothing that it has not
 answered; an end without it means that the worker died. REGION registers shared memory and RELEASE
-ends that; each is answered by its own kind, or by ERROR.
+ends that; each is answered by its own kind, or by ERROR. FORWARD is a REQUEST that the gateway
+passes on, and answered like one.
 
 This module does no I/O: `encode` gives buffers for sendmsg, `LaneDecoder` says where to receive.
 """
@@ -35,9 +36,10 @@ REQUEST: Final = 2
 RESPONSE: Final = 3
 ERROR: Final = 4
 GOODBYE: Final = 5
+FORWARD: Final = 6
 REGION: Final = 7
 RELEASE: Final = 8
-_KINDS: Final = frozenset({HELLO, REQUEST, RESPONSE, ERROR, GOODBYE, REGION, RELEASE})
+_KINDS: Final = frozenset({HELLO, REQUEST, RESPONSE, ERROR, GOODBYE, FORWARD, REGION, RELEASE})
 
 ALIGNMENT: Final = 64
 MAX_BODY_BYTES: Final = 1 << 32
@@ -54,12 +56,16 @@ class LaneError(SuperbrainError):
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """The worker's greeting: who answers here, and how many requests it wants outstanding."""
+    """The worker's greeting: who answers here, and how many requests it wants outstanding.
+
+    `lane` is this lane's number on the flight page, whose descriptor comes with the frame.
+    """
 
     model_name: str
     model_version: str
     deployment_id: int
     window: int
+    lane: int = 0
 
 
 class Region(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

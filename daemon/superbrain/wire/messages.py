@@ -24,6 +24,7 @@ MODEL_LIST = b"L"
 SERVER_METADATA = b"S"
 SERVER_LIVE = b"H"
 MODEL_READY = b"R"
+RESOLVE = b"W"
 # Verbs of a reply.
 RESULT = b"r"
 ERROR = b"e"
@@ -64,15 +65,20 @@ class RequestedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     parameters: SharedMemory | None = None
 
 
-class RequestParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RequestParameters(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """What a caller may say about one request.
 
     `timeout_ms`: how long the answer is worth waiting for, at most a day; 0 means the model's own
-    limit. `priority`: 0 (default) to 9; higher is served first among those waiting.
+    limit. `priority`: 0 (default) to 9; higher is served first among those waiting. `suspect`: a
+    worker died while it executed this request, which came to it over a lane; a second one is not
+    risked twice.
     """
 
     timeout_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_TIMEOUT_MS)] = 0
     priority: int = 0
+    suspect: bool = False
 
 
 _NO_PARAMETERS = RequestParameters()
@@ -201,6 +207,15 @@ class ModelReady(msgspec.Struct, frozen=True):
     name: str
     ready: bool
     reason: str = ""
+    id: str = ""
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """Answer to RESOLVE: the lanes on which the model answers; none while it is on the move."""
+
+    name: str
+    version: str
+    lanes: list[str]
     id: str = ""
 
 

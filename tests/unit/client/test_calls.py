@@ -19,7 +19,7 @@ def test_an_inference_request_has_every_field_in_its_place() -> None:
         priority=7,
     )
     assert call.verb == b"I"
-    assert msgspec.json.decode(call.header("a-1", 500)) == {
+    assert msgspec.json.decode(call.header("a-1", 500, False)) == {
         "model_name": "m",
         "id": "a-1",
         "model_version": "1.2.0",

@@ -59,7 +59,7 @@ def verbs(asked: list[Any]) -> list[bytes]:
 
 
 def sent_datatype(call: Call[Any]) -> str:
-    datatype: str = msgspec.json.decode(call.header("", 0))["inputs"][0]["datatype"]
+    datatype: str = msgspec.json.decode(call.header("", 0, False))["inputs"][0]["datatype"]
     return datatype
 
 

@@ -18,7 +18,7 @@ _REQUEST = msgspec.json.Decoder(InferRequest)
 
 def request(inputs: dict[str, Any], outputs: list[str] | None = None) -> tuple[InferRequest, Any]:
     call = calls.infer("m", inputs, outputs=outputs)
-    return decode_header(call.header("a-1", 0), _REQUEST, "a request"), call.tensors
+    return decode_header(call.header("a-1", 0, False), _REQUEST, "a request"), call.tensors
 
 
 MODEL = FakeModel(dict, {"image": "BYTES[]", "x": "FP32[-1,2]"}, {"y": "FP32[2]"})

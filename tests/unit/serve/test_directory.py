@@ -196,3 +196,13 @@ def test_a_lane_that_ended_before_it_joined_takes_no_request() -> None:
     route = model()
     route.slot_ended(lane, died=True)
     assert not lane.ready
+
+
+def test_only_what_a_dead_worker_was_executing_is_blamed() -> None:
+    lane = slot(window=3)
+    route = model(lane)
+    guilty, innocent, other = admitted(route, 3)
+    dispatch(route)
+    assert not route.slot_ended(lane, died=True, executing={guilty.number})
+    assert [one.deaths for one in (guilty, innocent, other)] == [1, 0, 0]
+    assert len(route.waiting) == 3

@@ -43,10 +43,11 @@ def test_every_ending_is_counted_in_its_place(
     error: errors.RequestError | None, field: str
 ) -> None:
     figures = WorkerFigures()
-    figures.finished(error, 1000)
+    figures.finished(error, 1000, direct=True)
     pong = figures.pong(0)
     assert pong.requests == 1
     assert getattr(pong, field) == 1
+    assert (pong.direct_requests, pong.direct_errors) == (1, int(error is not None))
 
 
 def test_how_long_a_request_has_run_is_told() -> None:

@@ -6,6 +6,7 @@ and `Peer`. The owner watches `pending_bytes` and decides how much is too much.
 
 from __future__ import annotations
 
+import array
 import select
 import socket
 from collections import deque
@@ -74,6 +75,14 @@ class StreamSocket:
         self._outgoing += buffers
         self.pending_bytes += size
         self.flush()
+
+    def send_descriptor(self, data: Data, fd: int) -> None:
+        """Send the first bytes of the connection, small ones, and a descriptor with them."""
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
+        try:
+            self._socket.sendmsg([data], [rights])
+        except OSError:
+            self.broken = True
 
     def flush(self) -> None:
         """Send what waits, as far as the peer takes it."""

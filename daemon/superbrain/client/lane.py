@@ -1,0 +1,143 @@
+"""One lane of a client: a worker that greets, takes as many requests as its window, and answers.
+
+Nothing here waits. The connection is made before anything is sent over it, and nothing is sent
+before the worker's greeting, so a lane that cannot be used costs no request.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from typing import Final
+
+import msgspec
+
+from superbrain.client.ledger import Exchange
+from superbrain.transport import flight
+from superbrain.transport.lane_socket import LaneSocket
+from superbrain.wire import lane
+
+MAX_DEADLINE_NS: Final = (1 << 63) - 1
+_HELLO = msgspec.json.Decoder(lane.Hello)
+
+
+class Lane:
+    """A connected lane.
+
+    Attributes:
+        path: where it was connected to.
+        greeted: the worker has said who it is.
+        window: how many requests may be outstanding; 0 before it has and when it retires.
+        outstanding: what is, by request id.
+        socket: the connection; its `ended` says that nothing more will come.
+    """
+
+    def __init__(self, path: str, epoll: select.epoll) -> None:
+        """Connect without waiting.
+
+        Raises:
+            OSError: nobody listens there, or this user may not connect.
+        """
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            sock.connect(path)
+        except OSError:
+            sock.close()
+            raise
+        self.path = path
+        self.greeted = False
+        self.window = 0
+        self.outstanding: dict[int, Exchange] = {}
+        self.socket = LaneSocket(sock, takes_descriptors=True)
+        self.socket.watch(epoll)
+        self._epoll = epoll
+        self._retired = False
+        self._number = 0
+        self._flight_fd: int | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether one more request may travel here."""
+        return len(self.outstanding) < self.window
+
+    def send(self, exchange: Exchange) -> None:
+        """Send a request; what the worker does not take yet is sent by `flush`."""
+        self.outstanding[exchange.number] = exchange
+        call = exchange.call
+        deadline_ns = exchange.deadline * 1e9  # CLOCK_MONOTONIC, as `time.monotonic` is
+        buffers = lane.encode(
+            lane.REQUEST,
+            call.header(exchange.id, 0, exchange.suspect),
+            call.tensors,
+            request_id=exchange.number,
+            deadline_ns=int(deadline_ns) if deadline_ns < MAX_DEADLINE_NS else 0,
+            priority=call.priority,
+        )
+        link = self.socket
+        link.send(buffers)
+        if link.pending_bytes:
+            link.watch(self._epoll)
+
+    def flush(self) -> None:
+        """Send what the worker has not taken so far."""
+        if self.socket.pending_bytes:
+            self.socket.flush()
+            self.socket.watch(self._epoll)
+
+    def receive(self) -> list[Exchange]:
+        """Read what is there; give the exchanges that were answered.
+
+        Raises:
+            LaneError: what came is not a worker's; the lane must be closed.
+        """
+        answered: list[Exchange] = []
+        for frame in self.socket.receive():
+            if frame.kind in {lane.RESPONSE, lane.ERROR}:
+                exchange = self.outstanding.pop(frame.request_id, None)
+                if exchange is not None and not exchange.settled:
+                    if frame.kind == lane.RESPONSE:
+                        exchange.answer(frame.header, frame.tensors)
+                    else:
+                        exchange.refuse(frame.header)
+                    answered.append(exchange)
+            elif frame.kind == lane.HELLO:
+                self._greeted(frame)
+            elif frame.kind == lane.GOODBYE:
+                self.window = 0
+                self._retired = True
+            else:
+                raise lane.LaneError(f"expected an answer of a worker, found kind {frame.kind}")
+        return answered
+
+    def close(self) -> list[Exchange]:
+        """End the lane; give what has no answer.
+
+        What the worker was executing when it died is now a suspect; where that is not known,
+        everything is.
+        """
+        executing: frozenset[int] | None = frozenset()
+        if not self._retired:
+            executing = flight.executing(self._flight_fd, self._number)
+        self.window = 0
+        self.socket.close()
+        if self._flight_fd is not None:
+            os.close(self._flight_fd)
+            self._flight_fd = None
+        unanswered = [exchange for exchange in self.outstanding.values() if not exchange.settled]
+        self.outstanding.clear()
+        for exchange in unanswered:
+            exchange.suspect |= executing is None or exchange.number in executing
+        return unanswered
+
+    def _greeted(self, frame: lane.LaneFrame) -> None:
+        try:
+            hello = _HELLO.decode(frame.header)
+        except msgspec.DecodeError as error:
+            raise lane.LaneError(f"expected the greeting of a worker, found: {error}") from error
+        self.greeted = True
+        self.window = hello.window
+        self._number = hello.lane
+        self._flight_fd = self.socket.take_descriptor()
+        self.socket.takes_descriptors = False

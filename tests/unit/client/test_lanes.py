@@ -1,0 +1,266 @@
+"""Lanes of a client: which one is next, who waits, and what an end leaves behind."""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from superbrain.client import calls
+from superbrain.client.lanes import Lanes
+from superbrain.client.ledger import Exchange, Ledger
+from superbrain.transport.flight import FlightPage
+from superbrain.transport.lane_socket import LaneSocket
+from superbrain.wire import lane
+from superbrain.wire.errors import DeadlineExceeded, Internal, NotFound, RequestError
+from superbrain.wire.messages import InferResponse, Resolved, encode_error
+
+X = {"x": np.ones(1, np.float32)}
+
+
+class WorkerEnd:
+    """The worker's end of a lane, played by the test."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self.page = FlightPage()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self.path)
+        self._listener.listen()
+        self.socket: LaneSocket | None = None
+
+    def greet(self, window: int = 2) -> None:
+        self.socket = LaneSocket(self._listener.accept()[0])
+        hello = lane.Hello("m", "1", 1, window, lane=5)
+        frame = lane.encode(lane.HELLO, msgspec.json.encode(hello))
+        self.socket.send_descriptor(frame[0], self.page.fd)
+
+    @property
+    def open_socket(self) -> LaneSocket:
+        assert self.socket is not None
+        return self.socket
+
+    def requests(self) -> list[lane.LaneFrame]:
+        return self.open_socket.receive()
+
+    def answer(self, frame: lane.LaneFrame, error: RequestError | None = None) -> None:
+        header = msgspec.json.encode(InferResponse("m", "1", []))
+        kind = lane.RESPONSE
+        if error is not None:
+            kind, header = lane.ERROR, encode_error(error)
+        self.open_socket.send(lane.encode(kind, header, request_id=frame.request_id))
+
+    def close(self) -> None:
+        self._listener.close()
+        os.close(self.page.fd)
+        if self.socket is not None:
+            self.socket.close()
+
+    def end(self, *, goodbye: bool) -> None:
+        if goodbye:
+            self.open_socket.send(lane.encode(lane.GOODBYE))
+        self.open_socket.close()
+
+
+class ClientEnd:
+    """The lanes under test and what stands around them."""
+
+    def __init__(self) -> None:
+        self.epoll = select.epoll()
+        self.lanes = Lanes(self.epoll, lambda _: DeadlineExceeded("late"))
+        self.ledger = Ledger("a")
+
+    def ask(self, *, deadline: float = math.inf, priority: int = 0) -> tuple[Exchange, bool]:
+        exchange = Exchange(calls.infer("m", X, priority=priority), deadline)
+        self.ledger.enter(exchange)
+        return exchange, self.lanes.take(exchange)
+
+    def resolve(self, *paths: str) -> None:
+        (question,) = self.lanes.take_mail()
+        reply = msgspec.json.encode(Resolved("m", "1", list(paths)))
+        question.answer(reply, [])
+        assert self.lanes.resolved(question)
+
+    def read(self) -> list[Exchange]:
+        settled: list[Exchange] = []
+        for fd, _ in self.epoll.poll(5):
+            settled += self.lanes.ready(fd) or []
+        return settled
+
+
+@pytest.fixture
+def client() -> Iterator[ClientEnd]:
+    client = ClientEnd()
+    yield client
+    client.lanes.close()
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[WorkerEnd]:
+    worker = WorkerEnd(tmp_path / "lane")
+    yield worker
+    worker.close()
+
+
+def connected(client: ClientEnd, worker: WorkerEnd, window: int = 2) -> None:
+    client.ask()
+    client.ask()
+    client.resolve(worker.path)
+    worker.greet(window)
+    client.read()
+
+
+def test_the_first_request_of_a_model_asks_for_no_lane(client: ClientEnd) -> None:
+    assert client.ask()[1] is False
+    assert not client.lanes.has_mail
+    assert client.ask()[1] is False
+    assert client.lanes.has_mail
+
+
+def test_nothing_travels_before_the_worker_has_greeted(
+    client: ClientEnd, worker: WorkerEnd
+) -> None:
+    client.ask()
+    client.ask()
+    client.resolve(worker.path)
+    assert client.ask()[1] is False
+    worker.greet()
+    client.read()
+    assert client.ask()[1] is True
+    assert len(worker.requests()) == 1
+
+
+def test_an_answer_settles_its_request(client: ClientEnd, worker: WorkerEnd) -> None:
+    connected(client, worker)
+    (one, _), (two, _) = client.ask(), client.ask()
+    first, second = worker.requests()
+    worker.answer(second, NotFound("gone"))
+    assert client.read() == [two]
+    with pytest.raises(NotFound, match="gone"):
+        two.outcome()
+    worker.answer(first)
+    assert client.read() == [one]
+    assert one.outcome().model_version == "1"
+
+
+def test_an_error_that_cannot_be_read_is_internal(client: ClientEnd, worker: WorkerEnd) -> None:
+    connected(client, worker)
+    one, _ = client.ask()
+    (frame,) = worker.requests()
+    worker.open_socket.send(lane.encode(lane.ERROR, b"{", request_id=frame.request_id))
+    assert client.read() == [one]
+    with pytest.raises(Internal):
+        one.outcome()
+
+
+def test_what_finds_no_room_waits_by_priority(client: ClientEnd, worker: WorkerEnd) -> None:
+    connected(client, worker, window=1)
+    client.ask()
+    (low, taken), (high, _), (given_up, _) = client.ask(), client.ask(priority=9), client.ask()
+    assert taken
+    given_up.settled = True
+    order = []
+    for _ in range(3):
+        (frame,) = worker.requests()
+        order.append(frame.request_id)
+        worker.answer(frame)
+        client.read()
+    assert order[1:] == [high.number, low.number]
+    assert worker.requests() == []
+
+
+def test_who_waited_too_long_is_told(client: ClientEnd, worker: WorkerEnd) -> None:
+    connected(client, worker, window=1)
+    client.ask()
+    late, _ = client.ask(deadline=0.0)
+    worker.answer(worker.requests()[0])
+    assert late in client.read()
+    with pytest.raises(DeadlineExceeded):
+        late.outcome()
+
+
+def test_the_lane_with_the_least_outstanding_is_next(
+    client: ClientEnd, worker: WorkerEnd, tmp_path: Path
+) -> None:
+    other = WorkerEnd(tmp_path / "other")
+    client.ask()
+    client.ask()
+    client.resolve(worker.path, other.path)
+    worker.greet()
+    other.greet()
+    client.read()
+    for _ in range(4):
+        assert client.ask()[1]
+    assert len(worker.requests()) == len(other.requests()) == 2
+    other.close()
+
+
+def test_after_a_goodbye_nobody_is_blamed_and_all_goes_through_the_gateway(
+    client: ClientEnd, worker: WorkerEnd
+) -> None:
+    connected(client, worker, window=1)
+    (sent, _), (waiting, _) = client.ask(), client.ask()
+    worker.end(goodbye=True)
+    client.read()
+    client.read()  # the end of file, behind GOODBYE
+    question, *returned = client.lanes.take_mail()
+    assert question.call.verb == b"W"
+    assert returned == [sent, waiting]
+    assert not sent.suspect
+    assert client.ask()[1] is False
+
+
+def test_a_death_makes_a_suspect_of_what_was_executing(
+    client: ClientEnd, worker: WorkerEnd
+) -> None:
+    connected(client, worker)
+    (guilty, _), (innocent, _) = client.ask(), client.ask()
+    worker.page.begin(5, guilty.number)
+    worker.end(goodbye=False)
+    client.read()
+    assert client.lanes.take_mail()[1:] == [guilty, innocent]
+    assert (guilty.suspect, innocent.suspect) == (True, False)
+
+
+def test_a_request_of_another_lane_blames_nobody_here(client: ClientEnd, worker: WorkerEnd) -> None:
+    connected(client, worker)
+    one, _ = client.ask()
+    worker.page.begin(6, one.number)
+    worker.end(goodbye=False)
+    client.read()
+    assert not one.suspect
+
+
+def test_a_given_up_request_is_not_sent_again(client: ClientEnd, worker: WorkerEnd) -> None:
+    connected(client, worker)
+    one, _ = client.ask()
+    one.settled = True
+    worker.end(goodbye=True)
+    client.read()
+    client.read()  # the end of file, behind GOODBYE
+    assert client.lanes.take_mail() == []
+
+
+def test_a_lane_that_cannot_be_reached_leaves_the_gateway(
+    client: ClientEnd, tmp_path: Path
+) -> None:
+    client.ask()
+    client.ask()
+    client.resolve(str(tmp_path / "nobody"))
+    assert client.ask()[1] is False
+    assert not client.lanes.has_mail  # and it is not tried again at once
+
+
+def test_garbage_ends_a_lane(client: ClientEnd, worker: WorkerEnd) -> None:
+    connected(client, worker)
+    one, _ = client.ask()
+    worker.open_socket.send([b"\xff" * 100])
+    client.read()
+    assert one in client.lanes.take_mail()
