@@ -9,11 +9,13 @@
 
 `AsyncClient` is the same for asyncio; `superbrain.client.fake` has a server for your own tests.
 Every error is a `SuperbrainError` that says what was expected, what was found, and what to do.
-The protocol itself is short: docs/protocol.md. Imports of superbrain nothing but `superbrain.wire`.
+The protocol itself is short: docs/protocol.md. It stands on `superbrain.wire` and
+`superbrain.transport` alone.
 """
 
 from superbrain.client.asynchronous import AsyncClient
 from superbrain.client.blocking import Client
+from superbrain.client.buffers import AsyncBuffers, Buffers
 from superbrain.client.connection import Cancelled, ClientClosed, Pending
 from superbrain.client.endpoint import CurveKeys
 from superbrain.client.result import Result
@@ -30,7 +32,9 @@ from superbrain.wire.errors import (
 from superbrain.wire.messages import InterfaceTensor, ModelMetadata, ModelSummary, ServerMetadata
 
 __all__ = [
+    "AsyncBuffers",
     "AsyncClient",
+    "Buffers",
     "Cancelled",
     "Client",
     "ClientClosed",

@@ -12,11 +12,13 @@ from typing import Any, Self, TypeVar
 
 from superbrain.client import calls, conversation
 from superbrain.client.blocking import DEFAULT_TIMEOUT_S, checked_timeout
+from superbrain.client.buffers import AsyncBuffers
 from superbrain.client.connection import ClientClosed
 from superbrain.client.conversation import Conversation, Inference, Interfaces, Pause
 from superbrain.client.endpoint import CurveKeys, choose_endpoint
 from superbrain.client.ledger import Exchange
 from superbrain.client.link import Link
+from superbrain.client.region import Region
 from superbrain.client.result import Result
 from superbrain.wire.errors import RequestError
 from superbrain.wire.messages import ModelMetadata, ModelSummary, ServerMetadata
@@ -107,6 +109,30 @@ class AsyncClient:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def buffers(
+        self,
+        model: str,
+        *,
+        outputs: bool = True,
+        timeout: float | None = None,  # noqa: ASYNC109
+        **shapes: Sequence[int],
+    ) -> AsyncBuffers:
+        """Give arrays in shared memory for the inputs of `model`; as `Client.buffers`."""
+        interface = await self.metadata(model, timeout=timeout)
+        return AsyncBuffers(self, interface, shapes, outputs=outputs)
+
+    async def ask_shared(
+        self,
+        call: calls.Call[Result],
+        timeout: float | None,  # noqa: ASYNC109
+    ) -> Result:
+        """Ask what `AsyncBuffers` has prepared."""
+        return await self._ask(call, self._deadline(timeout))
+
+    def release(self, regions: Sequence[Region]) -> None:
+        """Let go of shared memory of `AsyncBuffers`."""
+        self._link.release(regions)
 
     async def models(self, *, timeout: float | None = None) -> list[ModelSummary]:  # noqa: ASYNC109
         """List the models: name, version, whether ready, and if not why."""

@@ -11,9 +11,11 @@ from typing import Any, Self, TypeVar
 
 from superbrain.client import calls, conversation
 from superbrain.client.arrays import needs_interface
+from superbrain.client.buffers import Buffers
 from superbrain.client.connection import ClientClosed, Connection, Pending
 from superbrain.client.conversation import Conversation, Inference, Interfaces, Pause
 from superbrain.client.endpoint import CurveKeys, choose_endpoint
+from superbrain.client.region import Region
 from superbrain.client.result import Result
 from superbrain.wire.errors import InvalidArgument, RequestError
 from superbrain.wire.messages import ModelMetadata, ModelSummary, ServerMetadata
@@ -157,6 +159,43 @@ class Client:
         finally:
             for rest in pending:
                 rest.cancel()
+
+    def buffers(
+        self,
+        model: str,
+        *,
+        outputs: bool = True,
+        timeout: float | None = None,
+        **shapes: Sequence[int],
+    ) -> Buffers:
+        """Give arrays in shared memory for the inputs of `model`, and the way to infer on them.
+
+        Pays for tensors beyond some 100 KB; see `client.buffers`.
+
+        Args:
+            model: the model's name.
+            outputs: whether outputs of fixed size come by shared memory too.
+            timeout: seconds to ask for the interface.
+            shapes: of inputs whose interface leaves a size open.
+
+        Raises:
+            InvalidArgument: a shape is missing or does not fit the interface.
+        """
+        interface = self.metadata(model, timeout=timeout)
+        return Buffers(self, interface, shapes, outputs=outputs)
+
+    def ask_shared(self, call: calls.Call[Result], timeout: float | None) -> Result:
+        """Ask what `Buffers` has prepared."""
+        return self._ask(call, self._deadline(timeout))
+
+    def release(self, regions: Sequence[Region]) -> None:
+        """Let go of shared memory of `Buffers`."""
+        connection = self._connections.get(os.getpid())
+        if connection is not None:
+            connection.release(regions)
+        else:  # a fork: its parent's lanes are not its own
+            for region in regions:
+                region.close()
 
     def models(self, *, timeout: float | None = None) -> list[ModelSummary]:
         """List the models: name, version, whether ready, and if not why."""

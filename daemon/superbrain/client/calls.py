@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from superbrain.client.arrays import as_array
+from superbrain.client.region import Region
 from superbrain.client.result import Result, read_result
 from superbrain.wire import messages
 from superbrain.wire.datatypes import datatype_of, encode_tensor
@@ -27,6 +28,20 @@ MAX_INPUT_BYTES = messages.MAX_MESSAGE_BYTES - 2 * messages.MAX_HEADER_BYTES
 _encode = msgspec.json.Encoder().encode
 
 
+class Shared(NamedTuple):
+    """The same request with tensors in shared memory, for lanes: regions, header and what is left.
+
+    Attributes:
+        regions: memory that the lane has to know before.
+        header: writes the JSON header for a request id.
+        tensors: frames of the inputs that are not in shared memory.
+    """
+
+    regions: Sequence[Region]
+    header: Callable[[str], bytes]
+    tensors: Sequence[Frame]
+
+
 class Call(NamedTuple, Generic[T]):
     """One question to the gateway.
 
@@ -39,6 +54,7 @@ class Call(NamedTuple, Generic[T]):
         tensors: frames behind the header.
         model: whose lanes may carry this; "" for what only the gateway can answer.
         priority: 0 to 9; higher goes first.
+        shared: how to ask the same by shared memory, where that is possible.
     """
 
     what: str
@@ -48,9 +64,15 @@ class Call(NamedTuple, Generic[T]):
     tensors: Sequence[Frame] = ()
     model: str = ""
     priority: int = 0
+    shared: Shared | None = None
 
     def detached(self) -> Call[T]:
-        """Give the same call on copies of the tensors, safe from whoever changes the arrays."""
+        """Give the same call on copies of the tensors, safe from whoever changes the arrays.
+
+        Who shares memory has been told not to.
+        """
+        if self.shared is not None:
+            return self
         return self._replace(tensors=[bytes(tensor) for tensor in self.tensors])
 
 

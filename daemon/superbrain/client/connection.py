@@ -13,12 +13,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterable
 from typing import Generic, TypeVar, cast
 
 from superbrain.client.calls import Call
 from superbrain.client.endpoint import CurveKeys
 from superbrain.client.ledger import Exchange
 from superbrain.client.link import Link
+from superbrain.client.region import Region
 from superbrain.wire.errors import SuperbrainError
 
 T = TypeVar("T")
@@ -107,6 +109,11 @@ class Connection:
     def give_up(self, exchange: Exchange) -> None:
         """Settle an exchange whose deadline has passed."""
         self.forget(exchange, self._link.overdue(exchange))
+
+    def release(self, regions: Iterable[Region]) -> None:
+        """Let go of shared memory, here and in the workers."""
+        with self._lock:
+            self._link.release(regions)
 
     def close(self) -> None:
         """End everything under way with `ClientClosed` and release the sockets."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import select
 import socket
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from superbrain.client.ledger import Exchange
+from superbrain.client.region import REGION_BIT, Region
 from superbrain.transport import flight
 from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
@@ -31,6 +33,7 @@ class Lane:
         window: how many requests may be outstanding; 0 before it has and when it retires.
         outstanding: what is, by request id.
         socket: the connection; its `ended` says that nothing more will come.
+        bounced: requests in shared memory that the worker did not take, to be asked inline.
     """
 
     def __init__(self, path: str, epoll: select.epoll) -> None:
@@ -54,6 +57,9 @@ class Lane:
         self.socket.watch(epoll)
         self._epoll = epoll
         self._retired = False
+        self._regions: set[int] = set()
+        self._refused: set[int] = set()
+        self.bounced: list[Exchange] = []
         self._number = 0
         self._flight_fd: int | None = None
 
@@ -66,11 +72,16 @@ class Lane:
         """Send a request; what the worker does not take yet is sent by `flush`."""
         self.outstanding[exchange.number] = exchange
         call = exchange.call
+        shared = call.shared
+        if shared is not None and self._knows(shared.regions):
+            header, tensors = shared.header(exchange.id), shared.tensors
+        else:
+            header, tensors = call.header(exchange.id, 0, exchange.suspect), call.tensors
         deadline_ns = exchange.deadline * 1e9  # CLOCK_MONOTONIC, as `time.monotonic` is
         buffers = lane.encode(
             lane.REQUEST,
-            call.header(exchange.id, 0, exchange.suspect),
-            call.tensors,
+            header,
+            tensors,
             request_id=exchange.number,
             deadline_ns=int(deadline_ns) if deadline_ns < MAX_DEADLINE_NS else 0,
             priority=call.priority,
@@ -94,9 +105,14 @@ class Lane:
         """
         answered: list[Exchange] = []
         for frame in self.socket.receive():
-            if frame.kind in {lane.RESPONSE, lane.ERROR}:
+            if frame.request_id & REGION_BIT:
+                self._about_region(frame)
+            elif frame.kind in {lane.RESPONSE, lane.ERROR}:
                 exchange = self.outstanding.pop(frame.request_id, None)
                 if exchange is not None and not exchange.settled:
+                    if frame.kind == lane.ERROR and self._has_refused(exchange):
+                        self.bounced.append(exchange)
+                        continue
                     if frame.kind == lane.RESPONSE:
                         exchange.answer(frame.header, frame.tensors)
                     else:
@@ -110,6 +126,37 @@ class Lane:
             else:
                 raise lane.LaneError(f"expected an answer of a worker, found kind {frame.kind}")
         return answered
+
+    def release(self, region: Region) -> None:
+        """Let the worker forget a region, if it knows it."""
+        if region.number in self._regions:
+            self._regions.discard(region.number)
+            self.socket.send(region.release())
+
+    def _knows(self, regions: Sequence[Region]) -> bool:
+        """Register what the worker does not know yet; whether it may know all of them now.
+
+        It reads in order, so the request may follow at once.
+        """
+        for region in regions:
+            if region.number in self._regions:
+                continue
+            if region.number in self._refused:
+                return False
+            if not self.socket.send_descriptor(region.announcement(), region.fd):
+                return False
+            self._regions.add(region.number)
+        return True
+
+    def _about_region(self, frame: lane.LaneFrame) -> None:
+        if frame.kind == lane.ERROR:
+            number = frame.request_id ^ REGION_BIT
+            self._regions.discard(number)
+            self._refused.add(number)
+
+    def _has_refused(self, exchange: Exchange) -> bool:
+        shared = exchange.call.shared
+        return shared is not None and any(one.number in self._refused for one in shared.regions)
 
     def close(self) -> list[Exchange]:
         """End the lane; give what has no answer.

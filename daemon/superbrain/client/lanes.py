@@ -17,6 +17,7 @@ from typing import Final
 from superbrain.client import calls
 from superbrain.client.lane import Lane
 from superbrain.client.ledger import Exchange
+from superbrain.client.region import Region
 from superbrain.wire.errors import SuperbrainError
 from superbrain.wire.lane import LaneError
 from superbrain.wire.messages import Resolved
@@ -119,6 +120,9 @@ class Lanes:
         except LaneError:
             self._end(model, lane)
             return []
+        if lane.bounced:
+            self.returned += lane.bounced
+            lane.bounced = []
         if lane.socket.ended:
             self._end(model, lane)
         else:
@@ -147,6 +151,11 @@ class Lanes:
             wait_s = LONG_S if fresh and not connected else SOON_S
             model.asks_at = time.monotonic() + wait_s
         return True
+
+    def release(self, region: Region) -> None:
+        """Let every worker forget a region."""
+        for _, lane in self._by_fd.values():
+            lane.release(region)
 
     @property
     def has_mail(self) -> bool:

@@ -31,6 +31,7 @@ import zmq
 from superbrain.client.endpoint import CurveKeys, probe
 from superbrain.client.lanes import Lanes
 from superbrain.client.ledger import Exchange, Ledger
+from superbrain.client.region import Region
 from superbrain.wire.errors import DeadlineExceeded, InvalidArgument, SuperbrainError
 
 RECONNECT_MS = 10
@@ -174,6 +175,13 @@ class Link:
             exchange.fail(error)
             ended.append(exchange)
         return ended
+
+    def release(self, regions: Iterable[Region]) -> None:
+        """Let workers forget shared memory, and let go of it here."""
+        for region in regions:
+            if self._lanes is not None:
+                self._lanes.release(region)
+            region.close()
 
     def overdue(self, exchange: Exchange) -> DeadlineExceeded:
         """Build the error of an exchange whose deadline passed without an answer."""

@@ -76,13 +76,22 @@ class StreamSocket:
         self.pending_bytes += size
         self.flush()
 
-    def send_descriptor(self, data: Data, fd: int) -> None:
-        """Send the first bytes of the connection, small ones, and a descriptor with them."""
+    def send_descriptor(self, data: Data, fd: int) -> bool:
+        """Send bytes, a descriptor with the first of them; false when that cannot be done now."""
+        if self._outgoing or self.broken:
+            return False
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
         try:
-            self._socket.sendmsg([data], [rights])
+            sent = self._socket.sendmsg([data], [rights])
+        except BlockingIOError:
+            return False
         except OSError:
             self.broken = True
+            return False
+        if sent < len(data):
+            self._outgoing.append(memoryview(data)[sent:])
+            self.pending_bytes = len(data) - sent
+        return True
 
     def flush(self) -> None:
         """Send what waits, as far as the peer takes it."""
