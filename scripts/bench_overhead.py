@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> int:
 
 def measure(appliance: Appliance, label: str, shape: list[int], rounds: int) -> list[Row]:
     """Measure one size on both roads."""
-    name = f"bench-{shape[0]}"
+    name = f"bench-{shape[-1]}"
     print(f"{label}: building, proving and measuring …", file=sys.stderr)
     folder = make_folder(appliance.work, name, shape)
     appliance.drop(build(folder, [appliance.author.signing], appliance.work).path)
