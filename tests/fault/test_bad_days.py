@@ -7,17 +7,15 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 
 from superbrain.domain import operations as op
 from superbrain.wire.errors import NotFound
 from tests.support.appliance import Appliance
-from tests.support.bundles import make_bundle
 from tests.support.load import Load
+from tests.support.releases import answer, go_live, release
 
 pytestmark = pytest.mark.fault
 
@@ -32,25 +30,6 @@ class Pipeline:
     def preprocess(self, request): return request
     def postprocess(self, outputs, request): return outputs
 """
-
-
-def release(appliance: Appliance, number: int, **options: Any) -> Path:  # noqa: ANN401 - passed on
-    made: dict[str, Any] = {
-        "version": f"{number}.0.0",
-        "sequence": number,
-        "constant": float(number),
-    }
-    return make_bundle(appliance.work, appliance.author, **(made | options)).path
-
-
-def go_live(appliance: Appliance, number: int, **options: Any) -> None:  # noqa: ANN401
-    appliance.drop(release(appliance, number, **options))
-    appliance.wait_live("adder", f"{number}.0.0")
-
-
-def answer(appliance: Appliance) -> float:
-    with appliance.client() as client:
-        return float(client.infer("adder", {"x": np.zeros((1, 4), np.float32)})["y"][0, 0])
 
 
 # --- the disk -------------------------------------------------------------------------------------

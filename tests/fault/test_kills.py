@@ -13,8 +13,8 @@ import pytest
 from superbrain.domain import operations as op
 from superbrain.wire.errors import Internal, RequestError
 from tests.support.appliance import Appliance
-from tests.support.bundles import make_bundle
 from tests.support.load import Load
+from tests.support.releases import go_live, release
 
 pytestmark = [pytest.mark.fault, pytest.mark.integration]
 
@@ -46,23 +46,6 @@ class Pipeline:
 HANGING = DEADLY.replace("os._exit(1)", "import time; time.sleep(3600)")
 
 
-def release(appliance: Appliance, number: int, pipeline: str = "", serving: str = "") -> Path:
-    return make_bundle(
-        appliance.work,
-        appliance.author,
-        version=f"{number}.0.0",
-        sequence=number,
-        constant=float(number),
-        pipeline=pipeline,
-        serving=serving,
-    ).path
-
-
-def go_live(appliance: Appliance, number: int, pipeline: str = "", serving: str = "") -> None:
-    appliance.drop(release(appliance, number, pipeline, serving))
-    appliance.wait_live("adder", f"{number}.0.0")
-
-
 def child_named(appliance: Appliance, module: str) -> psutil.Process:
     return next(c for c in appliance.children() if f"superbrain.serve.{module}" in c.cmdline())
 
@@ -91,7 +74,7 @@ def test_a_daemon_killed_after_any_step_finishes_the_inbox_and_keeps_serving(
 
 def test_a_worker_killed_with_requests_in_flight_costs_no_answer(tmp_path: Path) -> None:
     with Appliance(tmp_path) as appliance:
-        go_live(appliance, 1, SLOW)
+        go_live(appliance, 1, pipeline=SLOW)
         inputs = [np.full((1, 4), number, np.float32) for number in range(40)]
         with appliance.client() as client:
             pending = [client.submit("adder", {"x": x}) for x in inputs]
@@ -106,7 +89,7 @@ def test_a_worker_killed_with_requests_in_flight_costs_no_answer(tmp_path: Path)
 
 def test_a_gateway_killed_with_requests_in_flight_costs_no_answer(tmp_path: Path) -> None:
     with Appliance(tmp_path) as appliance:
-        go_live(appliance, 1, SLOW)
+        go_live(appliance, 1, pipeline=SLOW)
         inputs = [np.full((1, 4), number, np.float32) for number in range(40)]
         with appliance.client() as client:
             pending = [client.submit("adder", {"x": x}) for x in inputs]
@@ -134,7 +117,7 @@ def test_a_request_that_ends_two_workers_is_answered_and_the_others_survive(
     tmp_path: Path,
 ) -> None:
     with Appliance(tmp_path) as appliance:
-        go_live(appliance, 1, DEADLY)
+        go_live(appliance, 1, pipeline=DEADLY)
         values = [*range(10), 666, *range(10, 20)]
         with appliance.client() as client, ThreadPoolExecutor(4) as pool:
 
@@ -156,7 +139,7 @@ def test_a_hanging_request_is_ended_with_its_worker_and_the_next_one_is_answered
     tmp_path: Path,
 ) -> None:
     with Appliance(tmp_path) as appliance:
-        go_live(appliance, 1, HANGING, serving="request_timeout_ms = 500")
+        go_live(appliance, 1, pipeline=HANGING, serving="request_timeout_ms = 500")
         with appliance.client() as client:
             hanging = client.submit("adder", {"x": np.full((1, 4), 666, np.float32)})
             good = client.infer("adder", {"x": np.zeros((1, 4), np.float32)}, timeout=60)
@@ -203,7 +186,7 @@ def test_a_version_that_answers_with_errors_is_rolled_back_by_itself(tmp_path: P
     with Appliance(tmp_path, probation_s=60) as appliance:
         appliance.drop(release(appliance, 1))
         appliance.wait_ended("adder", "1.0.0", "PROBATION")
-        appliance.drop(release(appliance, 2, FAILING))
+        appliance.drop(release(appliance, 2, pipeline=FAILING))
         appliance.wait_ended("adder", "2.0.0", "PROBATION")
         x = np.full((1, 4), 500, np.float32)
         with appliance.client() as client:

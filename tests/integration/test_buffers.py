@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from superbrain.client import AsyncClient, Client, DeadlineExceeded, InvalidArgu
 from superbrain.domain import ctl
 from superbrain.wire.messages import InterfaceTensor, ModelMetadata
 from tests.support.fake_worker import REFUSE, SLOW
-from tests.support.processes import Stage, WorkerChild
+from tests.support.processes import Stage, WorkerChild, until
 
 pytestmark = pytest.mark.integration
 PATIENCE_S = 20.0
@@ -32,13 +31,6 @@ INTERFACE = ModelMetadata(
 def stage(tmp_path: Path) -> Iterator[Stage]:
     with Stage(tmp_path) as stage:
         yield stage
-
-
-def until(happened: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert time.monotonic() < end, f"expected {what} within {PATIENCE_S} s"
-        time.sleep(0.005)
 
 
 def route(stage: Stage, *workers: WorkerChild) -> None:

@@ -7,7 +7,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -33,7 +33,7 @@ from superbrain.wire.messages import (
 )
 from tests.support.bundles import make_bundle, sign_key, verified
 from tests.support.fake_worker import BIG, BREAK, DIE, EXIT, REFUSE, SLOW
-from tests.support.processes import Child, GatewayChild, OrderFailed, Stage, WorkerChild
+from tests.support.processes import Child, GatewayChild, OrderFailed, Stage, WorkerChild, until
 
 pytestmark = pytest.mark.integration
 PATIENCE_S = 20.0
@@ -44,14 +44,6 @@ NO_METADATA = ModelMetadata("adder", ["1"], "superbrain", [], [])
 def stage(tmp_path: Path) -> Iterator[Stage]:
     with Stage(tmp_path) as stage:
         yield stage
-
-
-def until(happened: Callable[[], object], what: str) -> None:
-    """Poll for something that another process does."""
-    end = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert time.monotonic() < end, f"expected {what} within {PATIENCE_S} s"
-        time.sleep(0.005)
 
 
 def executing(worker: WorkerChild) -> bool:

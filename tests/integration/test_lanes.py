@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from superbrain.client import AsyncClient, Client
 from superbrain.domain import ctl
 from superbrain.wire.errors import Internal
 from tests.support.fake_worker import DIE, SLOW
-from tests.support.processes import ROOT, Stage, WorkerChild
+from tests.support.processes import ROOT, Stage, WorkerChild, until
 
 pytestmark = pytest.mark.integration
 PATIENCE_S = 20.0
@@ -30,13 +29,6 @@ LANE = "def infer_on_lane"
 def stage(tmp_path: Path) -> Iterator[Stage]:
     with Stage(tmp_path) as stage:
         yield stage
-
-
-def until(happened: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert time.monotonic() < end, f"expected {what} within {PATIENCE_S} s"
-        time.sleep(0.005)
 
 
 def add(client: Client, value: float) -> float:

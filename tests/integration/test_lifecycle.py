@@ -6,9 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from superbrain.domain import operations as op
@@ -16,6 +14,7 @@ from superbrain.wire.errors import NotFound, Unavailable
 from tests.support.appliance import Appliance
 from tests.support.bundles import make_bundle, sign_key
 from tests.support.load import Load
+from tests.support.releases import answer, go_live, release
 
 pytestmark = pytest.mark.integration
 
@@ -24,26 +23,6 @@ pytestmark = pytest.mark.integration
 def appliance(tmp_path: Path) -> Iterator[Appliance]:
     with Appliance(tmp_path) as running:
         yield running
-
-
-def release(appliance: Appliance, number: int, **options: Any) -> Path:  # noqa: ANN401 - passed on
-    """Build version NUMBER.0.0 of the adder, which adds NUMBER, unless told otherwise."""
-    made: dict[str, Any] = {
-        "version": f"{number}.0.0",
-        "sequence": number,
-        "constant": float(number),
-    }
-    return make_bundle(appliance.work, appliance.author, **(made | options)).path
-
-
-def go_live(appliance: Appliance, number: int, **options: Any) -> None:  # noqa: ANN401
-    appliance.drop(release(appliance, number, **options))
-    appliance.wait_live("adder", f"{number}.0.0")
-
-
-def answer(appliance: Appliance) -> float:
-    with appliance.client() as client:
-        return float(client.infer("adder", {"x": np.zeros((1, 4), np.float32)})["y"][0, 0])
 
 
 def refusal_text(appliance: Appliance, name: str) -> str:

@@ -10,8 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,7 +31,7 @@ from superbrain.wire.messages import (
     decode_error,
 )
 from tests.support.fake_worker import SLOW
-from tests.support.processes import ROOT, Stage, WorkerChild
+from tests.support.processes import ROOT, Stage, WorkerChild, until
 
 pytestmark = pytest.mark.integration
 PATIENCE_S = 20.0
@@ -131,13 +130,6 @@ def mapped(worker: WorkerChild) -> tuple[int, int]:
     maps = (process / "maps").read_text()
     name = "memfd:superbrain-test"
     return maps.count(name), sum(name in target for target in targets)
-
-
-def until(happened: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert time.monotonic() < end, f"expected {what} within {PATIENCE_S} s"
-        time.sleep(0.005)
 
 
 def test_request_and_answer_stay_in_shared_memory(stage: Stage) -> None:

@@ -16,7 +16,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -46,6 +48,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 20.0
 FROM_WORKER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ctl.FromWorker)
 FROM_GATEWAY: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ctl.FromGateway)
+
+
+def until(happened: Callable[[], object], what: str) -> None:
+    """Poll for something that another process does."""
+    end = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < end, f"expected {what} within {PATIENCE_S} s"
+        time.sleep(0.005)
 
 
 class OrderFailed(Exception):

@@ -124,8 +124,9 @@ class ModelService:
         self._spent = False
         if old is not None:
             await old.stand_by()
-            await asyncio.gather(*(self._ask_figures(worker) for worker in old.workers))
         await self._gateway.route(_route(crew.bringup.manifest, deployment, crew.lanes))
+        if old is not None:  # it counts no further; whoever asked waits for none of this
+            await asyncio.gather(*(self._ask_figures(worker) for worker in old.workers))
         outgoing, self.warm = self.warm, old
         if outgoing is not None and outgoing is not crew:
             await outgoing.end()
