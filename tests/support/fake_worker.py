@@ -8,18 +8,21 @@ adds one to the FP32 tensor `x`. The first element of `x` may ask for something 
     -1   sleep `slow_ms`, then answer       -4   answer `big_mb` MiB
     -2   raise SystemExit                   -5   raise ValueError
     -3   end the process                    -6   refuse with InvalidArgument
+
+With `batch=N` up to N requests are answered together, and say in `mates` how many they were.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import numpy as np
 
 from superbrain.domain.ctl import Load
+from superbrain.domain.manifest import Batching
 from superbrain.domain.proof import OutputFigures, Proof
 from superbrain.serve import child, worker
 from superbrain.wire.datatypes import Array
@@ -32,7 +35,7 @@ class FakeModel:
     """Adds one, or misbehaves as asked."""
 
     runtime = "fake 1"
-    outputs = ("y", "version")
+    outputs = ("y", "version", "mates")
 
     def __init__(self, order: Load) -> None:
         options = dict(pair.split("=") for pair in order.rung.split(",") if pair)
@@ -40,6 +43,12 @@ class FakeModel:
         self.version = options.get("version", "1")
         self.queue_size = int(options.get("queue_size", "64"))
         self.request_timeout_ms = int(options.get("timeout_ms", "30000"))
+        self.batching = Batching(
+            int(options.get("batch", "1")),
+            int(options.get("delay_ms", "0")),
+            options.get("adaptive", "yes") == "yes",
+        )
+        self._mates = 1
         self._proves = options.get("proves", "yes") == "yes"
         self._slow_s = float(options.get("slow_ms", "100")) / 1000
         self._big_mb = int(options.get("big_mb", "8"))
@@ -56,11 +65,27 @@ class FakeModel:
     def infer(self, request: dict[str, Array]) -> dict[str, Array]:
         x = request["x"]
         version = np.array([int(self.version)], np.int64)
+        mates = np.array([self._mates], np.int64)
         if x.size and float(x.flat[0]) < 0:
             if x.flat[0] == BIG:
-                return {"y": np.zeros(self._big_mb << 18, np.float32), "version": version}
+                big = np.zeros(self._big_mb << 18, np.float32)
+                return {"y": big, "version": version, "mates": mates}
             self._special[float(x.flat[0])]()
-        return {"y": x + np.float32(1), "version": version}
+        return {"y": x + np.float32(1), "version": version, "mates": mates}
+
+    def infer_together(
+        self, requests: Sequence[dict[str, Array]], executing: Callable[[Sequence[int]], None]
+    ) -> list[dict[str, Array] | BaseException]:
+        executing(range(len(requests)))
+        self._mates = len(requests)
+        answers: list[dict[str, Array] | BaseException] = []
+        for request in requests:
+            try:
+                answers.append(self.infer(request))
+            except BaseException as error:  # noqa: BLE001 - the answer
+                answers.append(error)
+        self._mates = 1
+        return answers
 
     def prove(self) -> Proof:
         reason = "" if self._proves else "fake drift"

@@ -12,6 +12,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from superbrain.domain.manifest import Manifest
+from superbrain.domain.manifest_json import parse_manifest
+
 Json = dict[str, Any]
 Change = Callable[[Json], Any]
 FILES = (
@@ -70,6 +73,11 @@ def payload(change: Change | None = None) -> bytes:
     if change is not None:
         change(manifest)
     return json.dumps(manifest).encode()
+
+
+def valid_manifest() -> Manifest:
+    """The valid manifest, read."""
+    return parse_manifest(payload())
 
 
 def put(*keys: str | int) -> Callable[[Any], Change]:

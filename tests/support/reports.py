@@ -22,6 +22,7 @@ from superbrain.domain.health import (
 )
 from superbrain.domain.operations import ProofRecord, ReportReply, Transition
 from superbrain.domain.proof import CaseTime, OutputFigures, Proof
+from superbrain.domain.settings import Setting
 
 NOON: Final = dt.datetime(2026, 3, 2, 12, 0, tzinfo=dt.UTC)
 GIB: Final = 1 << 30
@@ -228,7 +229,10 @@ def sample_report() -> ReportReply:
         ladder=["tensorrt:fp16", "tensorrt:fp32", "onnxruntime:cpu"],
         rung="tensorrt:fp32",
         signers=["3f2a90c1", "b7d1e6aa"],
-        serving={"instances": 1, "batching": {"max_size": 8, "max_delay_ms": 2.0}},
+        settings=[
+            Setting("instances", "1", "one worker process holds the engine"),
+            Setting("batching", "up to 8", "requests that wait when a run ends share the next one"),
+        ],
         proofs=[
             ProofRecord(NOON, 1, Proof("tensorrt:fp16", [bad], times, "TensorRT 10.9")),
             ProofRecord(NOON, 2, Proof("tensorrt:fp32", [good], times, "TensorRT 10.9")),

@@ -19,6 +19,7 @@ import zmq.asyncio
 
 from superbrain.deploy.orders import OrderRefused, Orders
 from superbrain.domain import operations as op
+from superbrain.domain.settings import explain
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 from superbrain.wire.errors import SuperbrainError
@@ -147,6 +148,8 @@ class ControlServer:
     def _report(self, model: str, version: str) -> op.ReportReply:
         deployment = self._wanted(model, version)
         manifest = self._store.manifest(deployment.digest)
+        proofs = self._journal.proofs(deployment.id)
+        passed = [record.proof for record in proofs if record.proof.passed]
         return op.ReportReply(
             model=model,
             version=deployment.version,
@@ -159,8 +162,8 @@ class ControlServer:
             ladder=list(deployment.ladder),
             rung=deployment.rung,
             signers=self._journal.signers(deployment.digest),
-            serving=msgspec.to_builtins(manifest.serving),
-            proofs=self._journal.proofs(deployment.id),
+            settings=explain(manifest, passed[-1] if passed else None, os.cpu_count() or 1),
+            proofs=proofs,
             transitions=list(
                 reversed(self._journal.history(deployment_id=deployment.id, limit=200))
             ),

@@ -180,6 +180,7 @@ class Observer:
             waiting=traffic.waiting,
             outstanding=traffic.outstanding,
             latency_ms=_worst_latency(service, traffic),
+            mean_batch=_mean_batch(service),
             restarts=service.restarts,
             last_error=fault.message if fault else service.last_error,
             mend=fault.mend if fault else "",
@@ -233,6 +234,12 @@ def _workers(service: ModelService) -> list[ProcessFacts]:
     alive = [worker for worker in crew.workers if worker.child.alive] if crew else []
     found = (_process(worker.child.pid) for worker in alive)
     return [facts for facts in found if facts is not None]
+
+
+def _mean_batch(service: ModelService) -> float | None:
+    pongs = [worker.pong for worker in service.current.workers] if service.current else []
+    batches = sum(pong.batches for pong in pongs)
+    return round(sum(pong.batched_requests for pong in pongs) / batches, 2) if batches else None
 
 
 def _worst_latency(service: ModelService, traffic: ModelTraffic) -> Quantiles:

@@ -8,7 +8,8 @@
 
 `superbrain bundle prove` and `superbrain report` show the same, so that an author and an operator
 talk about the same figures. Where the terminal is too narrow for all columns, tolerances are told
-once for each output below the table; figures and verdicts are never cut.
+once for each output below the table; figures and verdicts are never cut. A case that was proven in
+batches too has a row for the worst of them, with how many requests shared the run.
 """
 
 from __future__ import annotations
@@ -80,17 +81,23 @@ def _columns(proof: Proof) -> tuple[_Column, ...]:
     return (
         _Column("case", lambda one: one.case, is_name=True),
         _Column("output", _output, is_name=True),
+        _Column("batch", lambda one: str(one.batch or ""), is_number=True),
         _Column("tolerance", lambda one: one.tolerance),
         _Column("max abs", lambda one: _figure(one.max_abs_error), is_number=True),
         _Column("max rel", lambda one: _figure(one.max_rel_error), is_number=True),
         _Column("cosine", lambda one: _cosine(one.cosine), is_number=True),
-        _Column("ms", lambda one: times.get((one.case, _output(one)), ""), is_number=True),
+        _Column(
+            "ms",
+            lambda one: "" if one.batch else times.get((one.case, _output(one)), ""),
+            is_number=True,
+        ),
     )
 
 
 def _times(proof: Proof) -> dict[tuple[str, str], str]:
     """Time of each case beside the first output of its response: it is of the whole pipeline."""
-    first = {one.case: _output(one) for one in reversed(proof.figures) if not one.graph}
+    alone = [one for one in proof.figures if not one.graph and not one.batch]
+    first = {one.case: _output(one) for one in reversed(alone)}
     return {
         (time.case, first[time.case]): milliseconds_text(time.milliseconds)
         for time in proof.times
@@ -109,6 +116,7 @@ def _tolerances(proof: Proof) -> Iterator[RenderableType]:
 def _reason(figures: OutputFigures) -> Text:
     before_any = figures.output == EVERY_OUTPUT and not figures.graph
     where = figures.case if before_any else f"{figures.case}, {_output(figures)}"
+    where += f" in a batch of {figures.batch}" if figures.batch else ""
     return Text(f"{where}: ", style="bold").append(figures.reason, style="not bold")
 
 

@@ -243,6 +243,8 @@ queue_size = 64
 request_timeout_ms = 30000
 # How long loading, and each golden case, may take.
 load_timeout_s = 120
+# Up to how many requests may share one run; the graph needs a dynamic first dimension for it.
+# batching = {{ max_size = 8 }}
 """
 
 _PIPELINE = '''\

@@ -7,7 +7,6 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -75,6 +74,8 @@ def _parts(console: Console, report: ReportReply) -> Iterator[RenderableType]:
         yield Text(report.description)
     yield Text()
     yield _facts(console, report)
+    yield heading("Serving")
+    yield _settings(report)
     for record in report.proofs:
         yield _proof_heading(record)
         yield proof_view(console, record.proof)
@@ -96,7 +97,6 @@ def _facts(console: Console, report: ReportReply) -> Table:
         "signed by": ", ".join(report.signers) or "nobody",
         "digest": report.digest,
     }
-    facts |= {key.replace("_", " "): _plain(value) for key, value in report.serving.items()}
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -105,11 +105,15 @@ def _facts(console: Console, report: ReportReply) -> Table:
     return table
 
 
-def _plain(value: object) -> str:
-    """A manifest's value without the marks of JSON where it has none to lose."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+def _settings(report: ReportReply) -> Table:
+    """How it is served, and why so."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for one in report.settings:
+        table.add_row(one.name, Text(one.value), Text(one.why))
+    return table
 
 
 def _proof_heading(record: ProofRecord) -> Text:

@@ -91,7 +91,7 @@ class Worker:
 
     async def prove(self, manifest: Manifest) -> Proof:
         """Run the golden cases in this very process."""
-        timeout_s = manifest.serving.load_timeout_s * (1 + len(manifest.golden.cases))
+        timeout_s = manifest.proof_timeout_s
         return (await self.child.order(ctl.Prove(), ctl.Proven, timeout_s)).proof
 
     async def serve(self) -> None:

@@ -110,7 +110,8 @@ class WorkerPong(Message, frozen=True):
     """A worker's figures since it started.
 
     `executing_s`: how long the request being executed has run, 0.0 when idle. `direct_*`: those of
-    `requests` that did not come through the gateway.
+    `requests` that did not come through the gateway; `batched_requests` were executed together, in
+    `batches`.
     """
 
     requests: int = 0
@@ -122,6 +123,8 @@ class WorkerPong(Message, frozen=True):
     expired: int = 0
     refused: int = 0
     queued: int = 0
+    batches: int = 0
+    batched_requests: int = 0
     executing_s: float = 0.0
     latency_ms: Quantiles = Quantiles()
     last_error: str = ""

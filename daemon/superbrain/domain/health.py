@@ -94,7 +94,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     `state` is coarser than a deployment's: ready (a proven process answers), starting, degraded
     (answers, but something is wrong), unavailable. `requests` and `errors` count the gateway's road
     and lanes alike, `latency_ms` is the worse of the two; `waiting` and `outstanding` are the
-    gateway's.
+    gateway's. `mean_batch`: requests per run, of those that shared one; None where none did.
     """
 
     name: str
@@ -114,6 +114,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     waiting: int = 0
     outstanding: int = 0
     latency_ms: Quantiles = Quantiles()
+    mean_batch: float | None = None
     restarts: int = 0
     last_error: str = ""
     mend: str = ""

@@ -14,6 +14,7 @@ import msgspec
 
 from superbrain.domain.errors import ManifestError
 
+BATCH_ROUNDS = 2  # of a proof: every case is proven that often among different mates
 Size = int | str  # a fixed size, or the name of a dynamic dimension
 
 
@@ -74,6 +75,18 @@ class Interface(Record, frozen=True):
     outputs: list[InterfaceTensor]
 
 
+class Batching(Record, frozen=True):
+    """How many requests may share one run of the graph, and how long the first waits for others.
+
+    `max_size`: rows of one run, 1 for no batching; `adaptive`: wait only where the last batch shows
+    that waiting pays, instead of always until the batch is full or `max_delay_ms` have passed.
+    """
+
+    max_size: int = 1
+    max_delay_ms: int = 0
+    adaptive: bool = True
+
+
 class Serving(Record, frozen=True):
     """How the bundle wants to be served.
 
@@ -86,6 +99,7 @@ class Serving(Record, frozen=True):
     queue_size: int = 64
     request_timeout_ms: int = 30_000
     load_timeout_s: int = 120
+    batching: Batching = Batching()
 
 
 class Targets(Record, frozen=True):
@@ -164,6 +178,14 @@ class Manifest(Record, frozen=True):
     expires: dt.datetime | None = None
     targets: Targets = Targets()
     serving: Serving = Serving()
+
+    @property
+    def proof_timeout_s(self) -> int:
+        """How long loading and running all golden cases may take, in batches too."""
+        runs = 1 + len(self.golden.cases)
+        if self.serving.batching.max_size > 1:
+            runs += BATCH_ROUNDS
+        return self.serving.load_timeout_s * runs
 
 
 def refuse(reason: str, message: str, mend: str = "") -> NoReturn:

@@ -1,7 +1,8 @@
 """The rules of the manifest that JSON types cannot express: names, paths, sizes, limits.
 
 Each check raises `ManifestError` with the code of its kind; the first fault found is reported.
-graph_rules.py has the rules about graphs and interface, golden_rules.py those about goldens.
+graph_rules.py has the rules about graphs and interface, golden_rules.py those about goldens,
+batching_rules.py those about batching.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from superbrain.domain.batching_rules import check_batching
 from superbrain.domain.errors import shown
 from superbrain.domain.golden_rules import check_golden
 from superbrain.domain.graph_rules import NAME, check_graphs, check_text
@@ -50,6 +52,7 @@ def check_manifest(manifest: Manifest) -> None:
     _check_ladder(manifest.ladder)
     check_graphs(manifest, paths)
     check_golden(manifest, paths)
+    check_batching(manifest)
 
 
 def _check_identity(manifest: Manifest) -> None:

@@ -7,12 +7,12 @@ permissions; it never shares a port with inference. `kind` names the structure.
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
 
 import msgspec
 
 from superbrain.domain.health import Health
 from superbrain.domain.proof import Proof
+from superbrain.domain.settings import Setting
 
 
 class Operation(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_fields=True):
@@ -112,7 +112,7 @@ class ReportReply(Reply, frozen=True, tag="report"):
     ladder: list[str]
     rung: str
     signers: list[str]
-    serving: dict[str, Any]
+    settings: list[Setting]
     proofs: list[ProofRecord]
     transitions: list[Transition]
 

@@ -17,6 +17,7 @@ class OutputFigures(msgspec.Struct, frozen=True):
 
     Figures are None where they have no meaning (strings, or a tensor that could not be compared);
     `graph` is empty for the response of the whole pipeline; `reason` is empty when `passed`.
+    `batch`: how many requests shared the run, 0 for a case by itself.
     """
 
     case: str
@@ -28,6 +29,7 @@ class OutputFigures(msgspec.Struct, frozen=True):
     max_abs_error: float | None = None
     max_rel_error: float | None = None
     cosine: float | None = None
+    batch: int = 0
 
     @property
     def sentence(self) -> str:
@@ -35,6 +37,8 @@ class OutputFigures(msgspec.Struct, frozen=True):
         where = [f"case {self.case!r}"]
         if self.graph:
             where.append(f"graph {self.graph!r}")
+        if self.batch:
+            where.append(f"in a batch of {self.batch}")
         if self.output != EVERY_OUTPUT:
             where.append(f"output {self.output!r}")
         return f"{', '.join(where)}: {self.reason}"

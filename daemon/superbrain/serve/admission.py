@@ -8,9 +8,12 @@ as the caller asks in that order with the same `now_ns`.
 from __future__ import annotations
 
 import heapq
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from superbrain.wire.errors import ResourceExhausted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 T = TypeVar("T")
 
@@ -27,6 +30,10 @@ class AdmissionQueue(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._heap)
+
+    def __iter__(self) -> Iterator[T]:
+        """Go through what waits, in no particular order."""
+        return (entry[3] for entry in self._heap)
 
     @property
     def earliest_deadline_ns(self) -> int:

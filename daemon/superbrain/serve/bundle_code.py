@@ -23,12 +23,13 @@ import traceback
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from superbrain.domain.errors import BundleError
+from superbrain.wire.errors import Internal, InvalidArgument, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import ModuleType
 
     from superbrain.serve.bundle_files import BundleFiles
@@ -104,6 +105,24 @@ def describe(error: BaseException) -> str:
     text = " ".join(str(error).split())
     where = _where(error)
     return f"{type(error).__name__}{f': {text}' if text else ''}{f' ({where})' if where else ''}"
+
+
+def call(step: Callable[..., Any], *arguments: object, refuses: bool = False) -> object:
+    """Call bundle code; with `refuses` a ValueError that it raises is the caller's fault.
+
+    Raises:
+        InvalidArgument: the bundle's code refuses the request.
+        Internal: it failed, with the bundle's file and line.
+    """
+    try:
+        return step(*arguments)
+    except RequestError:
+        raise
+    except (Exception, SystemExit) as error:
+        if refuses and isinstance(error, ValueError) and raised_by_bundle(error):
+            raise InvalidArgument(str(error) or "the pipeline refused the request") from error
+        name = getattr(step, "__name__", "pipeline")
+        raise Internal(f"the bundle's {name} failed: {describe(error)}") from error
 
 
 def raised_by_bundle(error: BaseException) -> bool:

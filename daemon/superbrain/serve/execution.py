@@ -1,4 +1,4 @@
-"""One request from lane frame to answer: decode, let the model infer, encode.
+"""Requests from lane frame to answer: decode, let the model infer, encode; one, or a batch.
 
 Whatever bundle code raises ends here as a typed error of this one request. Nothing it does short
 of ending the process may stop the loop that calls `execute`.
@@ -31,10 +31,13 @@ from superbrain.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from superbrain.domain.manifest import Batching
     from superbrain.domain.proof import Proof
     from superbrain.serve.regions import Regions, Room
+
+    Executing = Callable[[Sequence[int]], None]
 
 _REQUEST = msgspec.json.Decoder(InferRequest)
 
@@ -66,11 +69,23 @@ class ServedModel(Protocol):
     def request_timeout_ms(self) -> int:
         """How long a request may take that does not say so itself."""
 
+    @property
+    def batching(self) -> Batching:
+        """How requests share runs."""
+
     def infer(self, request: dict[str, Array]) -> Mapping[str, Array]:
         """Answer one request.
 
         Raises:
             RequestError: the request does not fit, or the model failed on it.
+        """
+
+    def infer_together(
+        self, requests: Sequence[dict[str, Array]], executing: Executing
+    ) -> Sequence[Mapping[str, Array] | BaseException]:
+        """Answer several requests, each by its response or what it failed with.
+
+        `executing` is told before every step whose work it is, as positions in `requests`.
         """
 
     def prove(self) -> Proof:
@@ -87,6 +102,28 @@ class Outcome:
         self.error = error
 
 
+class _Question:
+    """A request frame, decoded."""
+
+    __slots__ = ("arrays", "id", "number", "rooms", "wanted")
+
+    def __init__(self, model: ServedModel, frame: lane.LaneFrame, regions: Regions) -> None:
+        request = decode_header(frame.header, _REQUEST, "an inference request")
+        self.id = request.id
+        self.number = frame.request_id
+        _check_address(model, request)
+        self.wanted = _wanted_outputs(model, request)
+        self.rooms = regions.rooms(request.outputs)
+        self.arrays = _decode_tensors(request.inputs, frame.tensors, regions)
+
+    def answered(self, model: ServedModel, outputs: Mapping[str, Array]) -> Outcome:
+        """Encode the response."""
+        headers, tensors = _encode_outputs(outputs, self.wanted, self.rooms)
+        response = InferResponse(model.name, model.version, headers, self.id)
+        header = msgspec.json.encode(response)
+        return Outcome(lane.encode(lane.RESPONSE, header, tensors, request_id=self.number), None)
+
+
 def execute(model: ServedModel, frame: lane.LaneFrame, regions: Regions) -> Outcome:
     """Answer one request frame; never raises, whatever the bundle's code does.
 
@@ -95,29 +132,67 @@ def execute(model: ServedModel, frame: lane.LaneFrame, regions: Regions) -> Outc
         frame: the request.
         regions: shared memory of the lane that the request came by.
     """
-    request_id = ""
     try:
-        request = decode_header(frame.header, _REQUEST, "an inference request")
-        request_id = request.id
-        _check_address(model, request)
-        wanted = _wanted_outputs(model, request)
-        rooms = regions.rooms(request.outputs)
-        arrays = _decode_tensors(request.inputs, frame.tensors, regions)
-        outputs = model.infer(arrays)
-        headers, tensors = _encode_outputs(outputs, wanted, rooms)
-        response = InferResponse(model.name, model.version, headers, request_id)
-        header = msgspec.json.encode(response)
-        number = frame.request_id
-        return Outcome(lane.encode(lane.RESPONSE, header, tensors, request_id=number), None)
-    except RequestError as error:
-        return refuse(frame, error, request_id)
+        question = _Question(model, frame, regions)
+        return question.answered(model, model.infer(question.arrays))
     except BaseException as error:  # noqa: BLE001 - SystemExit of bundle code ends a request, not us
-        return refuse(frame, _unforeseen(error, request_id), request_id)
+        return _failed(frame, error)
 
 
-def refuse(frame: lane.LaneFrame, error: RequestError, request_id: str = "") -> Outcome:
+def execute_together(
+    model: ServedModel,
+    requests: Sequence[tuple[lane.LaneFrame, Regions]],
+    executing: Executing,
+) -> list[Outcome]:
+    """Answer several request frames with as few runs as may be; never raises.
+
+    Args:
+        model: what answers.
+        requests: frames, each with the shared memory of its lane.
+        executing: is told before every step whose work it is, as positions in `requests`.
+    """
+    questions: dict[int, _Question] = {}
+    outcomes: dict[int, Outcome] = {}
+    for position, (frame, regions) in enumerate(requests):
+        try:
+            questions[position] = _Question(model, frame, regions)
+        except BaseException as error:  # noqa: BLE001 - as in `execute`
+            outcomes[position] = _failed(frame, error)
+    positions = list(questions)
+
+    def told(members: Sequence[int]) -> None:
+        executing([positions[n] for n in members])
+
+    arrays = [question.arrays for question in questions.values()]
+    for position, answer in zip(positions, model.infer_together(arrays, told), strict=True):
+        outcomes[position] = _outcome(model, requests[position][0], questions[position], answer)
+    return [outcomes[position] for position in range(len(requests))]
+
+
+def _outcome(
+    model: ServedModel,
+    frame: lane.LaneFrame,
+    question: _Question,
+    answer: Mapping[str, Array] | BaseException,
+) -> Outcome:
+    if isinstance(answer, BaseException):
+        return _failed(frame, answer)
+    try:
+        return question.answered(model, answer)
+    except BaseException as error:  # noqa: BLE001 - as in `execute`
+        return _failed(frame, error)
+
+
+def _failed(frame: lane.LaneFrame, error: BaseException) -> Outcome:
+    """Answer one request frame with what it failed with."""
+    if isinstance(error, RequestError):
+        return refuse(frame, error)
+    return refuse(frame, _unforeseen(error, salvage_id(frame.header)))
+
+
+def refuse(frame: lane.LaneFrame, error: RequestError) -> Outcome:
     """Answer one request frame with an error."""
-    header = encode_error(error, request_id or salvage_id(frame.header))
+    header = encode_error(error, salvage_id(frame.header))
     return Outcome(lane.encode(lane.ERROR, header, request_id=frame.request_id), error)
 
 

@@ -56,6 +56,8 @@ class WorkerFigures:
         self.expired = 0
         self.refused = 0
         self.queued = 0
+        self.batches = 0
+        self.batched_requests = 0
         self.executing_since_ns = 0
         self.last_error = ""
         self.latency = LatencyWindow()
@@ -82,6 +84,11 @@ class WorkerFigures:
             self.ok += 1
             self.latency.add(duration_ns)
 
+    def batched(self, requests: int) -> None:
+        """Count requests that were executed together."""
+        self.batches += 1
+        self.batched_requests += requests
+
     def pong(self, now_ns: int) -> WorkerPong:
         """Give the figures as the daemon wants them."""
         since_ns = self.executing_since_ns
@@ -95,6 +102,8 @@ class WorkerFigures:
             expired=self.expired,
             refused=self.refused,
             queued=self.queued,
+            batches=self.batches,
+            batched_requests=self.batched_requests,
             executing_s=(now_ns - since_ns) / 1e9 if since_ns else 0.0,
             latency_ms=self.latency.quantiles(),
             last_error=self.last_error,

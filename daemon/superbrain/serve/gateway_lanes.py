@@ -55,7 +55,7 @@ class GatewayLane(Slot):
         """
         return self.link.post(
             lane.encode(
-                lane.FORWARD,
+                lane.ALONE if request.deaths else lane.FORWARD,
                 request.header,
                 request.tensors,
                 request_id=request.number,

@@ -20,9 +20,10 @@ from superbrain.domain.tensor_fit import TensorSet
 from superbrain.engines.onnx_files import check_external_files
 from superbrain.engines.port import EngineError
 from superbrain.engines.registry import runtime_for
-from superbrain.serve.bundle_code import BundleCode
+from superbrain.serve.bundle_code import BundleCode, BundleCodeError
 from superbrain.serve.bundle_files import BundleFiles
 from superbrain.serve.pipeline import Pipeline
+from superbrain.serve.together import Together
 from superbrain.wire.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Model:
-    """One bundle, loaded on one rung. Not thread-safe: one request at a time."""
+    """One bundle, loaded on one rung. Not thread-safe: one request at a time.
+
+    `together` answers several requests in one run; None where the manifest does not batch.
+    """
 
     def __init__(
         self, manifest: Manifest, rung: str, engines: dict[str, Engine], pipeline: Pipeline
@@ -48,8 +52,11 @@ class Model:
         self.rung = rung
         self.engines = engines
         self.runtime = next(iter(engines.values())).runtime
+        self.together: Together | None = None
         self._request = TensorSet("request tensor", manifest.interface.inputs)
         self._answer = pipeline.answer
+        if manifest.serving.batching.max_size > 1:
+            self.together = self._batched(pipeline)
         self._resources = ExitStack()
 
     @classmethod
@@ -98,10 +105,23 @@ class Model:
             InvalidArgument: the request is not what the interface says, or the pipeline refuses it.
             Internal: the graph or the bundle's code failed, or answered what it must not.
         """
+        self._check(request)
+        return self._answer(request)
+
+    def _check(self, request: dict[str, Array]) -> None:
         misfit = self._request.misfit(request)
         if misfit:
             raise InvalidArgument(misfit)
-        return self._answer(request)
+
+    def _batched(self, pipeline: Pipeline) -> Together:
+        if pipeline.steps is None:
+            raise BundleCodeError(
+                "expected a pipeline with preprocess and postprocess for serving.batching, found "
+                "run(request, graphs), whose runs cannot be shared",
+                reason="CODE_NOT_BATCHABLE",
+                mend="Set serving.batching max_size = 1, or split run into the two steps",
+            )
+        return Together(pipeline.steps, self.manifest.serving.batching.max_size, self._check)
 
     def close(self) -> None:
         """Free engines and forget the bundle's modules."""

@@ -23,17 +23,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from superbrain.domain.errors import BundleError
-from superbrain.engines.graph_check import InputMismatch
-from superbrain.engines.port import EngineError
-from superbrain.serve.bundle_code import BundleCode, BundleCodeError, describe, raised_by_bundle
+from superbrain.serve import bundle_code
+from superbrain.serve.bundle_code import BundleCode, BundleCodeError, describe
 from superbrain.serve.conversion import RequestConversion, ResponseConversion
-from superbrain.wire.errors import Internal, InvalidArgument, RequestError
+from superbrain.serve.steps import GraphSteps, PipelineSteps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from superbrain.domain.contract import Bundle
-    from superbrain.domain.manifest import Graph, GraphTensor, Manifest, Range
+    from superbrain.domain.manifest import Graph, GraphTensor, Interface, Manifest, Range
     from superbrain.engines.port import Engine
     from superbrain.serve.bundle_files import BundleFiles
 
@@ -99,6 +98,10 @@ class BundleView:
 class Pipeline:
     """Answers one validated request with one validated response, whatever the bundle brings.
 
+    Attributes:
+        answer: takes a request that fits the interface, gives the response.
+        steps: the same in single steps; None for a pipeline that runs its graphs itself.
+
     Raises:
         BundleCodeError: the bundle's class is missing, raises, or does not keep the contract.
     """
@@ -110,63 +113,50 @@ class Pipeline:
         engines: Mapping[str, Engine],
         manifest: Manifest,
     ) -> None:
-        self._engines = dict(engines)
-        self._to_values = RequestConversion(manifest.interface.inputs)
-        self._to_response = ResponseConversion(manifest.interface.outputs)
-        self._custom = _construct(code, BundleView(files, manifest.graphs, engines))
-        self.answer: Callable[[Arrays], Arrays] = self._choose()
+        custom: Any = _construct(code, BundleView(files, manifest.graphs, engines))
+        self.steps: GraphSteps | None = None
+        self.answer: Callable[[Arrays], Arrays]
+        if callable(getattr(custom, "run", None)):
+            self.answer = _runner(custom.run, engines, manifest.interface)
+        else:
+            self.steps = _steps(custom, engines, manifest.interface)
+            self.answer = self.steps.answer
 
-    def _choose(self) -> Callable[[Arrays], Arrays]:
-        custom = self._custom
-        if custom is not None and callable(getattr(custom, "run", None)):
-            self._callables = _Graphs({name: one.run for name, one in self._engines.items()})
-            return self._answer_with_run
-        if len(self._engines) != 1:
+
+def _runner(
+    run: Callable[..., Any], engines: Mapping[str, Engine], interface: Interface
+) -> Callable[[Arrays], Arrays]:
+    to_values, to_response = (
+        RequestConversion(interface.inputs),
+        ResponseConversion(interface.outputs),
+    )
+    graphs = _Graphs({name: one.run for name, one in engines.items()})
+
+    def answer(request: Arrays) -> Arrays:
+        return to_response(bundle_code.call(run, to_values(request), graphs, refuses=True))
+
+    return answer
+
+
+def _steps(custom: object, engines: Mapping[str, Engine], interface: Interface) -> GraphSteps:
+    if len(engines) != 1:
+        raise BundleCodeError(
+            f"expected a pipeline with run(request, graphs) for a bundle of "
+            f"{len(engines)} graphs, found none",
+            reason="CODE_NO_PIPELINE",
+            mend="Add code/pipeline.py; docs/bundle-format.md shows one",
+        )
+    ((name, engine),) = engines.items()
+    if custom is None:
+        return GraphSteps(engine, interface)
+    for step in ("preprocess", "postprocess"):
+        if not callable(getattr(custom, step, None)):
             raise BundleCodeError(
-                f"expected a pipeline with run(request, graphs) for a bundle of "
-                f"{len(self._engines)} graphs, found none",
+                f"expected class Pipeline of code/pipeline.py to have {step}, found none",
                 reason="CODE_NO_PIPELINE",
-                mend="Add code/pipeline.py; docs/bundle-format.md shows one",
+                mend=_CONTRACT,
             )
-        ((self._graph_name, self._engine),) = self._engines.items()
-        if custom is None:
-            return self._answer_plainly
-        for step in ("preprocess", "postprocess"):
-            if not callable(getattr(custom, step, None)):
-                raise BundleCodeError(
-                    f"expected class Pipeline of code/pipeline.py to have {step}, found none",
-                    reason="CODE_NO_PIPELINE",
-                    mend=_CONTRACT,
-                )
-        return self._answer_in_steps
-
-    def _answer_plainly(self, request: Arrays) -> Arrays:
-        try:
-            return self._to_response.select(self._engine.run(request))
-        except InputMismatch as error:
-            raise InvalidArgument(error.message, mend=error.mend) from error
-        except EngineError as error:
-            raise Internal(error.message, mend=error.mend) from error
-
-    def _answer_in_steps(self, request: Arrays) -> Arrays:
-        custom: Any = self._custom
-        values = self._to_values(request)
-        inputs = _call(custom.preprocess, values, refuses=True)
-        if not isinstance(inputs, dict):
-            raise Internal(
-                f"expected preprocess to return a dict of graph inputs, "
-                f"found {type(inputs).__name__}"
-            )
-        try:
-            outputs = self._engine.run(inputs)
-        except EngineError as error:
-            raise Internal(f"graph {self._graph_name!r} after preprocess: {error}") from error
-        return self._to_response(_call(custom.postprocess, outputs, values))
-
-    def _answer_with_run(self, request: Arrays) -> Arrays:
-        custom: Any = self._custom
-        values = self._to_values(request)
-        return self._to_response(_call(custom.run, values, self._callables, refuses=True))
+    return PipelineSteps(engine, interface, name, custom)
 
 
 class _Graphs(dict[str, Any]):
@@ -202,23 +192,6 @@ def _construct(code: BundleCode, bundle: Bundle) -> object:
             reason="CODE_DOES_NOT_CONSTRUCT",
         ) from error
     return made
-
-
-def _call(step: Callable[..., Any], *arguments: object, refuses: bool = False) -> object:
-    """Call bundle code; with `refuses` a ValueError that it raises is the caller's fault."""
-    try:
-        return step(*arguments)
-    except RequestError:
-        raise
-    except (Exception, SystemExit) as error:
-        if refuses and isinstance(error, ValueError) and raised_by_bundle(error):
-            raise InvalidArgument(str(error) or "the pipeline refused the request") from error
-        raise _failed(step, error) from error
-
-
-def _failed(step: Callable[..., Any], error: BaseException) -> Internal:
-    name = getattr(step, "__name__", "pipeline")
-    return Internal(f"the bundle's {name} failed: {describe(error)}")
 
 
 def _no_graph(name: str, graphs: Mapping[str, object]) -> BundleCodeError:

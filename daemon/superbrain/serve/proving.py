@@ -1,8 +1,9 @@
 """Proving a loaded model: every golden case through the very object that will serve.
 
 Each case goes through pre- and postprocessing as a caller's request would, and, where the bundle
-recorded them, through single graphs as well. Whatever goes wrong with a case is a failed figure of
-that case with its reason: the other cases are still worth knowing.
+recorded them, through single graphs as well. Cases of a bundle that batches are then run together.
+Whatever goes wrong with a case is a failed figure of that case with its reason: the other cases are
+still worth knowing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from superbrain.domain.golden import compare_all, failed
 from superbrain.domain.proof import EVERY_OUTPUT, CaseTime, OutputFigures, Proof
 from superbrain.serve.bundle_code import describe
 from superbrain.serve.bundle_files import BundleFiles
+from superbrain.serve.proving_together import prove_together
 from superbrain.wire.errors import SuperbrainError
 
 if TYPE_CHECKING:
@@ -42,29 +44,43 @@ def prove(model: Model, bundle_path: Path, manifest: Manifest) -> Proof:
     files = BundleFiles(bundle_path, manifest)
     figures: list[OutputFigures] = []
     times: list[CaseTime] = []
+    agreed: dict[str, tuple[dict[str, Array], dict[str, Array]]] = {}
     for case in manifest.golden.cases:
-        figures += _prove_response(model, files, manifest, case, times)
-        for graph, recorded in case.graphs.items():
-            figures += _prove_graph(model, files, manifest, case.name, graph, recorded)
+        try:
+            recorded = _recorded(files, manifest, case)
+            response = _prove_response(model, manifest, case.name, recorded, times)
+        except Exception as error:  # noqa: BLE001 - becomes the case's failed figure
+            response = [failed(case.name, EVERY_OUTPUT, "", _reason(error))]
+        else:
+            if all(one.passed for one in response):
+                agreed[case.name] = recorded
+        figures += response
+        for graph, tensors in case.graphs.items():
+            figures += _prove_graph(model, files, manifest, case.name, graph, tensors)
+    if model.together is not None:
+        figures += prove_together(model.together, manifest, agreed)
     return Proof(model.rung, figures, times, model.runtime)
+
+
+def _recorded(
+    files: BundleFiles, manifest: Manifest, case: GoldenCase
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    interface = manifest.interface
+    request = _read(files, case.request, interface.inputs)
+    return request, _read(files, case.response, interface.outputs)
 
 
 def _prove_response(
     model: Model,
-    files: BundleFiles,
     manifest: Manifest,
-    case: GoldenCase,
+    case: str,
+    recorded: tuple[dict[str, Array], dict[str, Array]],
     times: list[CaseTime],
 ) -> list[OutputFigures]:
-    interface = manifest.interface
-    try:
-        request = _read(files, case.request, interface.inputs)
-        expected = _read(files, case.response, interface.outputs)
-        actual, first_ms = _timed(model, request)
-        times.append(CaseTime(case.name, _warm_ms(model, request, first_ms)))
-        return compare_all(case.name, "", expected, actual, manifest.golden.tolerances)
-    except Exception as error:  # noqa: BLE001 - becomes the case's failed figure
-        return [failed(case.name, EVERY_OUTPUT, "", _reason(error))]
+    request, expected = recorded
+    actual, first_ms = _timed(model, request)
+    times.append(CaseTime(case, _warm_ms(model, request, first_ms)))
+    return compare_all(case, "", expected, actual, manifest.golden.tolerances)
 
 
 def _timed(model: Model, request: dict[str, Array]) -> tuple[dict[str, Array], float]:

@@ -16,11 +16,14 @@ from superbrain.serve.model import Model
 from superbrain.serve.proving import prove
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
     from superbrain.domain.ctl import Load
     from superbrain.domain.manifest import Manifest
     from superbrain.domain.proof import Proof
+    from superbrain.serve.together import Executing
+    from superbrain.wire.datatypes import Array
 
 
 class ServedBundle:
@@ -31,6 +34,7 @@ class ServedBundle:
         self._manifest = manifest
         self._model = model
         self.infer = model.infer
+        self.batching = manifest.serving.batching
         self.name = manifest.name
         self.version = manifest.version
         self.outputs = tuple(tensor.name for tensor in manifest.interface.outputs)
@@ -61,6 +65,13 @@ class ServedBundle:
     def request_timeout_ms(self) -> int:
         """How long a request may take that does not say so itself."""
         return self._manifest.serving.request_timeout_ms
+
+    def infer_together(
+        self, requests: Sequence[dict[str, Array]], executing: Executing
+    ) -> list[dict[str, Array] | BaseException]:
+        """Answer several requests with as few runs as may be."""
+        assert self._model.together is not None  # noqa: S101 - asked only where max_size allows it
+        return self._model.together.answer(requests, executing)
 
     def prove(self) -> Proof:
         """Run every golden case through the model that will serve."""

@@ -66,7 +66,7 @@ def try_ladder(folder: Path, manifest: Manifest) -> Iterator[Trial]:
 def try_rung(folder: Path, manifest: Manifest, rung: str) -> Trial:
     """Load and prove on one rung in a child process; never raises because of the bundle."""
     order = msgspec.msgpack.encode(Order(str(folder.resolve()), manifest, rung))
-    limit_s = manifest.serving.load_timeout_s * (1 + len(manifest.golden.cases))
+    limit_s = manifest.proof_timeout_s
     with tempfile.TemporaryDirectory(prefix="superbrain-trial-") as scratch:
         result = Path(scratch) / "trial"
         command = [sys.executable, "-I", "-m", "superbrain.serve.trial", str(result)]

@@ -1,14 +1,13 @@
-"""A worker's data loop: lanes in, one bounded queue, one execution at a time, lanes out.
+"""A worker's data loop: lanes in, executor, lanes out.
 
-Single-threaded. Between two executions everything readable is taken into the queue, then the most
-urgent request is executed. A request counts as accepted when its execution starts: `stand_by`
-answers nothing that merely waits, the peer sends it again to the next worker. So the pause of a
-swap is one execution at most, which a new request would have waited for anyway.
+Single-threaded. Between two executions everything readable is admitted. A request counts as
+accepted when its execution starts: `stand_by` answers nothing that merely waits, the peer sends it
+again to the next worker. So the pause of a swap is one execution at most, which a new request would
+have waited for anyway.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import select
 import socket
@@ -20,45 +19,25 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from superbrain.domain.batching import window
 from superbrain.serve import child
-from superbrain.serve.admission import AdmissionQueue
-from superbrain.serve.execution import Outcome, ServedModel, execute, refuse
+from superbrain.serve.executor import Admitted, Executor
 from superbrain.serve.worker_lane import SHARING, WorkerLane
-from superbrain.transport.flight import FlightPage
 from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
-from superbrain.wire.errors import DeadlineExceeded, ResourceExhausted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from superbrain.serve.execution import Outcome, ServedModel
     from superbrain.serve.figures import WorkerFigures
 
-# What a peer is told to have outstanding: one request is executed, the next are at hand when it
-# ends. Of a fast model as many as half a millisecond of work, so that they travel together.
-_LEAST_WINDOW = 2
-_MOST_WINDOW = 32
-_WINDOW_MS = 0.5
-# Answers wait for each other, to travel together, no longer than this.
-_TOGETHER_NS = 200_000
 _MAX_LANES = 256
-_REQUESTS = frozenset({lane.REQUEST, lane.FORWARD})
-_HIGHEST_PRIORITY = 9
+_REQUESTS = frozenset({lane.REQUEST, lane.FORWARD, lane.ALONE})
 _BACKLOG = 128
 _FLUSH_PATIENCE_S = 0.5
 # What a peer may leave unread before it is given up; one answer more may be added to it.
 _MAX_UNREAD_BYTES = 64 << 20
-
-
-class Admitted:
-    """A request in the queue."""
-
-    __slots__ = ("arrived_ns", "frame", "link")
-
-    def __init__(self, link: WorkerLane, frame: lane.LaneFrame, arrived_ns: int) -> None:
-        self.link = link
-        self.frame = frame
-        self.arrived_ns = arrived_ns
 
 
 class LaneLoop:
@@ -70,16 +49,12 @@ class LaneLoop:
         self._wake_fd = wake_fd
         self._on_wake = on_wake
         self._figures = figures
-        self._model: ServedModel | None = None
-        self._patience_ns = 0
         self._listener: socket.socket | None = None
         self._path = ""
         self._hello = lane.Hello("", "", 0, 0)
         self._lane_numbers = count(1)
-        self._flight = FlightPage()
         self._lanes: dict[int, WorkerLane] = {}
-        self._queue: AdmissionQueue[Admitted] = AdmissionQueue(0)
-        self._arrivals = count()
+        self._executor = Executor(figures, self._answer)
         self._answered: list[WorkerLane] = []
         self._spare_fd = os.open(os.devnull, os.O_RDONLY)
 
@@ -100,11 +75,9 @@ class LaneLoop:
         Raises:
             OSError: the path cannot be bound.
         """
-        window = window_for(execution_ms)
-        self._hello = lane.Hello(model.name, model.version, deployment_id, window)
-        self._model = model
-        self._patience_ns = model.request_timeout_ms * 1_000_000
-        self._queue = AdmissionQueue(model.queue_size)
+        pays = window(execution_ms, model.batching.max_size)
+        self._hello = lane.Hello(model.name, model.version, deployment_id, pays)
+        self._executor.serve(model)
         with suppress(FileNotFoundError):
             Path(path).unlink()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -127,7 +100,7 @@ class LaneLoop:
         self._epoll.unregister(self._listener.fileno())
         self._listener.close()
         self._listener = None
-        self._queue.clear()
+        self._executor.clear()
         self._figures.queued = 0
         goodbye = lane.encode(lane.GOODBYE)
         for link in self._lanes.values():
@@ -140,7 +113,7 @@ class LaneLoop:
         """One turn: wait if there is nothing to do, take in what came, execute, answer."""
         woken = False
         readable: list[int] = []
-        for fd, _ in self._epoll.poll(0 if self._queue else None):
+        for fd, _ in self._epoll.poll(self._executor.idle_s()):
             if fd == self._wake_fd:
                 woken = True
             else:
@@ -153,13 +126,13 @@ class LaneLoop:
                 self._accept(self._listener)
             elif (link := self._lanes.get(fd)) is not None:
                 self._take_in(link)
-        self._execute_some()
+        self._executor.work()
         for link in self._answered:
             link.deliver()
             if not link.ended:
                 link.watch(self._epoll)
         self._answered.clear()
-        self._figures.queued = len(self._queue)
+        self._figures.queued = self._executor.waiting
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -180,7 +153,7 @@ class LaneLoop:
         link = WorkerLane(sock, next(self._lane_numbers))
         self._lanes[link.fd] = link
         hello = msgspec.json.encode(msgspec.structs.replace(self._hello, lane=link.number))
-        link.send_descriptor(lane.encode(lane.HELLO, hello)[0], self._flight.fd)
+        link.send_descriptor(lane.encode(lane.HELLO, hello)[0], self._executor.flight.fd)
         link.watch(self._epoll)
 
     def _take_in(self, link: WorkerLane) -> None:
@@ -209,53 +182,11 @@ class LaneLoop:
             child.log("lane_closed", error=f"expected a request frame, found kind {frame.kind}")
             self._close(request.link)
             return
-        try:
-            self._queue.push(
-                request,
-                arrival=next(self._arrivals),
-                priority=min(frame.priority, _HIGHEST_PRIORITY),
-                deadline_ns=frame.deadline_ns or request.arrived_ns + self._patience_ns,
-            )
-        except ResourceExhausted as error:
-            self._answer(request, refuse(frame, error), request.arrived_ns)
+        self._executor.admit(request)
 
     def _share(self, link: WorkerLane, frame: lane.LaneFrame) -> None:
         if not self._overdue(link):
             link.share(frame)
-
-    def _execute_some(self) -> None:
-        """Execute the most urgent request, and the next ones as long as answers may wait."""
-        now_ns = time.monotonic_ns()
-        until_ns = now_ns + _TOGETHER_NS
-        while True:
-            self._refuse_expired(now_ns)
-            if not self._queue:
-                return
-            now_ns = self._execute(self._queue.take(), now_ns)
-            if now_ns >= until_ns:
-                return
-
-    def _refuse_expired(self, now_ns: int) -> None:
-        for request in self._queue.expired(now_ns):
-            waited_ms = (now_ns - request.arrived_ns) / 1e6
-            error = DeadlineExceeded(
-                f"expected to start before the deadline, found it passed after {waited_ms:.1f} ms"
-            )
-            self._answer(request, refuse(request.frame, error), now_ns)
-
-    def _execute(self, request: Admitted, now_ns: int) -> int:
-        """Execute one request; give the time when it ended."""
-        assert self._model is not None  # noqa: S101 - only `serve` lets requests in
-        if request.link.ended:  # whoever asked is gone
-            return now_ns
-        self._figures.executing_since_ns = now_ns
-        self._flight.begin(request.link.number, request.frame.request_id)
-        outcome = execute(self._model, request.frame, request.link.regions)
-        self._flight.end()
-        self._figures.executing_since_ns = 0
-        now_ns = time.monotonic_ns()
-        self._answer(request, outcome, now_ns)
-        return now_ns
 
     def _answer(self, request: Admitted, outcome: Outcome, now_ns: int) -> None:
         link = request.link
@@ -289,10 +220,3 @@ class LaneLoop:
                 if not behind[fd].pending_bytes:
                     del behind[fd]
                     poll.unregister(fd)
-
-
-def window_for(execution_ms: float) -> int:
-    """How many requests a peer should have outstanding here; 0.0 stands for "not known"."""
-    if execution_ms <= 0:
-        return _LEAST_WINDOW
-    return min(max(_LEAST_WINDOW, math.ceil(_WINDOW_MS / execution_ms)), _MOST_WINDOW)

@@ -12,7 +12,10 @@ import fcntl
 import mmap
 import os
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SIZE: Final = 4096
 _COUNT: Final = struct.Struct("<Q")
@@ -36,9 +39,20 @@ class FlightPage:
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, seals)
 
     def begin(self, lane: int, request_id: int) -> None:
-        """Write down that this request is being executed; the entry first, then that it counts."""
+        """Write down that this request is being executed, and nothing else.
+
+        The entry comes first, then that it counts: in between nothing runs that could end the
+        process by itself.
+        """
         _ENTRY.pack_into(self._page, _COUNT.size, lane, request_id)
         _COUNT.pack_into(self._page, 0, 1)
+
+    def begin_together(self, requests: Sequence[tuple[int, int]]) -> None:
+        """Write down that these are executed together: (lane, request id), at most `MOST`."""
+        self.end()
+        for place, (lane, request_id) in enumerate(requests):
+            _ENTRY.pack_into(self._page, _COUNT.size + place * _ENTRY.size, lane, request_id)
+        _COUNT.pack_into(self._page, 0, len(requests))
 
     def end(self) -> None:
         """Write down that nothing is being executed."""

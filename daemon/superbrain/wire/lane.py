@@ -11,7 +11,8 @@ in nanoseconds (a lane never leaves its host), 0 for none. The worker speaks fir
 before the end of a lane means that the worker retires and has executed nothing that it has not
 answered; an end without it means that the worker died. REGION registers shared memory and RELEASE
 ends that; each is answered by its own kind, or by ERROR. FORWARD is a REQUEST that the gateway
-passes on, and answered like one.
+passes on, and answered like one; ALONE is a FORWARD that must not share a run with others, because
+it is suspected of a worker's death.
 
 This module does no I/O: `encode` gives buffers for sendmsg, `LaneDecoder` says where to receive.
 """
@@ -39,7 +40,8 @@ GOODBYE: Final = 5
 FORWARD: Final = 6
 REGION: Final = 7
 RELEASE: Final = 8
-_KINDS: Final = frozenset({HELLO, REQUEST, RESPONSE, ERROR, GOODBYE, FORWARD, REGION, RELEASE})
+ALONE: Final = 9
+_KINDS: Final = frozenset(range(HELLO, ALONE + 1))
 
 ALIGNMENT: Final = 64
 MAX_BODY_BYTES: Final = 1 << 32

@@ -63,7 +63,7 @@ def test_a_failed_proof_says_why_at_any_width(width: int) -> None:
 def test_a_report_shows_who_signed_and_how_it_serves(console: Console) -> None:
     rows = lines(console, report_view(console, sample_report()))
     assert "signed by  3f2a90c1, b7d1e6aa" in rows
-    assert "batching   max_size 8, max_delay_ms 2.0" in rows
+    assert "batching   up to 8  requests that wait when a run ends share the next one" in rows
 
 
 def test_a_deployment_that_was_never_proven_says_so(console: Console) -> None:

@@ -100,7 +100,7 @@ def test_arbitrary_bytes_raise_only_lane_error(stream: bytes) -> None:
     ("prefix", "sentence"),
     [
         (PREFIX.pack(0, 0, 0, 0, 0, 0), "found kind 0"),
-        (PREFIX.pack(9, 0, 0, 0, 0, 0), "found kind 9"),
+        (PREFIX.pack(10, 0, 0, 0, 0, 0), "found kind 10"),
         (PREFIX.pack(lane.REQUEST, 0, 1025, 0, 0, 0), "1025 tensors"),
         (PREFIX.pack(lane.REQUEST, 0, 0, (1 << 20) + 1, 0, 0), "header of 1048577"),
         (PREFIX.pack(lane.REQUEST, 0, 1, 0, 0, 0) + struct.pack("<Q", 1 << 63), "at most"),

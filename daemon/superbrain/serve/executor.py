@@ -1,0 +1,177 @@
+"""A worker's requests between arrival and answer: they wait, then run alone or together.
+
+One bounded queue, one execution at a time. Requests that wait when an execution ends are executed
+next, up to `max_size` of them together; how long the first is held for others is the policy of
+domain/batching.py. The flight page says at every moment whose work is being done.
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import count
+from typing import TYPE_CHECKING
+
+from superbrain.domain.batching import Patience
+from superbrain.domain.manifest import Batching
+from superbrain.serve.admission import AdmissionQueue
+from superbrain.serve.execution import Outcome, ServedModel, execute, execute_together, refuse
+from superbrain.transport.flight import FlightPage
+from superbrain.wire import lane
+from superbrain.wire.errors import DeadlineExceeded, ResourceExhausted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from superbrain.serve.figures import WorkerFigures
+    from superbrain.serve.worker_lane import WorkerLane
+
+# Answers wait for each other, to travel together, no longer than this.
+_TOGETHER_NS = 200_000
+_HIGHEST_PRIORITY = 9
+
+
+class Admitted:
+    """A request in the queue."""
+
+    __slots__ = ("arrived_ns", "frame", "link")
+
+    def __init__(self, link: WorkerLane, frame: lane.LaneFrame, arrived_ns: int) -> None:
+        self.link = link
+        self.frame = frame
+        self.arrived_ns = arrived_ns
+
+
+class Executor:
+    """Executes what was admitted, the most urgent first, and hands the answers to `answer`."""
+
+    def __init__(
+        self, figures: WorkerFigures, answer: Callable[[Admitted, Outcome, int], None]
+    ) -> None:
+        self.flight = FlightPage()
+        self._figures = figures
+        self._answer = answer
+        self._arrivals = count()
+        self._model: ServedModel | None = None
+        self._patience = Patience(Batching())
+        self._timeout_ns = 0
+        self._queue: AdmissionQueue[Admitted] = AdmissionQueue(0)
+        self._held_until_ns = 0
+
+    def serve(self, model: ServedModel) -> None:
+        """Execute on `model` from now on."""
+        self._model = model
+        self._patience = Patience(model.batching)
+        self._timeout_ns = model.request_timeout_ms * 1_000_000
+        self._queue = AdmissionQueue(model.queue_size)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return len(self._queue)
+
+    def idle_s(self) -> float | None:
+        """Say how long there is nothing to do unless something comes; None for ever."""
+        if not self._queue:
+            return None
+        if not self._held_until_ns:
+            return 0
+        return max(0, self._held_until_ns - time.monotonic_ns()) / 1e9
+
+    def admit(self, request: Admitted) -> None:
+        """Let a request wait for its turn, or answer that too many do."""
+        frame = request.frame
+        try:
+            self._queue.push(
+                request,
+                arrival=next(self._arrivals),
+                priority=min(frame.priority, _HIGHEST_PRIORITY),
+                deadline_ns=frame.deadline_ns or request.arrived_ns + self._timeout_ns,
+            )
+        except ResourceExhausted as error:
+            self._answer(request, refuse(frame, error), request.arrived_ns)
+
+    def clear(self) -> None:
+        """Forget what waits; nobody has begun with it."""
+        self._queue.clear()
+
+    def work(self) -> None:
+        """Execute the most urgent requests, and the next ones as long as answers may wait."""
+        now_ns = time.monotonic_ns()
+        until_ns = now_ns + _TOGETHER_NS
+        while True:
+            self._refuse_expired(now_ns)
+            if not self._queue or self._held(now_ns):
+                return
+            batch = self._take()
+            if batch:
+                now_ns = self._execute(batch, now_ns)
+            if now_ns >= until_ns:
+                return
+
+    def _refuse_expired(self, now_ns: int) -> None:
+        for request in self._queue.expired(now_ns):
+            waited_ms = (now_ns - request.arrived_ns) / 1e6
+            error = DeadlineExceeded(
+                f"expected to start before the deadline, found it passed after {waited_ms:.1f} ms"
+            )
+            self._answer(request, refuse(request.frame, error), now_ns)
+
+    def _held(self, now_ns: int) -> bool:
+        """Whether those that wait are held for others to join them."""
+        self._held_until_ns = 0
+        first = self._queue.first()
+        if not self._patience.ever_waits or first is None or _alone(first):
+            return False
+        until_ns = self._patience.hold_until_ns(
+            len(self._queue),
+            min(request.arrived_ns for request in self._queue),
+            self._queue.earliest_deadline_ns,
+        )
+        if until_ns > now_ns:
+            self._held_until_ns = until_ns
+        return until_ns > now_ns
+
+    def _take(self) -> list[Admitted]:
+        """Take whose turn it is, without those whose asker is gone."""
+        batch = [self._queue.take()]
+        if not _alone(batch[0]):
+            while len(batch) < self._patience.max_size:
+                following = self._queue.first()
+                if following is None or _alone(following):
+                    break
+                batch.append(self._queue.take())
+        return [request for request in batch if not request.link.ended]
+
+    def _execute(self, batch: Sequence[Admitted], now_ns: int) -> int:
+        """Execute a batch and answer it in its order; give the time when it ended."""
+        assert self._model is not None  # noqa: S101 - only `serve` lets requests in
+        figures = self._figures
+        figures.executing_since_ns = now_ns
+        if len(batch) == 1:
+            request = batch[0]
+            self.flight.begin(request.link.number, request.frame.request_id)
+            outcomes = [execute(self._model, request.frame, request.link.regions)]
+        else:
+            outcomes = self._execute_together(self._model, batch)
+        self.flight.end()
+        figures.executing_since_ns = 0
+        now_ns = time.monotonic_ns()
+        for request, outcome in zip(batch, outcomes, strict=True):
+            self._answer(request, outcome, now_ns)
+        self._patience.executed(len(batch), now_ns)
+        return now_ns
+
+    def _execute_together(self, model: ServedModel, batch: Sequence[Admitted]) -> list[Outcome]:
+        names = [(request.link.number, request.frame.request_id) for request in batch]
+
+        def executing(positions: Sequence[int]) -> None:
+            self.flight.begin_together([names[position] for position in positions])
+
+        self._figures.batched(len(batch))
+        return execute_together(
+            model, [(request.frame, request.link.regions) for request in batch], executing
+        )
+
+
+def _alone(request: Admitted) -> bool:
+    return request.frame.kind == lane.ALONE
