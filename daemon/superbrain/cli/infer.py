@@ -59,7 +59,7 @@ def _register_infer(commands: argparse._SubParsersAction[argparse.ArgumentParser
         action="append",
         default=[],
         dest="inputs",
-        type=_input,
+        type=parse_typed_input,
         metavar="NAME=VALUE",
         help="one input; see below",
     )
@@ -171,11 +171,17 @@ def _tensor_row(role: str, tensor: InterfaceTensor) -> tuple[str, str, str, str]
     return role, tensor.name, describe(tensor), tensor.description
 
 
-def _json(value: Any) -> str:  # noqa: ANN401 - anything msgspec can write
+def print_as_json(value: Any) -> None:  # noqa: ANN401 - anything msgspec can write
+    """Print a structure as indented JSON."""
+    print(_json(value))
+
+
+def _json(value: Any) -> str:  # noqa: ANN401
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
-def _input(text: str) -> Given:
+def parse_typed_input(text: str) -> Given:
+    """Read an `--input`, for argparse."""
     try:
         return parse_input(text)
     except ValueError as error:

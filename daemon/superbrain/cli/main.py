@@ -66,6 +66,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
     "Ask a model": (
         Command("infer", ("infer",), "send one request and show the answer"),
         Command("models", ("infer",), "list the models that answer, with their tensors"),
+        Command("load", ("load.command",), "how much a model takes, and what limits it"),
     ),
     "Make bundles": (
         Command(
