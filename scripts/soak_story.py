@@ -28,6 +28,8 @@ from tests.support.bundles import make_bundle
 from tests.support.load import Load
 
 REPORT_EVERY_S = 10.0
+LOOK_AGAIN_S = 0.02
+WARM_REQUESTS = 2_000
 GROWTH_BYTES = 64 << 20
 GROWTH_FDS = 8
 ANSWER_WITHIN_S = 120.0
@@ -35,10 +37,14 @@ EXPLAINED = ("no superbrain gateway answers", "ended 2 workers")
 
 
 class Size(msgspec.Struct, frozen=True):
-    """What may not keep growing: of the daemon itself, and of what it leaves on the disk."""
+    """What may not keep growing: of the processes, and of what they leave on the disk."""
 
     descriptors: int
     memory_bytes: int
+    gateway_descriptors: int
+    gateway_memory_bytes: int
+    worker_memory_bytes: int
+    journal_bytes: int
     children: int
     run_files: int
     stored_bundles: int
@@ -65,6 +71,7 @@ class Soak:
         self._say = say
         self._clients = clients
         self._version = 0
+        self._made = Path()
         self.sizes: list[Size] = []
         self._disturbances: dict[Callable[[], None], int] = {
             self._kill_worker: 4,
@@ -99,6 +106,38 @@ class Soak:
         self._say(self._progress(load, 0))
         self._judge_answers(load)
         self._judge_growth()
+
+    def endure(self, swaps: int, requests: int) -> None:
+        """Answer so many requests with one worker, then swap so often under load, and judge."""
+        self._swap()
+        self._appliance.wait_live("adder", "1.0.0")
+        with Load(self._client, clients=self._clients) as load:
+            self._appliance.wait_for(lambda: load.answered > WARM_REQUESTS, "the load")
+            self._measure()
+            self._until(load, lambda: load.answered >= requests, "requests")
+            self._measure()
+            self._until(load, lambda: self._swapped(load) >= swaps, "swaps")
+            self._come_to_rest()
+            self._measure()
+        self._judge_answers(load)
+        self._judge_growth()
+
+    def _swapped(self, load: Load) -> int:
+        """Drop the next version as soon as the last one has answered; how many have."""
+        if load.newest == self._version:
+            shutil.rmtree(self._made, ignore_errors=True)
+            self._swap()
+        return load.newest - 1
+
+    def _until(self, load: Load, happened: Callable[[], bool], what: str) -> None:
+        begin, reported = time.monotonic(), 0.0
+        while not happened():
+            if load.failed or load.mixed:
+                return
+            if time.monotonic() - reported > REPORT_EVERY_S:
+                reported = time.monotonic()
+                self._say(f"{what}: {reported - begin:5.0f} s  {self._progress(load, 0)}")
+            time.sleep(LOOK_AGAIN_S)
 
     def _client(self) -> Client:
         return Client(self._appliance.endpoint, timeout=ANSWER_WITHIN_S)
@@ -162,9 +201,9 @@ class Soak:
 
     def _release(self, golden_error: float = 0.0) -> Path:
         self._version += 1
-        work = Path(tempfile.mkdtemp(dir=self._appliance.work))
+        self._made = Path(tempfile.mkdtemp(dir=self._appliance.work))
         return make_bundle(
-            work,
+            self._made,
             self._appliance.author,
             version=f"{self._version}.0.0",
             sequence=self._version,
@@ -194,17 +233,30 @@ class Soak:
     def _measure(self) -> None:
         appliance = self._appliance
         daemon = psutil.Process(appliance.health().process.pid)
-        store = appliance.root / "state/store"
+        gateway, worker = (psutil.Process(pid) for pid in self._pids())
+        state = appliance.root / "state"
+        store = state / "store"
         self.sizes.append(
             Size(
                 descriptors=daemon.num_fds(),
                 memory_bytes=daemon.memory_info().rss,
+                gateway_descriptors=gateway.num_fds(),
+                gateway_memory_bytes=gateway.memory_info().rss,
+                worker_memory_bytes=worker.memory_info().rss,
+                journal_bytes=sum(path.stat().st_size for path in state.glob("journal*")),
                 children=len(appliance.children()),
                 run_files=len(list((appliance.root / "run").rglob("*"))),
                 stored_bundles=len(list((store / "bundles").iterdir())),
                 staging=len(self._left_in_staging()),
             )
         )
+
+    def _pids(self) -> tuple[int, int]:
+        """Processes of the gateway and of the worker that serves."""
+        health = self._appliance.health()
+        (model,) = health.models
+        gateway = health.gateway.process
+        return gateway.pid if gateway else 0, model.workers[0].pid
 
     def _judge_answers(self, load: Load) -> None:
         # A connection made while no daemon is there may be told so, and a request that two kills
@@ -221,6 +273,10 @@ class Soak:
         limits = {
             "descriptors": before.descriptors + GROWTH_FDS,
             "memory_bytes": before.memory_bytes + GROWTH_BYTES,
+            "gateway_descriptors": before.gateway_descriptors + GROWTH_FDS,
+            "gateway_memory_bytes": before.gateway_memory_bytes + GROWTH_BYTES,
+            "worker_memory_bytes": before.worker_memory_bytes + GROWTH_BYTES,
+            "journal_bytes": before.journal_bytes + GROWTH_BYTES,
             "children": 2,
             "run_files": before.run_files + 2,
             "stored_bundles": 4,
@@ -254,16 +310,21 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--clients", type=int, default=3)
+    parser.add_argument("--swaps", type=int, default=0)
+    parser.add_argument("--requests", type=int, default=0)
     options = parser.parse_args()
     _say(f"seed {options.seed}")
     with tempfile.TemporaryDirectory() as folder, Appliance(Path(folder)) as appliance:
         soak = Soak(appliance, options.seed, options.clients, _say)
         try:
-            soak.live(options.minutes * 60)
+            if options.swaps or options.requests:
+                soak.endure(options.swaps, options.requests)
+            else:
+                soak.live(options.minutes * 60)
         except AssertionError as error:
             soak.findings.append(str(error))
-        for moment, size in zip(("before", "after"), soak.sizes, strict=False):
-            _say(f"{moment}: {msgspec.json.encode(size).decode()}")
+        for number, size in enumerate(soak.sizes, 1):
+            _say(f"size {number} of {len(soak.sizes)}: {msgspec.json.encode(size).decode()}")
         if soak.findings:
             kept = Path(tempfile.gettempdir()) / f"soak-{options.seed}.log"
             shutil.copy(appliance.log, kept)

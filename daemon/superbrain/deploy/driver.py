@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from superbrain.deploy.journal import JournalError
+from superbrain.deploy.journal_file import JournalError
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
 from superbrain.domain.policy import retry_delay_s
-from superbrain.domain.retention import retained
+from superbrain.domain.retention import KEPT_DEPLOYMENTS, remembered, retained
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 
@@ -319,12 +319,16 @@ class Driver:
             await asyncio.wait([task])
 
     async def collect(self) -> None:
-        """Remove bundles that nothing refers to any more."""
+        """Remove bundles that nothing refers to any more, and the past beyond what is kept."""
         there = await asyncio.to_thread(self._store.digests)
         for digest in there:
             if digest not in self._retained():  # asked for each: bundles arrive meanwhile
                 await asyncio.to_thread(self._store.remove, digest)
                 event(log, Event.STORE_COLLECTED, digest=digest)
+        for name in self._journal.models():
+            newest = self._journal.of_model(name, KEPT_DEPLOYMENTS)
+            if len(newest) == KEPT_DEPLOYMENTS:
+                self._journal.prune(name, remembered(newest, self._journal.relevant(name)))
 
     def _retained(self) -> set[str]:
         current = self._journal.models()

@@ -1,8 +1,7 @@
 """The journal: what the daemon must still know after it was killed, in one SQLite file.
 
-Write-ahead log with full sync: when `record` returns, the step is on the disk, and only then is it
-performed. Every method is one transaction. The schema carries a version; a journal of a newer
-superbrain is refused, never guessed at.
+When `record` returns, the step is on the disk, and only then is it performed. Every method is one
+transaction. journal_file.py has the file and its schema.
 
     models        which deployment is current, and the highest sequence ever accepted
     deployments   the newest form of every deployment
@@ -13,73 +12,22 @@ superbrain is refused, never guessed at.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-import sqlite3
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from superbrain.deploy.journal_file import JournalError, JournalFile
 from superbrain.domain.deployment import ENDED, Deployment, State
 from superbrain.domain.operations import ProofRecord, Transition
 from superbrain.domain.proof import Proof
-from superbrain.wire.errors import SuperbrainError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import sqlite3
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
-SCHEMA_VERSION = 1
 _OVER = ENDED | {State.RETIRED}
-_SCHEMA = """
-CREATE TABLE models (
-    name TEXT PRIMARY KEY,
-    current INTEGER NOT NULL DEFAULT 0,
-    floor_sequence INTEGER NOT NULL DEFAULT 0,
-    floor_digest TEXT NOT NULL DEFAULT ''
-) STRICT;
-CREATE TABLE deployments (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    name TEXT NOT NULL,
-    version TEXT NOT NULL,
-    digest TEXT NOT NULL,
-    state TEXT NOT NULL,
-    body BLOB NOT NULL,
-    created_at TEXT NOT NULL,
-    live_since TEXT
-) STRICT;
-CREATE INDEX deployments_by_name ON deployments (name, id);
-CREATE INDEX deployments_by_digest ON deployments (digest, id);
-CREATE INDEX deployments_by_state ON deployments (state);
-CREATE TABLE transitions (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    deployment INTEGER NOT NULL REFERENCES deployments (id),
-    at TEXT NOT NULL,
-    event TEXT NOT NULL,
-    state_from TEXT NOT NULL,
-    state_to TEXT NOT NULL,
-    rung TEXT NOT NULL,
-    detail TEXT NOT NULL
-) STRICT;
-CREATE INDEX transitions_by_deployment ON transitions (deployment, id);
-CREATE TABLE proofs (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    deployment INTEGER NOT NULL REFERENCES deployments (id),
-    at TEXT NOT NULL,
-    worker INTEGER NOT NULL,
-    body BLOB NOT NULL
-) STRICT;
-CREATE INDEX proofs_by_deployment ON proofs (deployment, id);
-CREATE TABLE bundles (
-    digest TEXT PRIMARY KEY,
-    signers TEXT NOT NULL,
-    received_at TEXT NOT NULL
-) STRICT;
-"""
-
-
-class JournalError(SuperbrainError):
-    """The journal cannot be opened, read or written."""
 
 
 class Floor(msgspec.Struct, frozen=True):
@@ -99,28 +47,24 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.trouble: JournalError | None = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA foreign_keys = ON")
-            self._migrate()
-        except (sqlite3.Error, OSError) as error:
-            raise self._failure("be opened", error) from error
+        self._file = JournalFile(path)
+        self._transaction = self._file.transaction
+        self._read = self._file.read
+
+    @property
+    def trouble(self) -> JournalError | None:
+        """What the last write failed on."""
+        return self._file.trouble
 
     def close(self) -> None:
         """Close the file; everything recorded is on the disk already."""
-        self._db.close()
+        self._file.close()
 
     # --- deployments --------------------------------------------------------------------------
 
     def create(self, deployment: Deployment, at: dt.datetime) -> Deployment:
         """Write down a new deployment and give it back with its id."""
-        with _Transaction(self) as db:
+        with self._transaction() as db:
             cursor = db.execute(
                 "INSERT INTO deployments (name, version, digest, state, body, created_at)"
                 " VALUES (?, ?, ?, ?, x'', ?)",
@@ -144,7 +88,7 @@ class Journal:
         self, before: Deployment, event: str, after: Deployment, at: dt.datetime, detail: str = ""
     ) -> None:
         """Write down one step of a deployment."""
-        with _Transaction(self) as db:
+        with self._transaction() as db:
             self._put(db, after)
             self._log(db, at, event, before, after, detail)
             if after.state is State.LIVE:
@@ -155,7 +99,7 @@ class Journal:
 
     def make_current(self, deployment: Deployment, at: dt.datetime) -> None:
         """The commit point: from here on this deployment is the one that serves its model."""
-        with _Transaction(self) as db:
+        with self._transaction() as db:
             self._put(db, deployment)
             db.execute(
                 "UPDATE models SET current = ? WHERE name = ?", (deployment.id, deployment.name)
@@ -167,7 +111,7 @@ class Journal:
 
     def clear_current(self, name: str) -> None:
         """Nothing serves this model any more."""
-        with _Transaction(self) as db:
+        with self._transaction() as db:
             db.execute("UPDATE models SET current = 0 WHERE name = ?", (name,))
 
     def get(self, deployment_id: int) -> Deployment | None:
@@ -235,7 +179,7 @@ class Journal:
 
     def accept(self, deployment: Deployment, signers: list[str], at: dt.datetime) -> None:
         """Raise the floor to this deployment's sequence and remember who signed its bundle."""
-        with _Transaction(self) as db:
+        with self._transaction() as db:
             db.execute(
                 "UPDATE models SET floor_sequence = ?, floor_digest = ?"
                 " WHERE name = ? AND floor_sequence <= ?",
@@ -253,7 +197,7 @@ class Journal:
 
     def add_proof(self, deployment_id: int, worker: int, proof: Proof, at: dt.datetime) -> None:
         """Keep a proof, passed or not."""
-        with _Transaction(self) as db:
+        with self._transaction() as db:
             db.execute(
                 "INSERT INTO proofs (deployment, at, worker, body) VALUES (?, ?, ?, ?)",
                 (deployment_id, at.isoformat(), worker, msgspec.json.encode(proof)),
@@ -300,17 +244,21 @@ class Journal:
             for row in rows
         ]
 
-    # --- inside -------------------------------------------------------------------------------
+    def prune(self, name: str, keep: Collection[int]) -> int:
+        """Forget all deployments of a model but these, with their steps and proofs; how many."""
+        rows = self._read("SELECT id FROM deployments WHERE name = ?", name)
+        gone = [(row["id"],) for row in rows if row["id"] not in keep]
+        if gone:
+            with self._transaction() as db:
+                db.executemany("DELETE FROM transitions WHERE deployment = ?", gone)
+                db.executemany("DELETE FROM proofs WHERE deployment = ?", gone)
+                db.executemany("DELETE FROM deployments WHERE id = ?", gone)
+                db.execute(
+                    "DELETE FROM bundles WHERE digest NOT IN (SELECT digest FROM deployments)"
+                )
+        return len(gone)
 
-    def _migrate(self) -> None:
-        found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-        if found > SCHEMA_VERSION:
-            msg = f"the journal {self.path} has schema {found}, this build knows {SCHEMA_VERSION}"
-            raise JournalError(msg, mend="Install the version that wrote it, or a newer one")
-        if found == 0:
-            self._db.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
+    # --- inside -------------------------------------------------------------------------------
 
     def _put(self, db: sqlite3.Connection, deployment: Deployment) -> None:
         db.execute(
@@ -340,53 +288,6 @@ class Journal:
                 detail,
             ),
         )
-
-    def _read(self, query: str, *values: Any) -> list[sqlite3.Row]:  # noqa: ANN401 - SQL values
-        try:
-            return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            raise self._failure("be read", error) from error
-
-    def _failure(self, what: str, error: Exception) -> JournalError:
-        msg = f"the journal {self.path} cannot {what}: {error}"
-        mend = "Check free space, permissions and the disk, or restore it from a backup"
-        return JournalError(msg, mend=mend)
-
-
-class _Transaction:
-    """`with _Transaction(journal) as db:` commits on success and rolls back on any exception."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._db = journal._db  # noqa: SLF001 - same module
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._execute("BEGIN IMMEDIATE")
-        return self._db
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: object
-    ) -> None:
-        try:
-            if isinstance(error, sqlite3.Error):
-                raise self._failure(error) from error
-            if kind is None:
-                self._execute("COMMIT")
-                self._journal.trouble = None
-        finally:
-            if self._db.in_transaction:  # SQLite may have rolled back by itself already
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-
-    def _execute(self, statement: str) -> None:
-        try:
-            self._db.execute(statement)
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
-
-    def _failure(self, error: sqlite3.Error) -> JournalError:
-        self._journal.trouble = self._journal._failure("be written", error)  # noqa: SLF001
-        return self._journal.trouble
 
 
 def _deployment(row: sqlite3.Row) -> Deployment:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from superbrain.deploy.child import ChildError
-from superbrain.deploy.journal import JournalError
+from superbrain.deploy.journal_file import JournalError
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
 from superbrain.domain.errors import BundleError

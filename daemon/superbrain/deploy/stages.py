@@ -21,7 +21,7 @@ from superbrain.bundle.archive import open_bundle
 from superbrain.deploy.child import ChildError
 from superbrain.deploy.crew import Bringup, Crew
 from superbrain.deploy.inbox import Content, Inbox
-from superbrain.deploy.journal import JournalError
+from superbrain.deploy.journal_file import JournalError
 from superbrain.deploy.targets import check_targets
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State

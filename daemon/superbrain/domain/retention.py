@@ -1,16 +1,17 @@
-"""Which bundles the store must keep: a pure rule over the journal's deployments."""
+"""What must be kept, of bundles and of the past: pure rules over the journal's deployments."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from superbrain.domain.deployment import UNFINISHED, State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from superbrain.domain.deployment import Deployment
 
+KEPT_DEPLOYMENTS: Final = 200
 _NEEDED = frozenset({*UNFINISHED, State.PROBATION, State.LIVE, State.ROLLING_BACK, State.DRAINING})
 
 
@@ -36,3 +37,13 @@ def retained(
         wanted += [row for row in rows if row.state in _NEEDED]
         keep.update(row.digest for row in wanted)
     return keep
+
+
+def remembered(newest: Iterable[Deployment], relevant: Iterable[Deployment]) -> set[int]:
+    """Give the ids of a model's deployments whose past is kept; that of all others is forgotten.
+
+    Args:
+        newest: the model's `KEPT_DEPLOYMENTS` newest.
+        relevant: what may be needed again, however old it is.
+    """
+    return {deployment.id for deployment in (*newest, *relevant)}

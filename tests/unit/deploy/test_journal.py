@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from superbrain.deploy.journal import SCHEMA_VERSION, Floor, Journal, JournalError
+from superbrain.deploy.journal import Floor, Journal
+from superbrain.deploy.journal_file import SCHEMA_VERSION, JournalError
 from superbrain.domain.deployment import Deployment, Settled, State, advance
 from superbrain.domain.proof import CaseTime, OutputFigures, Proof
 
@@ -46,7 +47,7 @@ def test_full_sync_and_a_write_ahead_log_are_set(tmp_path: Path, journal: Journa
     journal.create(a_deployment(), NOW)
     other = sqlite3.connect(tmp_path / "journal.sqlite")
     assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert journal._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+    assert journal._file.db.execute("PRAGMA synchronous").fetchone()[0] == 2
     other.close()
 
 
@@ -88,7 +89,7 @@ def test_the_current_deployment_is_the_one_made_current_last(journal: Journal) -
 
 def test_a_failed_transaction_leaves_nothing_behind(journal: Journal) -> None:
     created = journal.create(a_deployment(), NOW)
-    journal._db.execute("DROP TABLE transitions")
+    journal._file.db.execute("DROP TABLE transitions")
     after, _ = advance(created, Settled())
     with pytest.raises(JournalError, match="cannot be written"):
         journal.record(created, "Settled", after, NOW)
@@ -135,11 +136,41 @@ def test_what_serves_is_relevant_however_many_attempts_came_after_it(journal: Jo
 
 def test_a_write_that_failed_leaves_the_journal_usable(journal: Journal) -> None:
     before = journal.create(a_deployment(), NOW)
-    journal._db.execute("PRAGMA max_page_count = 1")
+    journal._file.db.execute("PRAGMA max_page_count = 1")
     with pytest.raises(JournalError, match="full"):
         journal.record(before, "TooLarge", before, NOW, "x" * 4_000_000)
     assert journal.trouble is not None
-    journal._db.execute("PRAGMA max_page_count = 100000")
+    journal._file.db.execute("PRAGMA max_page_count = 100000")
     journal.record(before, "Written", before, NOW)
     assert journal.history(limit=1)[0].event == "Written"
     assert journal.trouble is None
+
+
+def test_what_is_pruned_is_gone_with_its_steps_and_proofs(journal: Journal) -> None:
+    made = [journal.create(a_deployment(n, digest=f"d{n}"), NOW) for n in range(1, 5)]
+    for one in made:
+        journal.add_proof(one.id, 1, Proof("one", [], []), NOW)
+        journal.accept(one, ["key"], NOW)
+    assert journal.prune("ocr", {made[0].id, made[3].id}) == 2
+    assert [one.id for one in journal.of_model("ocr")] == [made[3].id, made[0].id]
+    assert {step.deployment_id for step in journal.history()} == {made[0].id, made[3].id}
+    assert journal.proofs(made[1].id) == []
+    assert len(journal.proofs(made[0].id)) == 1
+    assert (journal.signers("d2"), journal.signers("d1")) == ([], ["key"])
+
+
+def test_pruning_leaves_the_sequence_floor_and_other_models_alone(journal: Journal) -> None:
+    other = journal.create(a_deployment(), NOW)
+    mine = journal.create(
+        Deployment(id=0, name="asr", version="1.0.0", sequence=7, digest="cd", ladder=("one",)), NOW
+    )
+    journal.accept(mine, ["key"], NOW)
+    assert journal.prune("asr", set()) == 1
+    assert journal.floor("asr") == Floor(7, "cd")
+    assert journal.get(other.id) == other
+
+
+def test_a_deployment_after_pruning_gets_no_number_that_was_used(journal: Journal) -> None:
+    gone = journal.create(a_deployment(), NOW)
+    journal.prune("ocr", set())
+    assert journal.create(a_deployment(2), NOW).id > gone.id
