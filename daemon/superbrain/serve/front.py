@@ -131,7 +131,8 @@ class Front:
             peer.watch(self._epoll, reading=peer.patient)
 
     def _let_go(self, peer: Peer) -> None:
-        self.peers.pop(peer.fd, None)
+        if self.peers.get(peer.fd) is peer:  # else its number is somebody else's already
+            del self.peers[peer.fd]
         peer.close()
 
 

@@ -179,7 +179,8 @@ class Traffic:
 
     def end_lane(self, slot: GatewayLane, *, died: bool) -> None:
         """Close a lane; what it has not answered waits again, or is poison."""
-        self._lanes.pop(slot.link.fd, None)
+        if self._lanes.get(slot.link.fd) is slot:  # else its number is somebody else's already
+            del self._lanes[slot.link.fd]
         executing = slot.executing() if died else None
         slot.close()
         route = slot.route

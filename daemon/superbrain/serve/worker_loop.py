@@ -204,7 +204,8 @@ class LaneLoop:
         return True
 
     def _close(self, link: WorkerLane) -> None:
-        self._lanes.pop(link.fd, None)
+        if self._lanes.get(link.fd) is link:  # else its number is somebody else's already
+            del self._lanes[link.fd]
         link.close()
 
     def _flush(self, links: list[LaneSocket]) -> None:
