@@ -124,7 +124,7 @@ def explain(block: bytes, expected: bytes, path: str) -> ArchiveError:
     for start, kind in _FOREIGN.items():
         if block.startswith(start):
             return _error("ARCHIVE_NOT_TAR", path, "an uncompressed tar file", kind)
-    if found.magic != wanted.magic and path_of(found.name) != path:
+    if found.magic != wanted.magic and found.name != wanted.name:
         begin = shown(block[:24].rstrip(b"\0"))
         return _error("ARCHIVE_NOT_TAR", path, "a bundle, which begins with it", f"{begin} …")
     if found.kind != wanted.kind:
