@@ -20,9 +20,9 @@ README = """\
 
 {count} bundles that a host must refuse, each for a reason of its own. `index.json` says of each
 what is wrong with it (`note`), which reason codes are right (`codes`) and a piece of what
-superbrain says (`says`). `trust/` is a trust folder that makes their signatures count; the key was made for
-this folder and is thrown away. Some contain code that ends, crashes or never returns: try them
-where that does no harm.
+superbrain says (`says`). `trust/` is a trust folder that makes their signatures count; the key was
+made for this folder and is thrown away. Some contain code that ends, crashes or never returns: try
+them where that does no harm.
 """
 
 
