@@ -296,9 +296,9 @@ class _Test:
         self._watch.begin()
 
     def _finish(self, plan: Plan) -> Step:
+        begun, self._begun = self._begun, 0.0  # an interrupt from here on finds nothing under way
         taken = self._generators.take()
-        usage, busy, gpu = self._watch.end(max(1e-9, time.monotonic() - self._begun))
-        self._begun = 0.0
+        usage, busy, gpu = self._watch.end(max(1e-9, time.monotonic() - begun))
         step = summarize(plan, taken, usage=usage, host_cores_busy=busy, gpu_percent=gpu)
         self._steps.append(step)
         return step
