@@ -148,9 +148,10 @@ def test_an_interrupt_shows_what_was_measured_until_then(appliance: Appliance) -
     appliance.drop(release(appliance, 1, name="interrupted"))
     appliance.wait_live("interrupted", "1.0.0")
     # Whoever runs the tests in the background has them ignore interrupts.
-    command = ["env", "--default-signal=INT", sys.executable, "-m", "superbrain.cli.main"]
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "superbrain.cli.main", "load"]
+    options = ["--concurrency", "1", "--duration", "30", "--warmup", "0", "--json"]
     process = subprocess.Popen(
-        [*command, "load", "interrupted", *["--concurrency", "1", "--duration", "30", "--json"]],
+        [*command, "interrupted", *options],
         stdout=subprocess.PIPE,
         start_new_session=True,
         text=True,
