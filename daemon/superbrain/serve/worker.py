@@ -10,6 +10,7 @@ refused until `Prove` has passed in this very process.
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import sys
@@ -22,6 +23,7 @@ import msgspec
 from superbrain.domain import ctl
 from superbrain.domain.errors import BundleError, StoreError
 from superbrain.engines.port import GraphMismatch
+from superbrain.host import scheduling
 from superbrain.serve import child
 from superbrain.serve.ctl_channel import ChannelEnded, CtlChannel
 from superbrain.serve.figures import WorkerFigures
@@ -118,6 +120,9 @@ class Worker:
         if self._model is None or self._load is None or not self._proven:
             raise OrderRefused("expected a passed proof in this process before Serve, found none")
         if not self._loop.serving:
+            scheduling.take_turns()
+            gc.collect()
+            gc.freeze()  # what a loaded model holds stays: no later collection walks through it
             load = self._load
             self._loop.serve(self._model, load.lane_path, load.deployment_id, self._execution_ms)
         return ctl.Done()
@@ -138,7 +143,8 @@ def _failure(order: Order, error: BaseException) -> ctl.Failed:
 
 
 def run(ctl_fd: int, open_model: ModelOpener) -> NoReturn:
-    """Be a worker that opens its model with `open_model`."""
+    """Be a worker that opens its model with `open_model`; until it serves, others go first."""
+    scheduling.give_way()
     channel: CtlChannel[Any] = CtlChannel(
         child.adopt(ctl_fd), msgspec.msgpack.Decoder(ctl.ToWorker)
     )
