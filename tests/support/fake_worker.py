@@ -73,6 +73,9 @@ class FakeModel:
             self._special[float(x.flat[0])]()
         return {"y": x + np.float32(1), "version": version, "mates": mates}
 
+    def answer(self, request: dict[str, Array]) -> dict[str, Array]:
+        return self.infer(request)
+
     def infer_together(
         self, requests: Sequence[dict[str, Array]], executing: Callable[[Sequence[int]], None]
     ) -> list[dict[str, Array] | BaseException]:

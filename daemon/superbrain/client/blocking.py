@@ -274,7 +274,7 @@ class Client:
             return value
 
     def _ask(self, call: calls.Call[T], deadline: float) -> T:
-        return Pending(self._connection(), call, deadline).result()
+        return self._connection().ask(call, deadline)
 
     def _deadline(self, timeout: float | None) -> float:
         return time.monotonic() + (self.timeout if timeout is None else checked_timeout(timeout))

@@ -13,7 +13,8 @@ tensors inline through the gateway, and answers the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -22,10 +23,10 @@ import msgspec
 from superbrain.client import calls
 from superbrain.client.arrays import as_array, describe, find_tensor
 from superbrain.client.region import Region
-from superbrain.client.result import Result, read_result
+from superbrain.client.result import Result, misfit, read_result, response_form
 from superbrain.wire import messages
 from superbrain.wire.datatypes import NUMPY_DTYPES, Array, datatype_of, decode_tensor, encode_tensor
-from superbrain.wire.errors import DeadlineExceeded, Internal, InvalidArgument, RequestError
+from superbrain.wire.errors import DeadlineExceeded, InvalidArgument, RequestError
 
 if TYPE_CHECKING:
     from superbrain.client.asynchronous import AsyncClient
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from superbrain.wire.messages import InterfaceTensor, ModelMetadata
 
 _ALIGNMENT = 64
-_RESPONSE = msgspec.json.Decoder(messages.InferResponse)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -107,10 +107,12 @@ class SharedTensors:
         }
         self._outputs = _Tensors(fixed, writable=True) if fixed else None
         self._output_names = [tensor.name for tensor in interface.outputs]
+        self._calls: dict[tuple[str, int], calls.Call[Result]] = {}
 
     def close(self) -> None:
         """Let go of the memory, here and in the workers."""
         self._owner.release([part.region for part in self._parts])
+        self._calls.clear()  # they lie on that memory
         for part in self._parts:
             part.arrays.clear()
 
@@ -138,7 +140,21 @@ class SharedTensors:
         return [self._inputs] if self._outputs is None else [self._inputs, self._outputs]
 
     def _call(self, inline: Mapping[str, Any], version: str, priority: int) -> calls.Call[Result]:
-        """Build the call; `inline` holds the inputs that are not in shared memory."""
+        """Give the call; `inline` holds the inputs that are not in shared memory.
+
+        Without any, a call is the same as the last one: what changes is in the memory.
+        """
+        if inline:
+            return self._make_call(inline, version, priority)
+        key = version, priority
+        call = self._calls.get(key)
+        if call is None:
+            call = self._calls[key] = self._make_call(inline, version, priority)
+        return call
+
+    def _make_call(
+        self, inline: Mapping[str, Any], version: str, priority: int
+    ) -> calls.Call[Result]:
         arrays, places = self._inputs.arrays, self._inputs.places
         extra = {name: as_array(name, value) for name, value in inline.items()}
         plain = calls.infer(self._model, {**arrays, **extra}, version=version, priority=priority)
@@ -153,6 +169,7 @@ class SharedTensors:
                 messages.RequestedOutput(name, rooms.get(name)) for name in self._output_names
             ]
 
+        @lru_cache(1)
         def header(request_id: str) -> bytes:
             return _encode(
                 messages.InferRequest(self._model, tensors, request_id, version, outputs=wanted)
@@ -165,34 +182,30 @@ class SharedTensors:
     def _gave_up(self) -> None:
         """Let an answer that comes too late write where nobody looks any more."""
         if self._outputs is not None:
+            self._calls.clear()
             self._owner.release([self._outputs.renew()])
 
-    def _read(self, header: calls.Frame, tensors: list[memoryview]) -> Result:
+    def _read(self, header: calls.Frame, tensors: list[memoryview], request_id: str) -> Result:
         """Read an answer whose tensors are partly, or not at all, in shared memory."""
-        try:
-            response = _RESPONSE.decode(header)
-        except msgspec.DecodeError:
-            return read_result(header, tensors)
-        if not any(tensor.parameters for tensor in response.outputs):
-            return read_result(header, tensors)
+        form = response_form(bytes(header))
+        if not any(form.places):
+            return read_result(header, tensors, request_id)
         frames = iter(tensors)
         outputs: dict[str, Array] = {}
-        for tensor in response.outputs:
-            outputs[tensor.name] = self._output(tensor, frames)
-        return Result(response.model_name, response.model_version, outputs, response.id)
-
-    def _output(self, tensor: messages.TensorHeader, frames: Any) -> Array:  # noqa: ANN401
-        place, mine = tensor.parameters, self._outputs
         try:
-            if place is None:
-                data = next(frames)
-            else:
-                assert mine is not None  # noqa: S101 - nothing was asked for in shared memory else
-                data = mine.view(place)
-            return decode_tensor(tensor.name, tensor.datatype, tensor.shape, data)
+            for layout, place in zip(form.layouts, form.places, strict=True):
+                outputs[layout.name] = layout.read(self._bytes_of(place, frames))
         except (InvalidArgument, StopIteration) as error:
-            msg = f"the server's answer does not fit the protocol: {error!r}"
-            raise Internal(msg, mend="Are client and daemon of the same release?") from error
+            raise misfit(repr(error)) from error
+        return Result(form.model_name, form.model_version, outputs, request_id)
+
+    def _bytes_of(
+        self, place: messages.SharedMemory | None, frames: Iterator[memoryview]
+    ) -> memoryview:
+        if place is None:
+            return next(frames)
+        assert self._outputs is not None  # noqa: S101 - nothing was asked for in shared memory else
+        return self._outputs.view(place)
 
 
 class Buffers(SharedTensors):

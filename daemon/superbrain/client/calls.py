@@ -1,12 +1,14 @@
 """One `Call` for every verb: how its request is written and how its reply is read. No I/O.
 
 The header is written when the request is sent, not before, because the id belongs to the
-connection and because the time that is left travels with it and shrinks while it waits.
+connection and because the time that is left travels with it and shrinks while it waits. On a lane
+neither is in the header, so requests that are alike share one, which is written once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -22,6 +24,8 @@ T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
 Frame = bytes | memoryview
+TensorForm = tuple[str, str, tuple[int, ...]]  # name, datatype, shape
+_FORMS = 256
 HIGHEST_PRIORITY = 9
 # The gateway counts the header in, and hangs up on a frame beyond its limit.
 MAX_INPUT_BYTES = messages.MAX_MESSAGE_BYTES - 2 * messages.MAX_HEADER_BYTES
@@ -48,9 +52,9 @@ class Call(NamedTuple, Generic[T]):
     Attributes:
         what: what is asked, for error messages: "model 'orientation'".
         verb: one byte of `wire.messages`.
-        header: writes the JSON header for a request id, the milliseconds left (0: no limit), and
+        header: writes the JSON header for a request id, the milliseconds left (0: not said), and
             whether a worker has died of this request.
-        read: reads the reply's header and tensors.
+        read: reads the reply's header and tensors, given the request's id.
         tensors: frames behind the header.
         model: whose lanes may carry this; "" for what only the gateway can answer.
         priority: 0 to 9; higher goes first.
@@ -60,7 +64,7 @@ class Call(NamedTuple, Generic[T]):
     what: str
     verb: bytes
     header: Callable[[str, int, bool], bytes]
-    read: Callable[[Frame, list[memoryview]], T]
+    read: Callable[[Frame, list[memoryview], str], T]
     tensors: Sequence[Frame] = ()
     model: str = ""
     priority: int = 0
@@ -94,23 +98,47 @@ def infer(
     if not 0 <= priority <= HIGHEST_PRIORITY:
         msg = f"expected a priority of 0 to {HIGHEST_PRIORITY}, found {priority}"
         raise InvalidArgument(msg)
-    headers: list[messages.TensorHeader] = []
+    described: list[TensorForm] = []
     tensors: list[Frame] = []
     for name, value in inputs.items():
         array = as_array(name, value, interface)
-        headers.append(messages.TensorHeader(name, datatype_of(array), list(array.shape)))
+        described.append((name, datatype_of(array), array.shape))
         tensors.append(encode_tensor(array))
     _check_size(tensors)
-    wanted = [messages.RequestedOutput(name) for name in outputs or ()]
+    form = _Form(model, tuple(described), version, tuple(outputs or ()), priority)
+    what = f"model {model!r}"
+    return Call(what, messages.INFER, form.header, read_result, tensors, model, priority)
 
-    def header(request_id: str, timeout_ms: int, suspect: bool) -> bytes:  # noqa: FBT001
-        parameters = messages.RequestParameters(timeout_ms, priority, suspect)
+
+class _Form(NamedTuple):
+    """What the header of an inference request says of it, its id and its time apart."""
+
+    model: str
+    tensors: tuple[TensorForm, ...]
+    version: str
+    outputs: tuple[str, ...]
+    priority: int
+
+    def header(self, request_id: str, timeout_ms: int, suspect: bool) -> bytes:  # noqa: FBT001
+        """Write the header."""
+        if timeout_ms or suspect:
+            return self.write(request_id, timeout_ms, suspect=suspect)
+        return _written(self, request_id)
+
+    def write(self, request_id: str, timeout_ms: int = 0, *, suspect: bool = False) -> bytes:
+        """Write the header anew."""
+        tensors = [messages.TensorHeader(name, kind, list(sizes)) for name, kind, sizes in self[1]]
+        parameters = messages.RequestParameters(timeout_ms, self.priority, suspect)
+        wanted = [messages.RequestedOutput(name) for name in self.outputs]
         return _encode(
-            messages.InferRequest(model, headers, request_id, version, parameters, wanted)
+            messages.InferRequest(self.model, tensors, request_id, self.version, parameters, wanted)
         )
 
-    what = f"model {model!r}"
-    return Call(what, messages.INFER, header, read_result, tensors, model, priority)
+
+@lru_cache(_FORMS)
+def _written(form: _Form, request_id: str) -> bytes:
+    """Give the header of a request without a time: on a lane there are few different ones."""
+    return form.write(request_id)
 
 
 def model_metadata(model: str, version: str = "") -> Call[messages.ModelMetadata]:
@@ -145,7 +173,9 @@ def server_live() -> Call[messages.ServerLive]:
 
 def _check_size(tensors: Sequence[Frame]) -> None:
     """Refuse here what the gateway would answer by hanging up, again and again."""
-    size = sum(len(tensor) for tensor in tensors)
+    size = 0
+    for tensor in tensors:  # a loop, because this is asked before every request
+        size += len(tensor)
     if len(tensors) > messages.MAX_TENSORS or size > MAX_INPUT_BYTES:
         msg = (
             f"expected at most {messages.MAX_TENSORS} inputs of together {MAX_INPUT_BYTES} bytes, "
@@ -168,8 +198,8 @@ def _about_server(verb: bytes, kind: type[S]) -> Call[S]:
     return Call("the server", verb, header, _reader(kind))
 
 
-def _reader(kind: type[S]) -> Callable[[Frame, list[memoryview]], S]:
-    def read(header: Frame, _tensors: list[memoryview]) -> S:
+def _reader(kind: type[S]) -> Callable[[Frame, list[memoryview], str], S]:
+    def read(header: Frame, _tensors: list[memoryview], _request_id: str) -> S:
         try:
             return msgspec.json.decode(header, type=kind)
         except msgspec.DecodeError as error:

@@ -69,14 +69,17 @@ class Lane:
         return len(self.outstanding) < self.window
 
     def send(self, exchange: Exchange) -> None:
-        """Send a request; what the worker does not take yet is sent by `flush`."""
+        """Send a request; what the worker does not take yet is sent by `flush`.
+
+        The frame bears its number, so the header holds the name alone and is the same for many.
+        """
         self.outstanding[exchange.number] = exchange
         call = exchange.call
         shared = call.shared
         if shared is not None and self._knows(shared.regions):
-            header, tensors = shared.header(exchange.id), shared.tensors
+            header, tensors = shared.header(exchange.name), shared.tensors
         else:
-            header, tensors = call.header(exchange.id, 0, exchange.suspect), call.tensors
+            header, tensors = call.header(exchange.name, 0, False), call.tensors
         deadline_ns = exchange.deadline * 1e9  # CLOCK_MONOTONIC, as `time.monotonic` is
         buffers = lane.encode(
             lane.REQUEST,

@@ -44,7 +44,7 @@ class Exchange:
     Attributes:
         call: what is asked.
         deadline: `time.monotonic()` seconds when the answer is no longer wanted; may be inf.
-        id: given by the ledger, and `number`, which is its last part.
+        name: of the ledger it is in, and its `number` there; both together are its `id`.
         suspect: a worker died while it executed this.
         bells: locks of the threads that sleep until this is settled.
     """
@@ -56,7 +56,7 @@ class Exchange:
         "bells",
         "call",
         "deadline",
-        "id",
+        "name",
         "number",
         "settled",
         "suspect",
@@ -65,7 +65,7 @@ class Exchange:
     def __init__(self, call: Call[Any], deadline: float) -> None:
         self.call = call
         self.deadline = deadline
-        self.id = ""
+        self.name = ""
         self.number = 0
         self.settled = False
         self.suspect = False
@@ -73,6 +73,11 @@ class Exchange:
         self._header: bytes | memoryview = b""
         self._tensors: list[memoryview] = []
         self._error: SuperbrainError | None = None
+
+    @property
+    def id(self) -> str:
+        """The request's id, as the host's log has it."""
+        return f"{self.name}-{self.number}" if self.number else ""
 
     def frames(self, now: float) -> list[Frame]:
         """Write the request as of `now`: the time that is left is part of it."""
@@ -107,7 +112,7 @@ class Exchange:
         """
         if self._error is not None:
             raise self._error
-        return self.call.read(self._header, self._tensors)
+        return self.call.read(self._header, self._tensors, self.id)
 
 
 class Ledger:
@@ -129,14 +134,14 @@ class Ledger:
 
     def enter(self, exchange: Exchange) -> None:
         """Give an exchange its id; whoever sends it without `add` keeps it."""
-        exchange.number = next(self._numbers)
-        exchange.id = f"{self._name}-{exchange.number}"
+        exchange.name, exchange.number = self._name, next(self._numbers)
 
     def add(self, exchange: Exchange) -> None:
         """Take an exchange in and line it up for sending."""
         if not exchange.number:
             self.enter(exchange)
-        self._open[exchange.id] = self._unsent[exchange.id] = exchange
+        request_id = exchange.id
+        self._open[request_id] = self._unsent[request_id] = exchange
 
     def next_to_send(self) -> Exchange | None:
         """Take the oldest exchange that is not sent; the caller sends it or calls `forget`."""

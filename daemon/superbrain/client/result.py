@@ -8,14 +8,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 import msgspec
 
-from superbrain.wire.datatypes import Array, decode_tensor
+from superbrain.wire.datatypes import Array, TensorLayout
 from superbrain.wire.errors import Internal, InvalidArgument
 from superbrain.wire.messages import InferResponse
 
 _RESPONSE = msgspec.json.Decoder(InferResponse)
+_FORMS = 256
 
 
 class Result(Mapping[str, Array]):
@@ -84,22 +86,51 @@ class Result(Mapping[str, Array]):
             raise InvalidArgument(msg, mend=f"result.bytes({name!r}) gives it as it is") from error
 
 
-def read_result(header: bytes | memoryview, tensors: list[memoryview]) -> Result:
-    """Read the reply to an inference request.
+class ResponseForm:
+    """What the header of a response says, read once for all answers that bear the same."""
+
+    __slots__ = ("layouts", "model_name", "model_version", "places")
+
+    def __init__(self, response: InferResponse) -> None:
+        self.model_name = response.model_name
+        self.model_version = response.model_version
+        self.layouts = [TensorLayout(one.name, one.datatype, one.shape) for one in response.outputs]
+        self.places = [one.parameters for one in response.outputs]
+
+
+@lru_cache(_FORMS)
+def response_form(header: bytes) -> ResponseForm:
+    """Read the header of a response; on a lane there are few different ones.
+
+    Raises:
+        Internal: it contradicts itself or the protocol.
+    """
+    try:
+        return ResponseForm(_RESPONSE.decode(header))
+    except (msgspec.DecodeError, InvalidArgument) as error:
+        raise misfit(error) from error
+
+
+def read_result(header: bytes | memoryview, tensors: list[memoryview], request_id: str) -> Result:
+    """Read the reply to the inference request of that id.
 
     Raises:
         Internal: the server's answer contradicts itself or the protocol.
     """
+    form = response_form(bytes(header))
+    layouts = form.layouts
+    if len(layouts) != len(tensors):
+        raise misfit(f"expected {len(layouts)} output frames, found {len(tensors)}")
+    outputs: dict[str, Array] = {}
     try:
-        response = _RESPONSE.decode(header)
-        if len(response.outputs) != len(tensors):
-            msg = f"expected {len(response.outputs)} output frames, found {len(tensors)}"
-            raise InvalidArgument(msg)
-        outputs = {
-            tensor.name: decode_tensor(tensor.name, tensor.datatype, tensor.shape, data)
-            for tensor, data in zip(response.outputs, tensors, strict=True)
-        }
-    except (msgspec.DecodeError, InvalidArgument) as error:
-        msg = f"the server's answer does not fit the protocol: {error}"
-        raise Internal(msg, mend="Are client and daemon of the same release?") from error
-    return Result(response.model_name, response.model_version, outputs, response.id)
+        for layout, data in zip(layouts, tensors, strict=True):
+            outputs[layout.name] = layout.read(data)
+    except InvalidArgument as error:
+        raise misfit(error) from error
+    return Result(form.model_name, form.model_version, outputs, request_id)
+
+
+def misfit(found: object) -> Internal:
+    """Say that an answer is none of this protocol."""
+    msg = f"the server's answer does not fit the protocol: {found}"
+    return Internal(msg, mend="Are client and daemon of the same release?")

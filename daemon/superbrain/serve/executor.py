@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from superbrain.domain.batching import Patience
 from superbrain.domain.manifest import Batching
 from superbrain.serve.admission import AdmissionQueue
-from superbrain.serve.execution import Outcome, ServedModel, execute, execute_together, refuse
+from superbrain.serve.execution import Execution, Outcome, ServedModel, refuse
 from superbrain.transport.flight import FlightPage
 from superbrain.wire import lane
 from superbrain.wire.errors import DeadlineExceeded, ResourceExhausted
@@ -51,7 +51,7 @@ class Executor:
         self._figures = figures
         self._answer = answer
         self._arrivals = count()
-        self._model: ServedModel | None = None
+        self._execution: Execution | None = None
         self._patience = Patience(Batching())
         self._timeout_ns = 0
         self._queue: AdmissionQueue[Admitted] = AdmissionQueue(0)
@@ -59,7 +59,7 @@ class Executor:
 
     def serve(self, model: ServedModel) -> None:
         """Execute on `model` from now on."""
-        self._model = model
+        self._execution = Execution(model)
         self._patience = Patience(model.batching)
         self._timeout_ns = model.request_timeout_ms * 1_000_000
         self._queue = AdmissionQueue(model.queue_size)
@@ -96,14 +96,19 @@ class Executor:
 
     def work(self) -> None:
         """Execute the most urgent requests, and the next ones as long as answers may wait."""
+        queue = self._queue
+        if not queue:
+            return
         now_ns = time.monotonic_ns()
         until_ns = now_ns + _TOGETHER_NS
         while True:
             self._refuse_expired(now_ns)
-            if not self._queue or self._held(now_ns):
+            if not queue or (self._patience.ever_waits and self._held(now_ns)):
                 return
             batch = self._take()
-            if batch:
+            if len(batch) == 1:
+                now_ns = self._execute_one(batch[0], now_ns)
+            elif batch:
                 now_ns = self._execute(batch, now_ns)
             if now_ns >= until_ns:
                 return
@@ -120,7 +125,7 @@ class Executor:
         """Whether those that wait are held for others to join them."""
         self._held_until_ns = 0
         first = self._queue.first()
-        if not self._patience.ever_waits or first is None or _alone(first):
+        if first is None or _alone(first):
             return False
         until_ns = self._patience.hold_until_ns(
             len(self._queue),
@@ -134,7 +139,7 @@ class Executor:
     def _take(self) -> list[Admitted]:
         """Take whose turn it is, without those whose asker is gone."""
         batch = [self._queue.take()]
-        if not _alone(batch[0]):
+        if self._patience.max_size > 1 and not _alone(batch[0]):
             while len(batch) < self._patience.max_size:
                 following = self._queue.first()
                 if following is None or _alone(following):
@@ -142,17 +147,26 @@ class Executor:
                 batch.append(self._queue.take())
         return [request for request in batch if not request.link.ended]
 
+    def _execute_one(self, request: Admitted, now_ns: int) -> int:
+        """Execute a request and answer it; give the time when it ended."""
+        assert self._execution is not None  # noqa: S101 - only `serve` lets requests in
+        figures, flight, frame, link = self._figures, self.flight, request.frame, request.link
+        figures.executing_since_ns = now_ns
+        flight.begin(link.number, frame.request_id)
+        outcome = self._execution.one(frame, link.regions)
+        flight.end()
+        figures.executing_since_ns = 0
+        now_ns = time.monotonic_ns()
+        self._answer(request, outcome, now_ns)
+        self._patience.executed(1, now_ns)
+        return now_ns
+
     def _execute(self, batch: Sequence[Admitted], now_ns: int) -> int:
         """Execute a batch and answer it in its order; give the time when it ended."""
-        assert self._model is not None  # noqa: S101 - only `serve` lets requests in
+        assert self._execution is not None  # noqa: S101 - only `serve` lets requests in
         figures = self._figures
         figures.executing_since_ns = now_ns
-        if len(batch) == 1:
-            request = batch[0]
-            self.flight.begin(request.link.number, request.frame.request_id)
-            outcomes = [execute(self._model, request.frame, request.link.regions)]
-        else:
-            outcomes = self._execute_together(self._model, batch)
+        outcomes = self._execute_together(self._execution, batch)
         self.flight.end()
         figures.executing_since_ns = 0
         now_ns = time.monotonic_ns()
@@ -161,15 +175,15 @@ class Executor:
         self._patience.executed(len(batch), now_ns)
         return now_ns
 
-    def _execute_together(self, model: ServedModel, batch: Sequence[Admitted]) -> list[Outcome]:
+    def _execute_together(self, execution: Execution, batch: Sequence[Admitted]) -> list[Outcome]:
         names = [(request.link.number, request.frame.request_id) for request in batch]
 
         def executing(positions: Sequence[int]) -> None:
             self.flight.begin_together([names[position] for position in positions])
 
         self._figures.batched(len(batch))
-        return execute_together(
-            model, [(request.frame, request.link.regions) for request in batch], executing
+        return execution.together(
+            [(request.frame, request.link.regions) for request in batch], executing
         )
 
 

@@ -42,7 +42,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Model:
     """One bundle, loaded on one rung. Not thread-safe: one request at a time.
 
-    `together` answers several requests in one run; None where the manifest does not batch.
+    `answer` is `infer` for a request that is known to fit the interface; `together` answers several
+    requests in one run; None where the manifest does not batch.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Model:
         self.runtime = next(iter(engines.values())).runtime
         self.together: Together | None = None
         self._request = TensorSet("request tensor", manifest.interface.inputs)
-        self._answer = pipeline.answer
+        self.answer = pipeline.answer
         if manifest.serving.batching.max_size > 1:
             self.together = self._batched(pipeline)
         self._resources = ExitStack()
@@ -106,7 +107,7 @@ class Model:
             Internal: the graph or the bundle's code failed, or answered what it must not.
         """
         self._check(request)
-        return self._answer(request)
+        return self.answer(request)
 
     def _check(self, request: dict[str, Array]) -> None:
         misfit = self._request.misfit(request)

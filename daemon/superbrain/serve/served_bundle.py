@@ -34,6 +34,7 @@ class ServedBundle:
         self._manifest = manifest
         self._model = model
         self.infer = model.infer
+        self.answer = model.answer
         self.batching = manifest.serving.batching
         self.name = manifest.name
         self.version = manifest.version

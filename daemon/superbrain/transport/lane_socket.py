@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _READS_PER_TURN = 4  # the head of a large frame, its body; then others get their turn
 _MAX_DESCRIPTORS = 4
+# The enums of `socket` cost a microsecond each time they are combined.
+_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_TRUNCATED = int(socket.MSG_CTRUNC)
 _CONTROL_BYTES = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
 
 
@@ -71,11 +74,9 @@ class LaneSocket(StreamSocket):
 
     def _read(self, room: memoryview) -> int:
         """Receive bytes, and descriptors if any came; the kernel gives no more than we may keep."""
-        count, control, flags, _ = self._socket.recvmsg_into(
-            (room,), _CONTROL_BYTES, socket.MSG_CMSG_CLOEXEC
-        )
-        if control or flags & socket.MSG_CTRUNC:
-            self._keep(control, truncated=bool(flags & socket.MSG_CTRUNC))
+        count, control, flags, _ = self._socket.recvmsg_into((room,), _CONTROL_BYTES, _CLOEXEC)
+        if control or flags & _TRUNCATED:
+            self._keep(control, truncated=bool(flags & _TRUNCATED))
         return count
 
     def _keep(self, control: Sequence[tuple[int, int, bytes]], *, truncated: bool) -> None:

@@ -63,6 +63,9 @@ class StreamSocket:
         """Send buffers, or keep what the peer does not take yet."""
         if self.broken:
             return
+        if not self._outgoing and len(buffers) == 1:
+            self._send_one(buffers[0])
+            return
         size = sum(map(len, buffers))
         if not self._outgoing and len(buffers) <= _BUFFERS_PER_SEND:
             sent = self._offer(buffers)
@@ -75,6 +78,12 @@ class StreamSocket:
         self._outgoing += buffers
         self.pending_bytes += size
         self.flush()
+
+    def _send_one(self, data: Data) -> None:
+        sent = self._offer((data,))
+        if sent < len(data) and not self.broken:
+            self._outgoing.append(memoryview(data)[sent:])
+            self.pending_bytes = len(data) - sent
 
     def send_descriptor(self, data: Data, fd: int) -> bool:
         """Send bytes, a descriptor with the first of them; false when that cannot be done now."""

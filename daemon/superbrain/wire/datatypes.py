@@ -64,6 +64,11 @@ def datatype_of(array: Array) -> str:
 
 def encode_tensor(array: Array) -> memoryview | bytes:
     """Give the wire bytes of one tensor; contiguous little-endian numbers are not copied."""
+    if type(array) is np.ndarray and array.dtype in _NAMES and array.size:
+        try:
+            return array.data.cast("B")  # the usual case
+        except TypeError:  # it is not contiguous
+            pass
     if array.dtype.kind in "OSU":
         return _encode_bytes(array)
     if not array.flags.c_contiguous or array.dtype not in _NAMES:
@@ -71,40 +76,63 @@ def encode_tensor(array: Array) -> memoryview | bytes:
     return np.asarray(array).data.cast("B") if array.size else b""  # an empty view cannot be cast
 
 
+class TensorLayout:
+    """How the bytes of one tensor become an array: checked once, for all tensors declared alike.
+
+    Args:
+        name: the tensor's name, for the error messages.
+        datatype: one of `DATATYPES`.
+        shape: sizes, each zero or more.
+
+    Raises:
+        InvalidArgument: unknown datatype, or a negative size.
+    """
+
+    __slots__ = ("_dtype", "_size_bytes", "datatype", "name", "shape")
+
+    def __init__(self, name: str, datatype: str, shape: Sequence[int]) -> None:
+        if shape and min(shape) < 0:
+            msg = f"tensor {name!r}: expected sizes of zero or more, found shape {list(shape)}"
+            raise InvalidArgument(msg)
+        dtype = NUMPY_DTYPES.get(datatype)
+        if dtype is None and datatype != BYTES:
+            msg = f"tensor {name!r}: expected a datatype of {sorted(DATATYPES)}, found {datatype!r}"
+            raise InvalidArgument(msg)
+        self.name = name
+        self.datatype = datatype
+        self.shape = tuple(shape)
+        self._dtype = dtype
+        self._size_bytes = math.prod(shape) * dtype.itemsize if dtype is not None else 0
+
+    def read(self, data: memoryview | bytes) -> Array:
+        """Give the array that `data` holds; numbers are a view on `data`, not a copy.
+
+        Raises:
+            InvalidArgument: as many bytes as do not fit the shape.
+        """
+        if self._dtype is None:
+            return _decode_bytes(self.name, self.shape, data)
+        if len(data) != self._size_bytes:
+            msg = (
+                f"tensor {self.name!r}: expected {self._size_bytes} bytes for "
+                f"{self.datatype}{list(self.shape)}, found {len(data)}"
+            )
+            raise InvalidArgument(msg)
+        try:
+            return np.ndarray(self.shape, self._dtype, data)
+        except (ValueError, OverflowError) as error:
+            raise _impossible(self.name, self.shape) from error
+
+
 def decode_tensor(
     name: str, datatype: str, shape: Sequence[int], data: memoryview | bytes
 ) -> Array:
-    """Give the numpy array that `data` holds; numbers are a view on `data`, not a copy.
-
-    Args:
-        name: the tensor's name, for the error message.
-        datatype: one of `DATATYPES`.
-        shape: sizes, each zero or more.
-        data: the wire bytes.
+    """Give the numpy array that `data` holds, as `TensorLayout.read` does.
 
     Raises:
-        InvalidArgument: unknown datatype, negative size, or as many bytes as do not fit the shape.
+        InvalidArgument: as `TensorLayout` and its `read`.
     """
-    if shape and min(shape) < 0:
-        msg = f"tensor {name!r}: expected sizes of zero or more, found shape {list(shape)}"
-        raise InvalidArgument(msg)
-    if datatype == BYTES:
-        return _decode_bytes(name, shape, data)
-    dtype = NUMPY_DTYPES.get(datatype)
-    if dtype is None:
-        msg = f"tensor {name!r}: expected a datatype of {sorted(DATATYPES)}, found {datatype!r}"
-        raise InvalidArgument(msg)
-    expected = math.prod(shape) * dtype.itemsize
-    if expected != len(data):
-        msg = (
-            f"tensor {name!r}: expected {expected} bytes for {datatype}{list(shape)}, "
-            f"found {len(data)}"
-        )
-        raise InvalidArgument(msg)
-    try:
-        return np.ndarray(shape, dtype, data)
-    except (ValueError, OverflowError) as error:
-        raise _impossible(name, shape) from error
+    return TensorLayout(name, datatype, shape).read(data)
 
 
 def _encode_bytes(array: Array) -> bytes:

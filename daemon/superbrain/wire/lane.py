@@ -41,13 +41,13 @@ FORWARD: Final = 6
 REGION: Final = 7
 RELEASE: Final = 8
 ALONE: Final = 9
-_KINDS: Final = frozenset(range(HELLO, ALONE + 1))
 
 ALIGNMENT: Final = 64
 MAX_BODY_BYTES: Final = 1 << 32
 _PREFIX = struct.Struct("<BBHIQQ")
 _PADDING = tuple(bytes(n) for n in range(ALIGNMENT))
 _STAGING_BYTES: Final = 1 << 16
+_JOINED_BELOW_BYTES: Final = 1 << 12  # copied rather than handed to the kernel by themselves
 
 Data = bytes | memoryview
 _Fields = tuple[int, int, int, int, int, int]  # of the prefix, in its order
@@ -118,14 +118,17 @@ def encode(
     deadline_ns: int = 0,
     priority: int = 0,
 ) -> list[Data]:
-    """Give the buffers of one frame, ready for `socket.sendmsg`; tensors are not copied."""
-    count = len(tensors)
-    prefix = _PREFIX.pack(kind, priority, count, len(header), request_id, deadline_ns)
+    """Give the buffers of one frame, ready for `socket.sendmsg`; large tensors are not copied."""
+    count, size = len(tensors), len(header)
     if not count:
-        return [prefix + bytes(header)]
-    sizes = _sizes_struct(count).pack(*map(len, tensors))
-    padding = _PADDING[-len(header) % ALIGNMENT]
-    buffers: list[Data] = [b"".join((prefix, sizes, header, padding))]
+        return [_PREFIX.pack(kind, priority, 0, size, request_id, deadline_ns) + bytes(header)]
+    head = _head_struct(count).pack(
+        kind, priority, count, size, request_id, deadline_ns, *map(len, tensors)
+    )
+    padding = _PADDING[-size % ALIGNMENT]
+    if count == 1 and len(tensors[0]) < _JOINED_BELOW_BYTES:
+        return [b"".join((head, header, padding, tensors[0]))]
+    buffers: list[Data] = [b"".join((head, header, padding))]
     for tensor in tensors[:-1]:
         buffers += (tensor, _PADDING[-len(tensor) % ALIGNMENT])
     buffers.append(tensors[-1])
@@ -169,7 +172,8 @@ class LaneDecoder:
         if self._body is not None:
             self._body_filled += count
             if self._body_filled == len(self._body):
-                frames.append(self._finish(self._body))
+                assert self._fields is not None  # noqa: S101 - set by _take before any body
+                frames.append(_frame(self._fields, self._sizes, self._body))
                 self._body = None
             return frames
         self._filled += count
@@ -189,10 +193,10 @@ class LaneDecoder:
         if available < _PREFIX.size:
             return 0
         fields: _Fields = _PREFIX.unpack_from(self._staging, start)
-        count, header_size = fields[2], fields[3]
-        if fields[0] not in _KINDS or count > MAX_TENSORS or header_size > MAX_HEADER_BYTES:
+        kind, count, header_size = fields[0], fields[2], fields[3]
+        if not HELLO <= kind <= ALONE or count > MAX_TENSORS or header_size > MAX_HEADER_BYTES:
             raise LaneError(
-                f"expected a lane frame, found kind {fields[0]} with {count} tensors "
+                f"expected a lane frame, found kind {kind} with {count} tensors "
                 f"and a header of {header_size} bytes"
             )
         head = _PREFIX.size + 8 * count
@@ -204,12 +208,12 @@ class LaneDecoder:
             raise LaneError(
                 f"expected a lane frame of at most {self._max_body_bytes} bytes, found {body_size}"
             )
-        self._fields, self._sizes = fields, sizes
         if head + body_size <= available:
             body_start = start + head
             body = memoryview(bytearray(self._staging[body_start : body_start + body_size]))
-            frames.append(self._finish(body))
+            frames.append(_frame(fields, sizes, body))
             return head + body_size
+        self._fields, self._sizes = fields, sizes
         if head + body_size <= _STAGING_BYTES:
             return 0
         have = available - head
@@ -218,15 +222,22 @@ class LaneDecoder:
         self._body_filled = have
         return available
 
-    def _finish(self, body: memoryview) -> LaneFrame:
-        assert self._fields is not None  # noqa: S101 - set by _take before any body
-        kind, priority, _, header_size, request_id, deadline_ns = self._fields
-        offset = header_size + -header_size % ALIGNMENT
-        tensors = []
-        for size in self._sizes:
-            tensors.append(body[offset : offset + size])
-            offset += size + -size % ALIGNMENT
-        return LaneFrame(kind, priority, request_id, deadline_ns, body[:header_size], tensors)
+
+def _frame(fields: _Fields, sizes: Sequence[int], body: memoryview) -> LaneFrame:
+    """Cut a body into header and tensors."""
+    kind, priority, _, header_size, request_id, deadline_ns = fields
+    offset = header_size + -header_size % ALIGNMENT
+    tensors = []
+    for size in sizes:
+        tensors.append(body[offset : offset + size])
+        offset += size + -size % ALIGNMENT
+    return LaneFrame(kind, priority, request_id, deadline_ns, body[:header_size], tensors)
+
+
+@cache
+def _head_struct(count: int) -> struct.Struct:
+    """Layout of the prefix and the tensors' lengths behind it."""
+    return struct.Struct(f"{_PREFIX.format}{count}Q")
 
 
 @cache

@@ -104,10 +104,10 @@ def test_an_answer_is_read_from_memory_and_frames(made: SharedTensors) -> None:
     place = SharedMemory(outputs.number, 8, 0)
     headers = [TensorHeader("y", "FP32", [2], place), TensorHeader("z", "INT64", [1])]
     answer = msgspec.json.encode(InferResponse("m", "1", headers))
-    result = call.read(answer, [memoryview(np.array([7], np.int64).tobytes())])
+    result = call.read(answer, [memoryview(np.array([7], np.int64).tobytes())], "a-1")
     assert (result["y"].tolist(), result["z"].tolist()) == ([1.0, 2.0], [7])
     with pytest.raises(Internal):
-        call.read(answer, [])
+        call.read(answer, [], "a-1")
 
 
 def test_after_giving_up_answers_have_new_memory(made: SharedTensors) -> None:

@@ -55,4 +55,4 @@ def test_more_bytes_than_a_message_may_have_are_refused_here() -> None:
 
 def test_a_reply_of_another_kind_is_the_servers_fault() -> None:
     with pytest.raises(Internal, match="expected ModelList"):
-        calls.model_list().read(b'{"live": true}', [])
+        calls.model_list().read(b'{"live": true}', [], "a-1")

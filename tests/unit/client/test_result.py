@@ -29,7 +29,7 @@ def reply() -> tuple[bytes, list[memoryview]]:
 
 @pytest.fixture
 def result() -> Result:
-    return read_result(*reply())
+    return read_result(*reply(), "a-1")
 
 
 def test_outputs_are_arrays_by_name_in_the_models_order(result: Result) -> None:
@@ -78,10 +78,10 @@ def test_repr_shows_version_dtypes_and_shapes(result: Result) -> None:
 def test_a_reply_with_a_missing_frame_is_the_servers_fault() -> None:
     header, tensors = reply()
     with pytest.raises(Internal, match="expected 4 output frames, found 3"):
-        read_result(header, tensors[:-1])
+        read_result(header, tensors[:-1], "a-1")
 
 
 @pytest.mark.parametrize("header", [b"", b"[]", b'{"model_name":"m"}'])
 def test_a_reply_that_is_no_response_is_the_servers_fault(header: bytes) -> None:
     with pytest.raises(Internal, match="does not fit the protocol"):
-        read_result(header, [])
+        read_result(header, [], "a-1")
