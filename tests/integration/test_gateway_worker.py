@@ -409,7 +409,8 @@ def test_a_worker_serves_only_after_its_own_proof_has_passed(stage: Stage) -> No
     assert not worker.order(ctl.Prove(), ctl.Proven).proof.passed
     with pytest.raises(OrderFailed, match="expected a passed proof"):
         worker.serve()
-    assert not Path(worker.address.path).exists()
+    with socket.socket(socket.AF_UNIX) as caller, pytest.raises(ConnectionRefusedError):
+        caller.connect(worker.address.path)
 
 
 def bundle_load(folder: Path, *, constant: float = 1.0, golden_error: float = 0.0) -> ctl.Load:

@@ -29,6 +29,7 @@ from superbrain.domain.health import (
     ProofSummary,
 )
 from superbrain.domain.health_rules import ENDED_BADLY, judge, status_line
+from superbrain.domain.sandbox import LEVELS
 from superbrain.host import notify
 from superbrain.host.events import Event
 from superbrain.host.facts import host_facts, process_facts
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from superbrain.deploy.service import ModelService
     from superbrain.deploy.services import Services
     from superbrain.deploy.stages import Stages
+    from superbrain.domain.sandbox import Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +177,7 @@ class Observer:
             proof=self._proof(current),
             previous_version=previous.version if previous else "",
             workers=_workers(service),
+            sandbox=_sandbox(service),
             requests=traffic.requests + service.direct_requests,
             errors=traffic.errors + service.direct_errors,
             waiting=traffic.waiting,
@@ -234,6 +237,12 @@ def _workers(service: ModelService) -> list[ProcessFacts]:
     alive = [worker for worker in crew.workers if worker.child.alive] if crew else []
     found = (_process(worker.child.pid) for worker in alive)
     return [facts for facts in found if facts is not None]
+
+
+def _sandbox(service: ModelService) -> Sandbox | None:
+    """Give what holds the worker that is held the least."""
+    found = [worker.sandbox for worker in service.current.workers] if service.current else []
+    return min(found, key=lambda one: LEVELS.index(one.level), default=None)
 
 
 def _mean_batch(service: ModelService) -> float | None:

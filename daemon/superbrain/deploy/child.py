@@ -69,6 +69,7 @@ class Child:
         self._order = asyncio.Lock()
         self._replies: collections.deque[asyncio.Future[_FromChild]] = collections.deque()
         self._pong: asyncio.Future[_FromChild] | None = None
+        self._verdict: ChildError | None = None
         self._last_words: collections.deque[str] = collections.deque(maxlen=LAST_WORDS)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -175,6 +176,11 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
+    def condemn(self, verdict: ChildError) -> None:
+        """End the process at once for a reason, which is what its orders fail with."""
+        self._verdict = self._verdict or verdict
+        self.kill()
+
     async def end(self) -> None:
         """Close the channel, which ends the child; kill it if it does not go."""
         self._writer.close()
@@ -187,6 +193,8 @@ class Child:
 
     def epitaph(self) -> str:
         """Say how the process ended, with its last words."""
+        if self._verdict is not None:
+            return self._verdict.message
         code = self.process.returncode
         if code is None:
             how = "is still running"
@@ -197,9 +205,12 @@ class Child:
         words = " | ".join(self._last_words)
         return f"{self.name} {how}" + (f"; its last words: {words[-500:]}" if words else "")
 
+    def _death(self) -> ChildError:
+        return self._verdict or ChildError("DIED", self.epitaph())
+
     def _send(self, message: ctl.Message) -> None:
         if not self.alive:
-            raise ChildError("DIED", self.epitaph())
+            raise self._death()
         data = _encode(message)
         self._writer.write(ctl.LENGTH.pack(len(data)) + data)
 
@@ -250,7 +261,7 @@ class Child:
         self._writer.close()
         for waiting in (*self._replies, self._pong):
             if waiting is not None and not waiting.done():
-                waiting.set_exception(ChildError("DIED", self.epitaph()))
+                waiting.set_exception(self._death())
 
 
 def _told(line: str) -> tuple[str, object]:
