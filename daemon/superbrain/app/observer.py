@@ -138,6 +138,14 @@ class Observer:
             inbox_path=str(self._config.inbox_path),
         )
 
+    def sandboxes(self, deployment: Deployment) -> list[Sandbox]:
+        """Give what holds the workers of a deployment while it serves."""
+        service = self._services.of(deployment.name)
+        crew = service.current
+        found = _sandbox(service)
+        mine = crew is not None and crew.bringup.deployment_id == deployment.id
+        return [found] if mine and found is not None else []
+
     def _journal_problems(self) -> list[Problem]:
         trouble = self._journal.trouble
         return [Problem("warning", "journal", trouble.message, trouble.mend)] if trouble else []
