@@ -6,8 +6,7 @@ from tests.corpus import archives, executions, manifests, policies, signatures, 
 from tests.corpus.cases import CASES, Case
 
 SECTIONS = tuple(
-    module.SECTION
-    for module in (signatures, manifests, archives, policies, executions, trespasses)
+    module.SECTION for module in (signatures, manifests, archives, policies, executions, trespasses)
 )
 EXECUTED = frozenset({executions.SECTION, trespasses.SECTION})
 

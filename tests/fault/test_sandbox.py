@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from superbrain.deploy.journal import Journal
 from superbrain.domain import operations as op
 from superbrain.domain.deployment import Reason
-from superbrain.deploy.journal import Journal
 from superbrain.host.sandbox import filter as seccomp
 from superbrain.host.sandbox import landlock
 from superbrain.wire.errors import SuperbrainError

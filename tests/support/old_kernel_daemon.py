@@ -15,7 +15,7 @@ from superbrain.host.sandbox import filter as seccomp
 LANDLOCK_CREATE_RULESET = 444
 PR_SET_NO_NEW_PRIVS = 38
 
-PROGRAM = [
+PROGRAM: list[seccomp.Step | seccomp.Place] = [
     seccomp.Step(seccomp.LOAD, seccomp.NUMBER_AT),
     seccomp.Step(seccomp.JUMP_EQUAL, LANDLOCK_CREATE_RULESET, "none"),
     seccomp.Step(seccomp.RETURN, seccomp.ALLOW),

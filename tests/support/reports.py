@@ -21,8 +21,8 @@ from superbrain.domain.health import (
     ProofSummary,
 )
 from superbrain.domain.operations import ProofRecord, ReportReply, Transition
-from superbrain.domain.sandbox import Sandbox
 from superbrain.domain.proof import CaseTime, OutputFigures, Proof
+from superbrain.domain.sandbox import Sandbox
 from superbrain.domain.settings import Setting
 
 NOON: Final = dt.datetime(2026, 3, 2, 12, 0, tzinfo=dt.UTC)

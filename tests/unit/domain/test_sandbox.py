@@ -32,8 +32,8 @@ POLICY = SandboxPolicy(memory_mib=100, threads=20, scratch_mib=10)
 )
 def test_the_level_says_what_holds(
     abi: int,
-    filtered: bool,  # noqa: FBT001
-    given_up: bool,  # noqa: FBT001
+    filtered: bool,
+    given_up: bool,
     level: Level,
     sentences: int,
 ) -> None:

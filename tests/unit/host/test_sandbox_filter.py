@@ -30,7 +30,7 @@ def ask(machine: Machine, call: Numbers, *arguments: int, gpu: bool = False) -> 
 
 @pytest.mark.parametrize("gpu", [False, True])
 @pytest.mark.parametrize("machine", MACHINES)
-def test_every_number_is_answered_as_the_lists_say(machine: Machine, gpu: bool) -> None:  # noqa: FBT001
+def test_every_number_is_answered_as_the_lists_say(machine: Machine, gpu: bool) -> None:
     code = program(Scope(machine, PID, gpu))
     refused = calls.REFUSED if gpu else calls.REFUSED | calls.REFUSED_WITHOUT_GPU
     expected = dict.fromkeys(range(calls.NEWEST + 1), 0)
@@ -118,9 +118,11 @@ def test_with_a_gpu_memory_may_be_shared() -> None:
 
 
 def test_a_jump_too_far_is_refused() -> None:
-    far = [Step(seccomp.JUMP_EQUAL, 1, "end"), *[Step(seccomp.LOAD, 0)] * 256, Place("end")]
+    far: list[Step | Place] = [Step(seccomp.JUMP_EQUAL, 1, "end")]
+    far += [Step(seccomp.LOAD, 0)] * 256
+    far += [Place("end"), Step(seccomp.RETURN, 0)]
     with pytest.raises(ValueError, match="found"):
-        assemble([*far, Step(seccomp.RETURN, 0)])
+        assemble(far)
 
 
 def test_the_program_is_short() -> None:
