@@ -23,7 +23,7 @@ from tests.support.bundles import sign_key
 from tests.support.load import Load
 from tests.support.releases import go_live
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(900)]
 AT_ONCE = 24
 
 

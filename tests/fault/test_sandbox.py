@@ -51,7 +51,13 @@ while True:
     except MemoryError:
         time.sleep(0.01)
 """
-THREADS = "while True: threading.Thread(target=time.sleep, args=(100,), daemon=True).start()"
+THREADS = """
+while True:
+    try:
+        threading.Thread(target=time.sleep, args=(100,), daemon=True).start()
+    except RuntimeError:
+        time.sleep(0.01)
+"""
 FILL = """
 for number in itertools.count():
     with open(f"file-{number}", "wb") as file:

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 LAST_WORDS = 20
 _EVENT_NAMES = frozenset(map(str, Event))
+_OF_THE_DAEMON = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "INVOCATION_ID"}
+)
 EXIT_GRACE_S = 2.0
 OUTPUT_LINE_BYTES = 1 << 16
 
@@ -91,6 +94,7 @@ class Child:
                 *(sys.executable, "-I", "-m", module, "--ctl-fd", str(theirs.fileno()), *arguments),
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
+                env=_environment(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
@@ -272,6 +276,11 @@ def _told(line: str) -> tuple[str, object]:
             if (name := fields.pop("event", None)) in _EVENT_NAMES:
                 return str(name), fields
     return Event.CHILD_OUTPUT, line
+
+
+def _environment() -> dict[str, str]:
+    """Give what a child inherits: nothing that speaks for the daemon to the service manager."""
+    return {name: value for name, value in os.environ.items() if name not in _OF_THE_DAEMON}
 
 
 def _not_started(name: str, error: OSError) -> ChildError:
