@@ -180,6 +180,18 @@ def test_the_level_is_in_health_and_report(appliance: Appliance) -> None:
     assert "worker_confined" in appliance.log.read_text()
 
 
+def test_a_worker_keeps_no_privilege_and_goes_first_when_memory_is_out(
+    appliance: Appliance,
+) -> None:
+    model = appliance.model("adder")
+    assert model is not None
+    process = Path(f"/proc/{model.workers[0].pid}")
+    status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
+    assert {status[name] for name in ("CapPrm", "CapEff", "CapAmb")} <= {"0" * 16}
+    assert status["NoNewPrivs"] == "1"
+    assert int((process / "oom_score_adj").read_text()) >= 300
+
+
 def test_a_kernel_that_holds_less_serves_all_the_same_and_says_so(tmp_path: Path) -> None:
     with held_appliance(tmp_path, "") as appliance:
         appliance.start(OLD_KERNEL_DAEMON)

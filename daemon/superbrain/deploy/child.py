@@ -226,7 +226,7 @@ class Child:
                     break
                 try:
                     self._hand_out(_decode(await reader.readexactly(size)))
-                except msgspec.DecodeError:
+                except (msgspec.DecodeError, UnicodeDecodeError):
                     break
         self.kill()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -21,6 +23,10 @@ _MOST_CAPABILITIES: Final = 64
 # Address space is more than memory, and how much more depends on libraries: this only has to be
 # there before the host's memory is gone. The daemon's watch holds the limit itself.
 _DATA_PER_MEMORY: Final = 2
+
+
+# Of 1000: when the host runs out of memory, the kernel ends a worker before daemon and gateway.
+_OUT_OF_MEMORY_SCORE: Final = 300
 
 
 def give_up() -> None:
@@ -46,12 +52,20 @@ def limit(policy: SandboxPolicy, *, gpu: bool) -> None:
     CUDA reserves address space far beyond what it uses, so nothing of that kind is limited with it.
     Limits above those that the daemon was given itself are cut down to them.
     """
+    _go_first()
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_NOFILE, policy.descriptors)
     _lower(resource.RLIMIT_FSIZE, policy.scratch_bytes)
     _lower(resource.RLIMIT_MSGQUEUE, 0)
     if policy.memory_bytes and not gpu:
         _lower(resource.RLIMIT_DATA, policy.memory_bytes * _DATA_PER_MEMORY)
+
+
+def _go_first() -> None:
+    """Be what the kernel ends first when the host has no memory left; less counts as before."""
+    score = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError):
+        score.write_text(str(max(int(score.read_text()), _OUT_OF_MEMORY_SCORE)))
 
 
 def _lower(kind: int, value: int) -> None:
