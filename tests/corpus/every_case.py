@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.corpus import archives, executions, manifests, policies, signatures
+from tests.corpus import archives, executions, manifests, policies, signatures, trespasses
 from tests.corpus.cases import CASES, Case
 
 SECTIONS = tuple(
-    module.SECTION for module in (signatures, manifests, archives, policies, executions)
+    module.SECTION for module in (signatures, manifests, archives, policies, executions, trespasses)
 )
-EXECUTED = executions.SECTION
+EXECUTED = frozenset({executions.SECTION, trespasses.SECTION})
 
 __all__ = ["CASES", "EXECUTED", "SECTIONS", "Case"]

@@ -23,8 +23,8 @@ from tests.support.bundles import sign_key
 from tests.support.load import Load
 from tests.support.releases import go_live
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
-AT_ONCE = 24
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(900)]
+AT_ONCE = 8  # each group is given a minute, on busy machines too
 
 
 class Aftermath:
@@ -177,7 +177,7 @@ def test_trust_is_as_it_was(aftermath: Aftermath) -> None:
 def test_what_was_refused_unread_is_not_in_the_store_and_raised_no_floor(
     aftermath: Aftermath,
 ) -> None:
-    executed = {model_of(case) for case in CASES.values() if case.section == EXECUTED}
+    executed = {model_of(case) for case in CASES.values() if case.section in EXECUTED}
     raised = {name for name, floor in aftermath.floors.items() if floor and name != "adder"}
     assert raised <= executed
     assert aftermath.floors["adder"] == 1

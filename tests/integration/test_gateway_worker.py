@@ -409,7 +409,23 @@ def test_a_worker_serves_only_after_its_own_proof_has_passed(stage: Stage) -> No
     assert not worker.order(ctl.Prove(), ctl.Proven).proof.passed
     with pytest.raises(OrderFailed, match="expected a passed proof"):
         worker.serve()
-    assert not Path(worker.address.path).exists()
+    with socket.socket(socket.AF_UNIX) as caller, pytest.raises(ConnectionRefusedError):
+        caller.connect(worker.address.path)
+
+
+def test_a_worker_that_stands_by_hangs_up_on_whoever_connects(stage: Stage) -> None:
+    worker = stage.serving()
+    worker.stand_by()
+    for _ in range(2):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(10)
+            caller.connect(worker.address.path)
+            assert caller.recv(1) == b""
+    worker.serve()
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(10)
+        caller.connect(worker.address.path)
+        assert caller.recv(1) != b""
 
 
 def bundle_load(folder: Path, *, constant: float = 1.0, golden_error: float = 0.0) -> ctl.Load:

@@ -17,14 +17,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import msgspec
 import numpy as np
 
-from superbrain.domain.ctl import Load
+from superbrain.domain.ctl import Load, ToWorker
 from superbrain.domain.manifest import Batching
 from superbrain.domain.proof import OutputFigures, Proof
-from superbrain.serve import child, worker
+from superbrain.domain.sandbox import Sandbox
+from superbrain.serve import child
+from superbrain.serve.ctl_channel import CtlChannel
+from superbrain.serve.worker import Worker
+from superbrain.serve.worker_process import begin
 from superbrain.wire.datatypes import Array
 from superbrain.wire.errors import InvalidArgument
 
@@ -110,4 +115,6 @@ def _refuse() -> NoReturn:
 
 if __name__ == "__main__":
     parser = child.argument_parser("fake-worker", __doc__ or "")
-    worker.run(parser.parse_args().ctl_fd, FakeModel)
+    fd = parser.parse_args().ctl_fd
+    control: CtlChannel[Any] = CtlChannel(child.adopt(fd), msgspec.msgpack.Decoder(ToWorker))
+    Worker(control, FakeModel, begin(control, lambda _: Sandbox())).run()

@@ -123,7 +123,7 @@ class WorkerChild(Child):
     def __init__(self, lane_path: Path, worker_id: int, recipe: str, load: ctl.Load | None) -> None:
         self.load = load or ctl.Load(worker_id, "", "", recipe, str(lane_path))
         self.address = ctl.LaneAddress(self.load.lane_path, worker_id)
-        isolated = ["-I", "-m", "superbrain.serve.worker"]
+        isolated = ["-I", "-m", "superbrain.serve.worker_process"]
         super().__init__(isolated if load else ["-m", "tests.support.fake_worker"], FROM_WORKER)
 
     def bring_up(self) -> Self:

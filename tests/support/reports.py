@@ -22,6 +22,7 @@ from superbrain.domain.health import (
 )
 from superbrain.domain.operations import ProofRecord, ReportReply, Transition
 from superbrain.domain.proof import CaseTime, OutputFigures, Proof
+from superbrain.domain.sandbox import Sandbox
 from superbrain.domain.settings import Setting
 
 NOON: Final = dt.datetime(2026, 3, 2, 12, 0, tzinfo=dt.UTC)
@@ -63,6 +64,7 @@ ORIENTATION: Final = ModelFacts(
     ),
     previous_version="1.1.0",
     workers=[msgspec.structs.replace(PROCESS, pid=840, rss_bytes=380 << 20)],
+    sandbox=Sandbox("full", landlock_abi=6, system_calls=True, privileges=True),
     requests=1_284_311,
     waiting=2,
     outstanding=1,

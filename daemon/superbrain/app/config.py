@@ -13,10 +13,13 @@ from pathlib import Path
 import msgspec
 
 from superbrain.domain.policy import ErrorBudget
+from superbrain.domain.sandbox import SandboxPolicy
 from superbrain.wire.errors import SuperbrainError
 
 DEFAULT_CONFIG = Path("/etc/superbrain/superbrain.toml")
 SOCKET_PATH_LIMIT = 107
+LEAST_THREADS = 16
+LEAST_DESCRIPTORS = 64
 
 
 class ConfigError(SuperbrainError):
@@ -76,6 +79,7 @@ class Config(_Section, frozen=True):
     serve: Serve = Serve()
     deploy: Deploy = Deploy()
     budget: ErrorBudget = ErrorBudget()
+    sandbox: SandboxPolicy = SandboxPolicy()
     health: HealthReport = HealthReport()
     log: Log = Log()
 
@@ -103,6 +107,11 @@ class Config(_Section, frozen=True):
     def lanes_path(self) -> Path:
         """The folder of the workers' lanes."""
         return Path(self.paths.runtime) / "lanes"
+
+    @property
+    def scratch_path(self) -> Path:
+        """The folder of the workers' scratch folders."""
+        return Path(self.paths.state) / "scratch"
 
     @property
     def endpoint(self) -> str:
@@ -167,10 +176,12 @@ def _check(config: Config, path: Path | None) -> None:
         "deploy.rescan_s": config.deploy.rescan_s,
         "deploy.parallel": config.deploy.parallel,
         "health.interval_s": config.health.interval_s,
+        "sandbox.scratch_mib": config.sandbox.scratch_mib,
     }
     for key, value in positive.items():
         if value <= 0:
             raise ConfigError(f"{where}: expected {key} above 0, found {value}")
+    _check_sandbox(config.sandbox, where)
     longest = str(config.lanes_path / "999999.lane")
     if len(longest) > SOCKET_PATH_LIMIT:
         raise ConfigError(
@@ -182,3 +193,12 @@ def _check(config: Config, path: Path | None) -> None:
         raise ConfigError(
             f"{where}: expected log.level debug, info, warning or error, found {config.log.level!r}"
         )
+
+
+def _check_sandbox(policy: SandboxPolicy, where: str) -> None:
+    """Below these a worker does not even start."""
+    least = {"threads": LEAST_THREADS, "descriptors": LEAST_DESCRIPTORS, "memory_mib": 0}
+    for key, value in least.items():
+        found = getattr(policy, key)
+        if found < value:
+            raise ConfigError(f"{where}: expected sandbox.{key} of {value} or more, found {found}")

@@ -19,7 +19,7 @@ import zmq.asyncio
 
 from superbrain.deploy.orders import OrderRefused, Orders
 from superbrain.domain import operations as op
-from superbrain.domain.settings import explain
+from superbrain.domain.settings import explain, explain_sandbox
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 from superbrain.wire.errors import SuperbrainError
@@ -162,7 +162,10 @@ class ControlServer:
             ladder=list(deployment.ladder),
             rung=deployment.rung,
             signers=self._journal.signers(deployment.digest),
-            settings=explain(manifest, passed[-1] if passed else None, os.cpu_count() or 1),
+            settings=[
+                *explain(manifest, passed[-1] if passed else None, os.cpu_count() or 1),
+                *map(explain_sandbox, self._observer.sandboxes(deployment)),
+            ],
             proofs=proofs,
             transitions=list(
                 reversed(self._journal.history(deployment_id=deployment.id, limit=200))

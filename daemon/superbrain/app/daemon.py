@@ -23,6 +23,8 @@ from superbrain.app.control import ControlServer
 from superbrain.app.observer import Observer
 from superbrain.bundle.store import Store
 from superbrain.bundle.trust_folder import read_trust_folder
+from superbrain.deploy.confinement import remove_scratch
+from superbrain.deploy.crew import Workplace
 from superbrain.deploy.driver import Driver
 from superbrain.deploy.gateway import GatewayKeeper
 from superbrain.deploy.inbox import Inbox
@@ -33,9 +35,11 @@ from superbrain.deploy.services import Services
 from superbrain.deploy.stages import Stages
 from superbrain.domain.errors import BundleError
 from superbrain.domain.health import Problem
+from superbrain.domain.sandbox import with_memory
 from superbrain.domain.trust import Trust
 from superbrain.host import notify
 from superbrain.host.events import Event
+from superbrain.host.facts import memory_total_bytes
 from superbrain.host.logs import event
 from superbrain.wire.errors import SuperbrainError
 
@@ -98,7 +102,11 @@ class Daemon:
             self._inbox,
             self._services.of,
             lambda: self._trust,
-            lanes_path=config.lanes_path,
+            workplace=Workplace(
+                config.lanes_path,
+                config.scratch_path,
+                with_memory(config.sandbox, memory_total_bytes()),
+            ),
             probation_s=config.deploy.probation_s,
             parallel=config.deploy.parallel,
         )
@@ -261,6 +269,7 @@ def _make_folders(config: Config) -> None:
             msg = f"the folder {path} cannot be made: {error.strerror}"
             mend = "Run as the service's user, or choose folders with [paths] or --root"
             raise StartError(msg, mend=mend) from error
+    remove_scratch(config.scratch_path)
     for stale in config.lanes_path.glob("*.lane"):
         stale.unlink(missing_ok=True)
 

@@ -29,6 +29,7 @@ from superbrain.domain.health import (
     ProofSummary,
 )
 from superbrain.domain.health_rules import ENDED_BADLY, judge, status_line
+from superbrain.domain.sandbox import LEVELS
 from superbrain.host import notify
 from superbrain.host.events import Event
 from superbrain.host.facts import host_facts, process_facts
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from superbrain.deploy.service import ModelService
     from superbrain.deploy.services import Services
     from superbrain.deploy.stages import Stages
+    from superbrain.domain.sandbox import Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +138,14 @@ class Observer:
             inbox_path=str(self._config.inbox_path),
         )
 
+    def sandboxes(self, deployment: Deployment) -> list[Sandbox]:
+        """Give what holds the workers of a deployment while it serves."""
+        service = self._services.of(deployment.name)
+        crew = service.current
+        found = _sandbox(service)
+        mine = crew is not None and crew.bringup.deployment_id == deployment.id
+        return [found] if mine and found is not None else []
+
     def _journal_problems(self) -> list[Problem]:
         trouble = self._journal.trouble
         return [Problem("warning", "journal", trouble.message, trouble.mend)] if trouble else []
@@ -175,6 +185,7 @@ class Observer:
             proof=self._proof(current),
             previous_version=previous.version if previous else "",
             workers=_workers(service),
+            sandbox=_sandbox(service),
             requests=traffic.requests + service.direct_requests,
             errors=traffic.errors + service.direct_errors,
             waiting=traffic.waiting,
@@ -234,6 +245,12 @@ def _workers(service: ModelService) -> list[ProcessFacts]:
     alive = [worker for worker in crew.workers if worker.child.alive] if crew else []
     found = (_process(worker.child.pid) for worker in alive)
     return [facts for facts in found if facts is not None]
+
+
+def _sandbox(service: ModelService) -> Sandbox | None:
+    """Give what holds the worker that is held the least."""
+    found = [worker.sandbox for worker in service.current.workers] if service.current else []
+    return min(found, key=lambda one: LEVELS.index(one.level), default=None)
 
 
 def _mean_batch(service: ModelService) -> float | None:

@@ -40,6 +40,7 @@ def _parts(console: Console, health: Health) -> Iterator[RenderableType]:
     yield from _host_lines(health)
     yield Text()
     yield _models(console, health) if health.models else _nothing_yet(health)
+    yield from _loosely_held(health)
     under_way = [model for model in health.models if _is_under_way(model)]
     if under_way:
         yield heading("Under way")
@@ -114,6 +115,15 @@ def _models(console: Console, health: Health) -> Table:
         if fits(console, table):
             return table
     return _model_table(console, health, gap=1, wide=False)
+
+
+def _loosely_held(health: Health) -> Iterator[Text]:
+    """Say whose code this kernel cannot hold as tightly as it should be."""
+    for model in health.models:
+        sandbox = model.sandbox
+        if sandbox is not None and sandbox.level != "full":
+            found = f"sandbox of {model.name}: {sandbox.level}, {'; '.join(sandbox.missing)}"
+            yield Text(found, style="yellow")
 
 
 def _model_table(console: Console, health: Health, *, gap: int, wide: bool) -> Table:

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 LAST_WORDS = 20
 _EVENT_NAMES = frozenset(map(str, Event))
+_OF_THE_DAEMON = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "INVOCATION_ID"}
+)
 EXIT_GRACE_S = 2.0
 OUTPUT_LINE_BYTES = 1 << 16
 
@@ -69,6 +72,7 @@ class Child:
         self._order = asyncio.Lock()
         self._replies: collections.deque[asyncio.Future[_FromChild]] = collections.deque()
         self._pong: asyncio.Future[_FromChild] | None = None
+        self._verdict: ChildError | None = None
         self._last_words: collections.deque[str] = collections.deque(maxlen=LAST_WORDS)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -90,6 +94,7 @@ class Child:
                 *(sys.executable, "-I", "-m", module, "--ctl-fd", str(theirs.fileno()), *arguments),
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
+                env=_environment(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
@@ -175,6 +180,11 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
+    def condemn(self, verdict: ChildError) -> None:
+        """End the process at once for a reason, which is what its orders fail with."""
+        self._verdict = self._verdict or verdict
+        self.kill()
+
     async def end(self) -> None:
         """Close the channel, which ends the child; kill it if it does not go."""
         self._writer.close()
@@ -187,6 +197,8 @@ class Child:
 
     def epitaph(self) -> str:
         """Say how the process ended, with its last words."""
+        if self._verdict is not None:
+            return self._verdict.message
         code = self.process.returncode
         if code is None:
             how = "is still running"
@@ -197,9 +209,12 @@ class Child:
         words = " | ".join(self._last_words)
         return f"{self.name} {how}" + (f"; its last words: {words[-500:]}" if words else "")
 
+    def _death(self) -> ChildError:
+        return self._verdict or ChildError("DIED", self.epitaph())
+
     def _send(self, message: ctl.Message) -> None:
         if not self.alive:
-            raise ChildError("DIED", self.epitaph())
+            raise self._death()
         data = _encode(message)
         self._writer.write(ctl.LENGTH.pack(len(data)) + data)
 
@@ -211,7 +226,7 @@ class Child:
                     break
                 try:
                     self._hand_out(_decode(await reader.readexactly(size)))
-                except msgspec.DecodeError:
+                except (msgspec.DecodeError, UnicodeDecodeError):
                     break
         self.kill()
 
@@ -250,7 +265,7 @@ class Child:
         self._writer.close()
         for waiting in (*self._replies, self._pong):
             if waiting is not None and not waiting.done():
-                waiting.set_exception(ChildError("DIED", self.epitaph()))
+                waiting.set_exception(self._death())
 
 
 def _told(line: str) -> tuple[str, object]:
@@ -261,6 +276,11 @@ def _told(line: str) -> tuple[str, object]:
             if (name := fields.pop("event", None)) in _EVENT_NAMES:
                 return str(name), fields
     return Event.CHILD_OUTPUT, line
+
+
+def _environment() -> dict[str, str]:
+    """Give what a child inherits: nothing that speaks for the daemon to the service manager."""
+    return {name: value for name, value in os.environ.items() if name not in _OF_THE_DAEMON}
 
 
 def _not_started(name: str, error: OSError) -> ChildError:

@@ -15,40 +15,54 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from superbrain.deploy.child import Child, ChildError
+from superbrain.deploy.confinement import make_scratch, watch
 from superbrain.domain import ctl
+from superbrain.domain.sandbox import Sandbox
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 
 if TYPE_CHECKING:
     from superbrain.domain.manifest import Manifest
     from superbrain.domain.proof import Proof
+    from superbrain.domain.sandbox import SandboxPolicy
 
 log = logging.getLogger(__name__)
 
-WORKER_MODULE = "superbrain.serve.worker"
+WORKER_MODULE = "superbrain.serve.worker_process"
 ORDER_TIMEOUT_S = 10.0
 _worker_ids = itertools.count(1)
+_Watching = asyncio.Task[None]
+
+
+class Workplace(msgspec.Struct, frozen=True):
+    """Where the workers of this host have their lanes and scratch folders, and what holds them."""
+
+    lanes_path: Path
+    scratch_path: Path
+    sandbox: SandboxPolicy
 
 
 class Bringup(msgspec.Struct, frozen=True):
-    """What a worker needs to know: deployment, bundle, rung, and where its lane goes."""
+    """What a worker needs to know: deployment, bundle, rung, and where it works."""
 
     deployment_id: int
     bundle_path: Path
     digest: str
     manifest: Manifest
     rung: str
-    lanes_path: Path
+    workplace: Workplace
 
 
 class Worker:
-    """One worker process."""
+    """One worker process, and the watch that ends it beyond its limits."""
 
-    def __init__(self, child: Child, worker_id: int, lane_path: str) -> None:
+    def __init__(self, child: Child, worker_id: int, lane_path: str, watching: _Watching) -> None:
         self.child = child
         self.worker_id = worker_id
         self.lane_path = lane_path
+        self.watching = watching
         self.runtime = ""
+        self.sandbox = Sandbox()
         self.pong = ctl.WorkerPong()
 
     @property
@@ -63,16 +77,21 @@ class Worker:
         Raises:
             ChildError: it could not; the process is gone.
         """
-        worker_id = next(_worker_ids)
-        lane_path = str(bringup.lanes_path / f"{worker_id}.lane")
+        worker_id, place = next(_worker_ids), bringup.workplace
+        lane_path = str(place.lanes_path / f"{worker_id}.lane")
         name = f"worker {worker_id} ({bringup.manifest.name} {bringup.manifest.version})"
-        worker = cls(await Child.spawn(name, WORKER_MODULE), worker_id, lane_path)
+        scratch = place.scratch_path / str(worker_id)
+        child = await _spawn(name, scratch)
+        watching = asyncio.create_task(watch(child, place.sandbox, scratch, Path(lane_path)))
+        worker = cls(child, worker_id, lane_path, watching)
         order = ctl.Load(
             deployment_id=bringup.deployment_id,
             bundle_path=str(bringup.bundle_path),
             manifest_sha256=bringup.digest,
             rung=bringup.rung,
             lane_path=lane_path,
+            scratch_path=str(scratch),
+            sandbox=place.sandbox,
         )
         try:
             loaded = await worker.child.order(
@@ -81,7 +100,7 @@ class Worker:
         except BaseException:
             worker.child.kill()
             raise
-        worker.runtime = loaded.runtime
+        worker.runtime, worker.sandbox = loaded.runtime, loaded.sandbox
         event(log, Event.WORKER_STARTED, worker=name, pid=worker.child.pid, rung=bringup.rung)
         return worker
 
@@ -112,6 +131,15 @@ class Worker:
         if self.child.alive:
             await self.child.end()
             event(log, Event.WORKER_STOPPED, worker=self.child.name)
+        await self.watching  # which leaves nothing behind
+
+
+async def _spawn(name: str, scratch: Path) -> Child:
+    try:
+        make_scratch(scratch)
+    except OSError as error:
+        raise ChildError("SPAWN_FAILED", f"{name} gets no scratch folder: {error}") from error
+    return await Child.spawn(name, WORKER_MODULE)
 
 
 class Crew:

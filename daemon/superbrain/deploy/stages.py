@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from superbrain.bundle.store import Store
+    from superbrain.deploy.crew import Workplace
     from superbrain.deploy.journal import Journal
     from superbrain.deploy.service import ModelService
     from superbrain.domain.manifest import Manifest
@@ -58,6 +59,7 @@ class Stages:
     Args:
         service_of: gives the service of a model, making it on the first call.
         trust: gives the trust that counts now.
+        workplace: where workers live and what holds them.
         parallel: how many crews may load or prove at the same time.
     """
 
@@ -69,7 +71,7 @@ class Stages:
         service_of: Callable[[str], ModelService],
         trust: Callable[[], Trust],
         *,
-        lanes_path: Path,
+        workplace: Workplace,
         probation_s: float,
         parallel: int,
     ) -> None:
@@ -78,7 +80,7 @@ class Stages:
         self._inbox = inbox
         self._service_of = service_of
         self._trust = trust
-        self._lanes_path = lanes_path
+        self._workplace = workplace
         self._probation_s = probation_s
         self._slots = asyncio.Semaphore(parallel)
         self._revivals = asyncio.Semaphore(parallel)  # what is good never waits for what is new
@@ -362,7 +364,7 @@ class Stages:
             digest=deployment.digest,
             manifest=self._store.manifest(deployment.digest),
             rung=deployment.rung,
-            lanes_path=self._lanes_path,
+            workplace=self._workplace,
         )
 
 

@@ -23,6 +23,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from superbrain.domain.proof import Proof
+from superbrain.domain.sandbox import Sandbox, SandboxPolicy
 from superbrain.wire.errors import SuperbrainError
 from superbrain.wire.messages import ModelMetadata
 
@@ -40,13 +41,18 @@ class Message(msgspec.Struct, frozen=True, tag=True):
 
 
 class Load(Message, frozen=True):
-    """Open the bundle in `bundle_path` (a folder of the store), engines on `rung`."""
+    """Open the bundle in `bundle_path` (a folder of the store), engines on `rung`.
+
+    `scratch_path` is the one folder that the worker may write to; empty for none.
+    """
 
     deployment_id: int
     bundle_path: str
     manifest_sha256: str
     rung: str
     lane_path: str
+    scratch_path: str = ""
+    sandbox: SandboxPolicy = SandboxPolicy()
 
 
 class Prove(Message, frozen=True):
@@ -69,9 +75,10 @@ class Ping(Message, frozen=True):
 
 
 class Loaded(Message, frozen=True):
-    """Engines and pipeline are there; `runtime` names library and version."""
+    """Engines and pipeline are there; `runtime` names library and version, `sandbox` what holds."""
 
     runtime: str
+    sandbox: Sandbox = Sandbox()
 
 
 class Proven(Message, frozen=True):

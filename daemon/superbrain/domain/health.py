@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from superbrain.domain.ctl import Quantiles
+from superbrain.domain.sandbox import Sandbox
 
 Severity = Literal["ok", "warning", "critical"]
 ModelState = Literal["ready", "starting", "degraded", "unavailable"]
@@ -95,6 +96,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     (answers, but something is wrong), unavailable. `requests` and `errors` count the gateway's road
     and lanes alike, `latency_ms` is the worse of the two; `waiting` and `outstanding` are the
     gateway's. `mean_batch`: requests per run, of those that shared one; None where none did.
+    `sandbox` is what holds its workers, the least of them; None while there are none.
     """
 
     name: str
@@ -109,6 +111,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     proof: ProofSummary | None = None
     previous_version: str = ""
     workers: list[ProcessFacts] = []
+    sandbox: Sandbox | None = None
     requests: int = 0
     errors: int = 0
     waiting: int = 0

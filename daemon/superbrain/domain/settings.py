@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from superbrain.domain.manifest import Batching, Manifest
     from superbrain.domain.proof import Proof
+    from superbrain.domain.sandbox import Sandbox
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -32,6 +33,12 @@ def explain(manifest: Manifest, proof: Proof | None, cores: int) -> list[Setting
         cores: how many processors the host has.
     """
     return list(_settings(manifest, proof, cores))
+
+
+def explain_sandbox(sandbox: Sandbox) -> Setting:
+    """Say how tightly the workers of a deployment are held."""
+    held = "its code reaches its own bundle and a scratch folder: no network, no other process"
+    return Setting("sandbox", sandbox.level, "; ".join(sandbox.missing) or held)
 
 
 def _settings(manifest: Manifest, proof: Proof | None, cores: int) -> Iterator[Setting]:

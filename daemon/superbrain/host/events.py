@@ -62,6 +62,8 @@ class Event(StrEnum):
     WORKER_STARTED = "worker_started", "A worker process was started."
     WORKER_READY = "worker_ready", "A worker has proven its engines and listens on its lane."
     WORKER_DIED = "worker_died", "A worker ended unasked; it is started again within its budget."
+    WORKER_CONFINED = "worker_confined", "A worker closed its sandbox; the line has its level."
+    WORKER_OVER_LIMIT = "worker_over_limit", "A worker exceeded a limit and was ended."
     WORKER_STUCK = "worker_stuck", "A worker stopped answering and was killed."
     CHILD_OUTPUT = "child_output", "A line that a child process, or code in it, has printed."
     WORKER_STOPPED = "worker_stopped", "A worker ended because it was told to."

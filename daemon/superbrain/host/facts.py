@@ -48,6 +48,11 @@ def host_facts(store_path: Path) -> HostFacts:
     )
 
 
+def memory_total_bytes() -> int:
+    """The memory of this machine."""
+    return int(psutil.virtual_memory().total)
+
+
 @functools.lru_cache(maxsize=_PROCESSES_KEPT)
 def _process(pid: int, _started: float) -> psutil.Process:
     return psutil.Process(pid)

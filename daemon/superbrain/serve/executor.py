@@ -15,7 +15,6 @@ from superbrain.domain.batching import Patience
 from superbrain.domain.manifest import Batching
 from superbrain.serve.admission import AdmissionQueue
 from superbrain.serve.execution import Execution, Outcome, ServedModel, refuse
-from superbrain.transport.flight import FlightPage
 from superbrain.wire import lane
 from superbrain.wire.errors import DeadlineExceeded, ResourceExhausted
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from superbrain.serve.figures import WorkerFigures
     from superbrain.serve.worker_lane import WorkerLane
+    from superbrain.transport.flight import FlightPage
 
 # Answers wait for each other, to travel together, no longer than this.
 _TOGETHER_NS = 200_000
@@ -45,9 +45,12 @@ class Executor:
     """Executes what was admitted, the most urgent first, and hands the answers to `answer`."""
 
     def __init__(
-        self, figures: WorkerFigures, answer: Callable[[Admitted, Outcome, int], None]
+        self,
+        figures: WorkerFigures,
+        answer: Callable[[Admitted, Outcome, int], None],
+        flight: FlightPage,
     ) -> None:
-        self.flight = FlightPage()
+        self.flight = flight
         self._figures = figures
         self._answer = answer
         self._arrivals = count()

@@ -1,11 +1,10 @@
-"""The worker process: holds one deployment's engines and pipeline, and serves them on its lane.
+"""The worker: holds one deployment's engines and pipeline, and serves them on its lane.
 
-    python -I -m superbrain.serve.worker --ctl-fd N
-
-Two threads. The control thread reads the daemon's channel, answers `Ping` at once even while a
-request is being executed, and ends the process when the daemon is gone. The main thread carries
-out the other orders and runs the data loop. Promise 1 of the design is kept here: `Serve` is
-refused until `Prove` has passed in this very process.
+It begins when `worker_process` has closed the sandbox around it. Two threads. The control thread
+reads the daemon's channel, answers `Ping` at once even while a request is being executed, and ends
+the process when the daemon is gone. The main thread carries out the other orders and runs the data
+loop. Promise 1 of the design is kept here: `Serve` is refused until `Prove` has passed in this very
+process.
 """
 
 from __future__ import annotations
@@ -13,27 +12,26 @@ from __future__ import annotations
 import gc
 import os
 import queue
-import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
-
-import msgspec
+from typing import TYPE_CHECKING, NoReturn
 
 from superbrain.domain import ctl
 from superbrain.domain.errors import BundleError, StoreError
 from superbrain.engines.port import GraphMismatch
 from superbrain.host import scheduling
 from superbrain.serve import child
-from superbrain.serve.ctl_channel import ChannelEnded, CtlChannel
+from superbrain.serve.ctl_channel import ChannelEnded
 from superbrain.serve.figures import WorkerFigures
 from superbrain.serve.worker_loop import LaneLoop
 from superbrain.wire.errors import RequestError, SuperbrainError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
+    from superbrain.serve.ctl_channel import CtlChannel
     from superbrain.serve.execution import ServedModel
+    from superbrain.serve.worker_process import Beginning
 
     ModelOpener = Callable[[ctl.Load], ServedModel]
 
@@ -47,17 +45,23 @@ class OrderRefused(SuperbrainError):
 class Worker:
     """Carries out the daemon's orders, in the one sequence that is allowed."""
 
-    def __init__(self, channel: CtlChannel[ctl.ToWorker], open_model: ModelOpener) -> None:
+    def __init__(
+        self, channel: CtlChannel[ctl.ToWorker], open_model: ModelOpener, beginning: Beginning
+    ) -> None:
         self._channel = channel
         self._open_model = open_model
         self._figures = WorkerFigures()
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
-        self._loop = LaneLoop(self._wake_fd, self._carry_out, self._figures)
+        self._loop = LaneLoop(
+            self._wake_fd, self._carry_out, self._figures, beginning.listener, beginning.flight
+        )
+        self._sandbox = beginning.sandbox
         self._load: ctl.Load | None = None
         self._model: ServedModel | None = None
         self._proven = False
         self._execution_ms = 0.0
+        self._take(beginning.load)
 
     def run(self) -> NoReturn:
         """Work until the daemon is gone."""
@@ -72,13 +76,16 @@ class Worker:
                     if isinstance(message, ctl.Ping):
                         self._channel.send(self._figures.pong(time.monotonic_ns()))
                     else:
-                        self._orders.put(message)
-                        os.eventfd_write(self._wake_fd, 1)
+                        self._take(message)
         except ChannelEnded:
             child.end()
         except ctl.CtlError as error:
             child.log("control_channel_broken", error=str(error))
             child.end(1)
+
+    def _take(self, order: Order) -> None:
+        self._orders.put(order)
+        os.eventfd_write(self._wake_fd, 1)
 
     def _carry_out(self) -> None:
         while not self._orders.empty():
@@ -106,7 +113,7 @@ class Worker:
             raise OrderRefused("expected one Load per worker, found a second one")
         self._model = self._open_model(order)
         self._load = order
-        return ctl.Loaded(self._model.runtime)
+        return ctl.Loaded(self._model.runtime, self._sandbox)
 
     def _prove(self) -> ctl.Proven:
         if self._model is None:
@@ -124,7 +131,7 @@ class Worker:
             gc.collect()
             gc.freeze()  # what a loaded model holds stays: no later collection walks through it
             load = self._load
-            self._loop.serve(self._model, load.lane_path, load.deployment_id, self._execution_ms)
+            self._loop.serve(self._model, load.deployment_id, self._execution_ms)
         return ctl.Done()
 
 
@@ -140,25 +147,3 @@ def _failure(order: Order, error: BaseException) -> ctl.Failed:
         code = error.reason
     at_fault = isinstance(error, (BundleError, GraphMismatch)) and not isinstance(error, StoreError)
     return ctl.Failed(code, error.message, error.mend, at_fault)
-
-
-def run(ctl_fd: int, open_model: ModelOpener) -> NoReturn:
-    """Be a worker that opens its model with `open_model`; until it serves, others go first."""
-    scheduling.give_way()
-    channel: CtlChannel[Any] = CtlChannel(
-        child.adopt(ctl_fd), msgspec.msgpack.Decoder(ctl.ToWorker)
-    )
-    Worker(channel, open_model).run()
-
-
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Entry point of the process."""
-    parser = child.argument_parser("superbrain-worker", "Hold and serve one deployment.")
-    options = parser.parse_args(arguments)
-    from superbrain.serve.served_bundle import ServedBundle
-
-    run(options.ctl_fd, ServedBundle.open)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

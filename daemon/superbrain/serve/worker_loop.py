@@ -4,17 +4,18 @@ Single-threaded. Between two executions everything readable is admitted. A reque
 accepted when its execution starts: `stand_by` answers nothing that merely waits, the peer sends it
 again to the next worker. So the pause of a swap is one execution at most, which a new request would
 have waited for anyway.
+
+The lane is bound before the sandbox closes and belongs to this process for as long as it lives. Who
+connects while it stands by is hung up on.
 """
 
 from __future__ import annotations
 
 import os
 import select
-import socket
 import time
 from contextlib import suppress
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,10 +28,12 @@ from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from superbrain.serve.execution import Outcome, ServedModel
     from superbrain.serve.figures import WorkerFigures
+    from superbrain.transport.flight import FlightPage
 
 _MAX_LANES = 256
 _REQUESTS = frozenset({lane.REQUEST, lane.FORWARD, lane.ALONE})
@@ -41,65 +44,61 @@ _MAX_UNREAD_BYTES = 64 << 20
 
 
 class LaneLoop:
-    """Serves one model on one lane path, from `serve` to `stand_by`, as often as asked."""
+    """Serves one model on one bound lane, from `serve` to `stand_by`, as often as asked."""
 
-    def __init__(self, wake_fd: int, on_wake: Callable[[], None], figures: WorkerFigures) -> None:
+    def __init__(
+        self,
+        wake_fd: int,
+        on_wake: Callable[[], None],
+        figures: WorkerFigures,
+        listener: socket.socket,
+        flight: FlightPage,
+    ) -> None:
         self._epoll = select.epoll()
         self._epoll.register(wake_fd, select.EPOLLIN)
         self._wake_fd = wake_fd
         self._on_wake = on_wake
         self._figures = figures
-        self._listener: socket.socket | None = None
-        self._path = ""
+        self._listener = listener
+        self._listening = False
+        self._serving = False
         self._hello = lane.Hello("", "", 0, 0)
         self._lane_numbers = count(1)
         self._lanes: dict[int, WorkerLane] = {}
-        self._executor = Executor(figures, self._answer)
+        self._executor = Executor(figures, self._answer, flight)
         self._answered: list[WorkerLane] = []
         self._spare_fd = os.open(os.devnull, os.O_RDONLY)
 
     @property
     def serving(self) -> bool:
         """Whether the lane is open."""
-        return self._listener is not None
+        return self._serving
 
-    def serve(self, model: ServedModel, path: str, deployment_id: int, execution_ms: float) -> None:
-        """Listen on `path` for whoever may write there: the owner and its group.
+    def serve(self, model: ServedModel, deployment_id: int, execution_ms: float) -> None:
+        """Listen on the lane.
 
         Args:
             model: what to serve.
-            path: of the lane.
             deployment_id: to greet with.
             execution_ms: how long one request takes, as proven; decides the window.
 
         Raises:
-            OSError: the path cannot be bound.
+            OSError: the kernel does not let it listen.
         """
         pays = window(execution_ms, model.batching.max_size)
         self._hello = lane.Hello(model.name, model.version, deployment_id, pays)
         self._executor.serve(model)
-        with suppress(FileNotFoundError):
-            Path(path).unlink()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        umask = os.umask(0o117)
-        try:
-            listener.bind(path)
-        finally:
-            os.umask(umask)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-        self._epoll.register(listener.fileno(), select.EPOLLIN)
-        self._listener, self._path = listener, path
+        if not self._listening:
+            self._listener.listen(_BACKLOG)
+            self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+            self._listening = True
+        self._serving = True
 
     def stand_by(self) -> None:
         """Stop reading, deliver what is answered, say GOODBYE and end every lane."""
-        if self._listener is None:
+        if not self._serving:
             return
-        with suppress(FileNotFoundError):
-            Path(self._path).unlink()
-        self._epoll.unregister(self._listener.fileno())
-        self._listener.close()
-        self._listener = None
+        self._serving = False
         self._executor.clear()
         self._figures.queued = 0
         goodbye = lane.encode(lane.GOODBYE)
@@ -122,7 +121,7 @@ class LaneLoop:
             os.eventfd_read(self._wake_fd)
             self._on_wake()
         for fd in readable:
-            if self._listener is not None and fd == self._listener.fileno():
+            if fd == self._listener.fileno():
                 self._accept(self._listener)
             elif (link := self._lanes.get(fd)) is not None:
                 self._take_in(link)
@@ -145,6 +144,9 @@ class LaneLoop:
             with suppress(OSError):
                 listener.accept()[0].close()
             self._spare_fd = os.open(os.devnull, os.O_RDONLY)
+            return
+        if not self._serving:
+            sock.close()
             return
         if len(self._lanes) >= _MAX_LANES:
             child.log("lane_refused", error=f"expected at most {_MAX_LANES} lanes")

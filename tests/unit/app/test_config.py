@@ -40,6 +40,10 @@ def test_a_file_counts_also_with_a_root(tmp_path: Path) -> None:
         ("[deploy]\nparallel = 'two'", "parallel"),
         ("[deploy]\nparallel = 0", "deploy.parallel above 0"),
         ("[log]\nlevel = 'loud'", "'loud'"),
+        ("[sandbox]\nrequire = 'most'", "require"),
+        ("[sandbox]\nmemory = 1", "memory"),
+        ("[sandbox]\ndescriptors = 3", "sandbox.descriptors of 64 or more"),
+        ("[sandbox]\nscratch_mib = 0", "sandbox.scratch_mib above 0"),
         ("this is no TOML", "is not TOML"),
     ],
 )

@@ -11,6 +11,7 @@ from rich.console import Console
 from superbrain.cli.status_view import status_view
 from superbrain.domain.ctl import Quantiles
 from superbrain.domain.health import Health
+from superbrain.domain.sandbox import Sandbox
 from tests.support.reports import GATEWAY, ORIENTATION, busy_health, sample_health
 
 
@@ -39,6 +40,13 @@ def test_a_calm_host_shows_its_model_and_nothing_else() -> None:
         "orientation ready 1.2.0 onnxruntime:cpu 6 cases ok, 2 d ago 1.3 M 2.3/6.7 2 0"
     )
     assert not any(word in text for word in ("Under way", "Needs attention", "Inbox"))
+
+
+def test_a_kernel_that_cannot_hold_a_model_s_code_is_said_and_no_other() -> None:
+    loose = Sandbox("partial", system_calls=True, missing=["files can be read"])
+    models = [ORIENTATION, msgspec.structs.replace(ORIENTATION, name="ocr", sandbox=loose)]
+    text = shown(sample_health(models=models))
+    assert line_with(text, "sandbox") == "sandbox of ocr: partial, files can be read"
 
 
 def test_the_headline_says_how_it_is() -> None:

@@ -28,6 +28,44 @@ def route(model: str = "adder", version: str = "1", *lanes: ctl.LaneAddress) -> 
     )
 
 
+def test_a_condemned_child_fails_its_order_with_the_verdict(tmp_path: Path) -> None:
+    async def scene() -> tuple[ChildError, str]:
+        arguments = ("--endpoint", f"ipc://{tmp_path}/g.sock")
+        child = await Child.spawn("gateway", GATEWAY_MODULE, arguments)
+        waiting = asyncio.create_task(child.order(ctl.Open(), ctl.WorkerPong, 10))
+        await asyncio.sleep(0)  # the order is on its way
+        child.condemn(ChildError("MEMORY_LIMIT", "it took too much"))
+        child.condemn(ChildError("THREAD_LIMIT", "the first verdict counts"))
+        await child.exited.wait()
+        with pytest.raises(ChildError):
+            await waiting
+        with pytest.raises(ChildError) as caught:
+            await child.order(ctl.Open(), ctl.Done, 10)
+        return caught.value, child.epitaph()
+
+    error, epitaph = asyncio.run(scene())
+    assert (error.code, epitaph) == ("MEMORY_LIMIT", "it took too much")
+
+
+def test_a_child_gets_nothing_that_speaks_for_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/notify")
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", "5")
+
+    async def scene() -> bytes:
+        arguments = ("--endpoint", f"ipc://{tmp_path}/g.sock")
+        child = await Child.spawn("gateway", GATEWAY_MODULE, arguments)
+        try:
+            return await asyncio.to_thread(Path(f"/proc/{child.pid}/environ").read_bytes)
+        finally:
+            await child.end()
+
+    found = asyncio.run(scene())
+    assert b"NOTIFY_SOCKET" not in found
+    assert b"OPENCV_IO_MAX_IMAGE_PIXELS=5" in found
+
+
 def test_the_reply_to_an_order_given_up_is_not_taken_for_the_next_ones(tmp_path: Path) -> None:
     async def scene() -> None:
         arguments = ("--endpoint", f"ipc://{tmp_path}/g.sock")

@@ -1,0 +1,81 @@
+"""The watch on a worker: it ends one that goes beyond its limits, and tidies up after each.
+
+The kernel bounds what it can count for one process (descriptors, file sizes). Memory, threads and
+the scratch folder it cannot, or not everywhere, so the daemon looks at them a few times a second.
+A worker that is ended this way answers its order with the limit's own code, and its death says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from superbrain.deploy.child import ChildError
+from superbrain.domain.sandbox import excess
+from superbrain.host.events import Event
+from superbrain.host.logs import event
+from superbrain.host.usage import scratch_usage, usage
+
+if TYPE_CHECKING:
+    from superbrain.deploy.child import Child
+    from superbrain.domain.sandbox import SandboxPolicy
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.1
+SCRATCH_EVERY = 5
+
+
+async def watch(child: Child, policy: SandboxPolicy, scratch: Path, lane: Path) -> None:
+    """Hold a worker to its limits until it has ended, then remove its scratch folder and lane."""
+    looks = 0
+    while not await _ended(child):
+        looks += 1
+        found = excess(policy, usage(child.pid))
+        if found is None and looks % SCRATCH_EVERY == 0:
+            used = await asyncio.to_thread(scratch_usage, scratch, child.pid)
+            found = excess(policy, used)
+        if found is not None:
+            message = f"{child.name}: {found.message}"
+            event(log, Event.WORKER_OVER_LIMIT, logging.ERROR, message, code=found.code)
+            child.condemn(ChildError(found.code, message, mend=found.mend))
+            await child.exited.wait()
+    await asyncio.to_thread(_tidy_up, scratch, lane)
+
+
+async def _ended(child: Child) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LOOK_S):
+            await child.exited.wait()
+    return not child.alive
+
+
+def _tidy_up(scratch: Path, lane: Path) -> None:
+    lane.unlink(missing_ok=True)
+    remove_scratch(scratch)
+
+
+def make_scratch(folder: Path) -> None:
+    """Make an empty scratch folder that is nobody else's.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    remove_scratch(folder)
+    folder.mkdir(parents=True, mode=0o700)
+
+
+def remove_scratch(folder: Path) -> None:
+    """Remove a scratch folder, whatever its owner has made of the modes in it."""
+    for parent, folders, _ in os.walk(folder):
+        for name in folders:
+            inner = Path(parent, name)
+            if not inner.is_symlink():
+                with contextlib.suppress(OSError):
+                    inner.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,70 @@
+"""What a worker uses of what its sandbox limits, as the kernel counts it in /proc.
+
+Memory is what is private to the process: what callers share with it, and files that it merely has
+mapped, are not its doing. Nothing here raises for a process that has just ended.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from superbrain.domain.sandbox import MAX_ENTRIES, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_BLOCK_BYTES = 512  # of st_blocks, whatever the file system's are
+
+
+def usage(pid: int) -> Usage:
+    """Give memory and threads of a process; zeros when it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return Usage()
+    fields = dict(line.split(":", 1) for line in lines.splitlines() if ":" in line)
+    swapped = _number(fields, "VmSwap") if "VmSwap" in fields else 0
+    memory = (_number(fields, "RssAnon") + swapped) << 10
+    return Usage(memory_bytes=memory, threads=_number(fields, "Threads"))
+
+
+def scratch_usage(folder: Path, pid: int) -> Usage:
+    """Give what a scratch folder holds, also in files that were unlinked and are still open."""
+    size = entries = 0
+    for status in _entries(folder):
+        entries += 1
+        size += status.st_blocks * _BLOCK_BYTES
+        if entries > MAX_ENTRIES:
+            break
+    held = sum(one.st_blocks * _BLOCK_BYTES for one in _unlinked(pid))
+    return Usage(scratch_bytes=size + held, entries=entries)
+
+
+def _number(fields: dict[str, str], name: str) -> int:
+    return int(fields.get(name, "0").split()[0])
+
+
+def _entries(folder: Path) -> Iterator[os.stat_result]:
+    """Every entry below a folder, without following links; what vanishes meanwhile is left out."""
+    waiting = [os.fspath(folder)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as found:
+            for entry in found:
+                with suppress(OSError):
+                    yield entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+
+
+def _unlinked(pid: int) -> Iterator[os.stat_result]:
+    folder = f"/proc/{pid}/fd"
+    with suppress(OSError):
+        for name in os.listdir(folder):  # noqa: PTH208 - names of descriptors
+            with suppress(OSError):
+                status = os.stat(f"{folder}/{name}")  # noqa: PTH116
+                if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
+                    yield status
