@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from superbrain.domain.policy import ErrorBudget
+from superbrain.domain.watch import Reproof, Rules, Watch
 from superbrain.wire.errors import SuperbrainError
 
 DEFAULT_CONFIG = Path("/etc/superbrain/superbrain.toml")
@@ -76,8 +77,15 @@ class Config(_Section, frozen=True):
     serve: Serve = Serve()
     deploy: Deploy = Deploy()
     budget: ErrorBudget = ErrorBudget()
+    watch: Watch = Watch()
+    proof: Reproof = Reproof()
     health: HealthReport = HealthReport()
     log: Log = Log()
+
+    @property
+    def rules(self) -> Rules:
+        """By which the serving of models is judged."""
+        return Rules(self.budget, self.watch, self.proof, self.deploy.probation_s)
 
     @property
     def inbox_path(self) -> Path:
@@ -167,10 +175,15 @@ def _check(config: Config, path: Path | None) -> None:
         "deploy.rescan_s": config.deploy.rescan_s,
         "deploy.parallel": config.deploy.parallel,
         "health.interval_s": config.health.interval_s,
+        "watch.sample_s": config.watch.sample_s,
+        "watch.leak_share": config.watch.leak_share,
     }
     for key, value in positive.items():
         if value <= 0:
             raise ConfigError(f"{where}: expected {key} above 0, found {value}")
+    if config.watch.drift_factor <= 1:
+        found = config.watch.drift_factor
+        raise ConfigError(f"{where}: expected watch.drift_factor above 1, found {found}")
     longest = str(config.lanes_path / "999999.lane")
     if len(longest) > SOCKET_PATH_LIMIT:
         raise ConfigError(

@@ -125,8 +125,10 @@ class Child:
         """True until the process has ended."""
         return not self.exited.is_set()
 
-    async def order(self, message: ctl.Message, expected: type[M], timeout_s: float) -> M:
-        """Send one order and wait for its answer.
+    async def order(
+        self, message: ctl.Message, expected: type[M], timeout_s: float, mend: str = ""
+    ) -> M:
+        """Send one order and wait for its answer; `mend` is for the case that none comes in time.
 
         Raises:
             ChildError: the child refused, died, or took longer than `timeout_s` seconds.
@@ -140,7 +142,7 @@ class Child:
                     reply = await answer
             except TimeoutError:
                 msg = f"{self.name} did not finish {type(message).__name__} within {timeout_s:g} s"
-                raise ChildError("TIMED_OUT", msg) from None
+                raise ChildError("TIMED_OUT", msg, mend=mend) from None
         if isinstance(reply, ctl.Failed):
             raise ChildError(
                 reply.code, reply.message, mend=reply.mend, bundle_at_fault=reply.bundle_at_fault

@@ -63,6 +63,11 @@ class LaneLoop:
         """Whether the lane is open."""
         return self._listener is not None
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return self._executor.waiting
+
     def serve(self, model: ServedModel, path: str, deployment_id: int, execution_ms: float) -> None:
         """Listen on `path` for whoever may write there: the owner and its group.
 

@@ -7,7 +7,7 @@ import pytest
 from superbrain.domain.deployment import Deployment, State
 from superbrain.domain.policy import (
     RESTART_MAX_S,
-    RESTART_WINDOW_S,
+    RESTART_QUIET_S,
     RETRY_DELAYS_S,
     ErrorBudget,
     budget_spent,
@@ -32,8 +32,20 @@ def test_the_wait_has_an_upper_bound() -> None:
     assert restart_delay_s([NOW] * 100, NOW) == RESTART_MAX_S
 
 
-def test_deaths_long_ago_are_forgotten() -> None:
-    assert restart_delay_s([NOW - RESTART_WINDOW_S - 1] * 10, NOW) == 0
+def test_a_quiet_time_ends_the_streak() -> None:
+    assert restart_delay_s([NOW - RESTART_QUIET_S - 1] * 10, NOW) == 0
+    assert restart_delay_s([*[NOW - RESTART_QUIET_S - 1] * 10, NOW], NOW) == 0
+
+
+def test_a_loop_that_goes_on_never_becomes_faster_again() -> None:
+    deaths: list[float] = []
+    now, waits = 0.0, []
+    for _ in range(40):
+        deaths.append(now)
+        waits.append(restart_delay_s(deaths, now))
+        now += waits[-1] + 1.0
+    assert waits == sorted(waits)
+    assert waits[-1] == RESTART_MAX_S
 
 
 def test_a_budget_is_spent_by_one_crash_more_than_it_allows() -> None:
