@@ -214,6 +214,8 @@ class Driver:
         service.deployment = self._journal.current(deployment.name)
         if isinstance(happened, (life.Switched, life.PreviousReady)):
             service.fault = None
+        if isinstance(happened, life.PreviousLost):
+            self.spawn(service.tell_if_nothing_is_left())
         if isinstance(happened, _MAY_LEAVE_OTHERS):
             self.spawn(self.supersede(deployment.name))
         if deployment.state in (State.FAILED, State.BROKEN):

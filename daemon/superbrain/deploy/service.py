@@ -341,14 +341,16 @@ class ModelService:
 
     async def given_up(self, why: life.Bad) -> None:
         """No fresh process can take a place: go back, or tell callers that nothing is left."""
-        crew, deployment = self.current, self.deployment
         self.fault = why.reason
-        if self._surroundings.given_up(self.name, why) or crew is None or deployment is None:
-            return
-        if not crew.lanes:
+        if not self._surroundings.given_up(self.name, why):
+            await self.tell_if_nothing_is_left()
+
+    async def tell_if_nothing_is_left(self) -> None:
+        """Answer callers UNAVAILABLE while no process that was wrong has a proven successor."""
+        crew, deployment, fault = self.current, self.deployment, self.fault
+        if crew is not None and deployment is not None and fault is not None and not crew.lanes:
             route = _route(crew.bringup.manifest, deployment, [])
-            reason = why.reason.message
-            await self._gateway.route(msgspec.structs.replace(route, reason=reason))
+            await self._gateway.route(msgspec.structs.replace(route, reason=fault.message))
 
     def proven_again(self) -> None:
         """A fresh process has taken the place of one that was wrong."""
