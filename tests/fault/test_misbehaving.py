@@ -311,12 +311,12 @@ def test_poison_is_found_and_answered_on_every_road(tmp_path: Path) -> None:
         ):
             client.infer("gateway", x(BAD), timeout=60)
         with appliance.client() as client:
-            for value in (1, 2):  # from the second on it goes by lane
+            for value in (1.0, 2.0):  # from the second on it goes by lane
                 client.infer("lane", x(value), timeout=60)
             with pytest.raises(Internal, match="ended 2 workers"):
                 client.infer("lane", x(BAD), timeout=60)
             with client.buffers("shared", x=(1, 4)) as buffers:
-                for value in (1, 2, BAD):
+                for value in (1.0, 2.0, BAD):
                     buffers["x"][:] = value
                     if value != BAD:
                         buffers.infer(timeout=60)

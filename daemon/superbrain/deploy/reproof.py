@@ -74,10 +74,10 @@ class Reproofs:
             return
         now = time.monotonic()
         for worker in crew.workers:
-            if worker.child.alive and now >= watch.of(worker, now).reproved_at + every_s:
-                overdue_s = now - watch.of(worker, now).reproved_at - every_s
+            watched = watch.of(worker, now)
+            overdue_s = now - watched.reproved_at - every_s
+            if worker.child.alive and overdue_s >= 0:
                 insist = overdue_s >= self._rules.reproof.postpone_s
-                watched = watch.of(worker, now)
                 self._task = asyncio.create_task(self._reprove(crew, worker, watched, insist))
                 return
 
