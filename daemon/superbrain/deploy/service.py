@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 PING_TIMEOUT_S = 5.0
 SILENT_PINGS = 3
 KEPT_INCIDENTS = 5
+BUDGET_SPENT = "BUDGET_SPENT"
 
 
 class Surroundings(Protocol):
@@ -270,11 +271,12 @@ class ModelService:
         reason = reason or self._drift_to_blame()
         if reason and not self._spent:
             self._spent = True
-            why = life.BudgetSpent(Reason("BUDGET_SPENT", reason))
+            why = life.BudgetSpent(Reason(BUDGET_SPENT, reason))
             self._surroundings.given_up(self.name, why)
         elif not reason and self._spent:
             self._spent = False
-            self.fault = None
+            if self.fault is not None and self.fault.code == BUDGET_SPENT:
+                self.fault = None
 
     def _since_window_began(self, now: float) -> tuple[int, int]:
         """Count requests and internal errors within the budget's window."""
