@@ -334,6 +334,40 @@ def test_a_request_that_ends_two_workers_is_poison_and_innocents_survive(stage: 
     assert found == ctl.Poisoned("adder", first.load.deployment_id + 1, "poison")
 
 
+def test_a_request_whose_worker_hangs_beyond_its_deadline_is_answered_and_reported(
+    stage: Stage,
+) -> None:
+    hanging = stage.worker("slow_ms=3600000").bring_up()
+    stage.gateway.route("adder", "1", [hanging])
+    with stage.client() as client:
+        client.send("adder", [SLOW], id="endless", timeout_ms=300)
+        until(lambda: hanging.figures().executing == ["endless"], "the worker to name what it does")
+        until(lambda: hanging.figures().executing_s > 0.3, "the deadline to pass")
+        hanging.kill()
+        answer = client.receive()
+        assert (answer.id, answer.code) == ("endless", "DEADLINE_EXCEEDED")
+        assert "hung or died while it executed this request" in str(answer.error)
+    poisoned = stage.gateway.hear(ctl.Poisoned) if not stage.gateway.unasked else None
+    found = poisoned or stage.gateway.unasked[0]
+    assert found == ctl.Poisoned("adder", hanging.load.deployment_id, "endless", deaths=1)
+
+
+def test_a_golden_case_runs_again_in_the_process_that_serves(stage: Stage) -> None:
+    worker = stage.worker()
+    worker.order(worker.load, ctl.Loaded)
+    with pytest.raises(OrderFailed, match="expected a passed proof"):
+        worker.order(ctl.Reprove(0), ctl.Reproven)
+    worker.order(ctl.Prove(), ctl.Proven)
+    worker.serve()
+    stage.gateway.route("adder", "1", [worker])
+    with stage.client() as client:
+        assert client.ask("adder", [1]).outputs["y"][0] == 2
+        proof = worker.order(ctl.Reprove(0), ctl.Reproven).proof
+        assert proof is not None
+        assert proof.passed
+        assert client.ask("adder", [2]).outputs["y"][0] == 3
+
+
 def test_a_worker_that_speaks_garbage_is_left_and_its_requests_kept(
     stage: Stage, tmp_path: Path
 ) -> None:

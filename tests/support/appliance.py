@@ -56,6 +56,7 @@ class Appliance:
         crashes: int = 50,
         threshold: int = 1,
         start: bool = True,
+        more: str = "",
     ) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="sb-"))
         self.work = folder
@@ -70,7 +71,7 @@ class Appliance:
         make_trust_folder(self.root / "trust", self.author, threshold=threshold)
         self.inbox.mkdir()
         (self.root / "superbrain.toml").write_text(
-            CONFIG.format(probation_s=probation_s, rescan_s=rescan_s, crashes=crashes)
+            CONFIG.format(probation_s=probation_s, rescan_s=rescan_s, crashes=crashes) + more
         )
 
     def __enter__(self) -> Self:

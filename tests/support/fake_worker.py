@@ -100,6 +100,10 @@ class FakeModel:
         figure = OutputFigures("case", "y", "", self._proves, "exact", reason)
         return Proof("fake", [figure], [], self.runtime)
 
+    def reprove(self, case: int) -> Proof:
+        del case
+        return self.prove()
+
 
 def _exit() -> NoReturn:
     raise SystemExit(5)

@@ -14,6 +14,7 @@ import msgspec
 
 from superbrain.domain.policy import ErrorBudget
 from superbrain.domain.sandbox import SandboxPolicy
+from superbrain.domain.watch import Reproof, Rules, Watch
 from superbrain.wire.errors import SuperbrainError
 
 DEFAULT_CONFIG = Path("/etc/superbrain/superbrain.toml")
@@ -80,8 +81,15 @@ class Config(_Section, frozen=True):
     deploy: Deploy = Deploy()
     budget: ErrorBudget = ErrorBudget()
     sandbox: SandboxPolicy = SandboxPolicy()
+    watch: Watch = Watch()
+    proof: Reproof = Reproof()
     health: HealthReport = HealthReport()
     log: Log = Log()
+
+    @property
+    def rules(self) -> Rules:
+        """By which the serving of models is judged."""
+        return Rules(self.budget, self.watch, self.proof, self.deploy.probation_s)
 
     @property
     def inbox_path(self) -> Path:
@@ -177,11 +185,16 @@ def _check(config: Config, path: Path | None) -> None:
         "deploy.parallel": config.deploy.parallel,
         "health.interval_s": config.health.interval_s,
         "sandbox.scratch_mib": config.sandbox.scratch_mib,
+        "watch.sample_s": config.watch.sample_s,
+        "watch.leak_share": config.watch.leak_share,
     }
     for key, value in positive.items():
         if value <= 0:
             raise ConfigError(f"{where}: expected {key} above 0, found {value}")
     _check_sandbox(config.sandbox, where)
+    if config.watch.drift_factor <= 1:
+        found = config.watch.drift_factor
+        raise ConfigError(f"{where}: expected watch.drift_factor above 1, found {found}")
     longest = str(config.lanes_path / "999999.lane")
     if len(longest) > SOCKET_PATH_LIMIT:
         raise ConfigError(

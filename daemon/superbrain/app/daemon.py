@@ -95,7 +95,7 @@ class Daemon:
         self._store = Store(config.store_path)
         self._inbox = Inbox(config.inbox_path, config.deploy.settle_s)
         self._gateway = GatewayKeeper(config.endpoint, self._poisoned)
-        self._services = Services(self._gateway, config.budget)
+        self._services = Services(self._gateway, config.rules)
         self._stages = Stages(
             self._journal,
             self._store,
@@ -228,6 +228,14 @@ class Daemon:
             model=poisoned.model,
             deployment=poisoned.deployment_id,
             request=poisoned.request_id,
+            deaths=poisoned.deaths,
+        )
+        request = f"the request {poisoned.request_id}" if poisoned.request_id else "a request"
+        ended = "two workers" if poisoned.deaths > 1 else "a worker, and its deadline passed"
+        self._services.of(poisoned.model).happened(
+            "RequestPoisoned",
+            f"{request} ended {ended}: it was answered with an error and is not tried again",
+            "Look for what is unusual about its input; send it to the author of the model",
         )
 
 

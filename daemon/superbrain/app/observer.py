@@ -88,8 +88,7 @@ class Observer:
 
     async def look(self) -> Health:
         """Refresh all figures once and publish the report."""
-        checks = [service.check() for service in self._services.all()]
-        await asyncio.gather(self._check_gateway(), *checks)
+        await asyncio.gather(self._check_gateway(), self._services.check())
         health = self.report()
         notify.status(status_line(health.models))
         notify.alive()
@@ -192,7 +191,13 @@ class Observer:
             outstanding=traffic.outstanding,
             latency_ms=_worst_latency(service, traffic),
             mean_batch=_mean_batch(service),
-            restarts=service.restarts,
+            restarts=service.keeper.restarts,
+            restarts_in_s=service.keeper.restarts_in_s,
+            recycled=service.keeper.recycled,
+            slower=service.slower.sentence if service.slower else "",
+            proven_again_at=_utc(service.reproofs.passed_at),
+            incidents=list(service.incidents),
+            fault=fault.code if fault else "",
             last_error=fault.message if fault else service.last_error,
             mend=fault.mend if fault else "",
             candidate=candidate,
@@ -237,7 +242,12 @@ def _state(service: ModelService, *, broken: bool) -> ModelState:
     crew = service.current
     if crew is None or not crew.lanes:
         return "unavailable" if broken else "starting"
-    return "ready" if crew.whole and not broken else "degraded"
+    good = crew.whole and not broken and service.slower is None
+    return "ready" if good else "degraded"
+
+
+def _utc(seconds: float | None) -> dt.datetime | None:
+    return None if seconds is None else dt.datetime.fromtimestamp(seconds, tz=dt.UTC)
 
 
 def _workers(service: ModelService) -> list[ProcessFacts]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -12,11 +13,14 @@ from rich.text import Text
 from superbrain.cli.control import add_control_options, control_client
 from superbrain.cli.display import arrow, local_time, make_console, plain_table, print_json, show
 from superbrain.domain.deployment import State
+from superbrain.domain.health import IncidentKind
 from superbrain.domain.health_rules import ENDED_BADLY
 from superbrain.domain.operations import GetHistory, HistoryReply, Transition
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 10_000
+_INCIDENTS: Final = frozenset(get_args(IncidentKind))
+_WORD: Final = re.compile(r"([A-Z])")
 
 _EXAMPLES = """\
 examples:
@@ -79,6 +83,9 @@ def history_view(console: Console, transitions: Sequence[Transition]) -> Rendera
 
 def step_text(console: Console, step: Transition) -> Text:
     """`BUILDING → PROVING`, on which rung, and below it why."""
+    if step.event in _INCIDENTS:  # it went on as it was, but something happened
+        text = Text(_WORD.sub(r" \1", step.event).lower().strip(), style="yellow")
+        return text.append(f"\n{step.detail}", style="dim")
     text = Text(f"{step.state_from.lower()} {arrow(console)} ") if step.state_from else Text()
     text.append(step.state_to.lower(), style=_style(step.state_to))
     if step.rung:

@@ -57,7 +57,8 @@ class ChildError(SuperbrainError):
 class Child:
     """One running child process. Make it with `Child.spawn`.
 
-    `on_message` gets what the child says unasked; `exited` is set when the process has ended.
+    `on_message` gets what the child says unasked; `exited` is set when the process has ended, and
+    `verdict` says why it was ended by us.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Child:
         self._order = asyncio.Lock()
         self._replies: collections.deque[asyncio.Future[_FromChild]] = collections.deque()
         self._pong: asyncio.Future[_FromChild] | None = None
-        self._verdict: ChildError | None = None
+        self.verdict: ChildError | None = None
         self._last_words: collections.deque[str] = collections.deque(maxlen=LAST_WORDS)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -130,8 +131,10 @@ class Child:
         """True until the process has ended."""
         return not self.exited.is_set()
 
-    async def order(self, message: ctl.Message, expected: type[M], timeout_s: float) -> M:
-        """Send one order and wait for its answer.
+    async def order(
+        self, message: ctl.Message, expected: type[M], timeout_s: float, mend: str = ""
+    ) -> M:
+        """Send one order and wait for its answer; `mend` is for the case that none comes in time.
 
         Raises:
             ChildError: the child refused, died, or took longer than `timeout_s` seconds.
@@ -145,7 +148,7 @@ class Child:
                     reply = await answer
             except TimeoutError:
                 msg = f"{self.name} did not finish {type(message).__name__} within {timeout_s:g} s"
-                raise ChildError("TIMED_OUT", msg) from None
+                raise ChildError("TIMED_OUT", msg, mend=mend) from None
         if isinstance(reply, ctl.Failed):
             raise ChildError(
                 reply.code, reply.message, mend=reply.mend, bundle_at_fault=reply.bundle_at_fault
@@ -182,7 +185,7 @@ class Child:
 
     def condemn(self, verdict: ChildError) -> None:
         """End the process at once for a reason, which is what its orders fail with."""
-        self._verdict = self._verdict or verdict
+        self.verdict = self.verdict or verdict
         self.kill()
 
     async def end(self) -> None:
@@ -197,8 +200,8 @@ class Child:
 
     def epitaph(self) -> str:
         """Say how the process ended, with its last words."""
-        if self._verdict is not None:
-            return self._verdict.message
+        if self.verdict is not None:
+            return self.verdict.message
         code = self.process.returncode
         if code is None:
             how = "is still running"
@@ -210,7 +213,7 @@ class Child:
         return f"{self.name} {how}" + (f"; its last words: {words[-500:]}" if words else "")
 
     def _death(self) -> ChildError:
-        return self._verdict or ChildError("DIED", self.epitaph())
+        return self.verdict or ChildError("DIED", self.epitaph())
 
     def _send(self, message: ctl.Message) -> None:
         if not self.alive:

@@ -17,6 +17,7 @@ import msgspec
 from superbrain.deploy.child import Child, ChildError
 from superbrain.deploy.confinement import make_scratch, watch
 from superbrain.domain import ctl
+from superbrain.domain.policy import stand_by_limit_s
 from superbrain.domain.sandbox import Sandbox
 from superbrain.host.events import Event
 from superbrain.host.logs import event
@@ -30,6 +31,10 @@ log = logging.getLogger(__name__)
 
 WORKER_MODULE = "superbrain.serve.worker_process"
 ORDER_TIMEOUT_S = 10.0
+_ENDLESS = (
+    "Look in the bundle's code for what never returns; if it is only slow, raise "
+    "serving.load_timeout_s in its manifest"
+)
 _worker_ids = itertools.count(1)
 _Watching = asyncio.Task[None]
 
@@ -64,6 +69,7 @@ class Worker:
         self.runtime = ""
         self.sandbox = Sandbox()
         self.pong = ctl.WorkerPong()
+        self.proven_ms: dict[str, float] = {}
 
     @property
     def lane(self) -> ctl.LaneAddress:
@@ -95,7 +101,7 @@ class Worker:
         )
         try:
             loaded = await worker.child.order(
-                order, ctl.Loaded, bringup.manifest.serving.load_timeout_s
+                order, ctl.Loaded, bringup.manifest.serving.load_timeout_s, _ENDLESS
             )
         except BaseException:
             worker.child.kill()
@@ -111,20 +117,33 @@ class Worker:
     async def prove(self, manifest: Manifest) -> Proof:
         """Run the golden cases in this very process."""
         timeout_s = manifest.proof_timeout_s
-        return (await self.child.order(ctl.Prove(), ctl.Proven, timeout_s)).proof
+        proof = (await self.child.order(ctl.Prove(), ctl.Proven, timeout_s, _ENDLESS)).proof
+        self.proven_ms = {case.case: case.milliseconds for case in proof.times}
+        return proof
 
     async def serve(self) -> None:
         """Listen on the lane."""
         await self.child.order(ctl.Serve(), ctl.Done, ORDER_TIMEOUT_S)
         event(log, Event.WORKER_READY, worker=self.child.name, pid=self.child.pid)
 
-    async def stand_by(self, timeout_s: float) -> None:
-        """Stop reading, finish what is being executed; a worker that cannot is ended."""
+    async def stand_by(self, request_timeout_ms: int) -> float:
+        """Stop reading, finish what is being executed; a worker that cannot is ended.
+
+        Returns:
+            The seconds after which it was ended; 0.0 for one that has finished.
+        """
+        slowest_ms = max(self.proven_ms.values(), default=0.0)
+        limit_s = stand_by_limit_s(request_timeout_ms, slowest_ms, self.pong.longest_s)
         try:
-            await self.child.order(ctl.StandBy(), ctl.Done, timeout_s)
-        except ChildError:
+            async with asyncio.timeout(limit_s):  # whatever it was told to do before included
+                await self.child.order(ctl.StandBy(), ctl.Done, limit_s)
+        except (ChildError, TimeoutError):
+            what = f"did not finish what it executes within {limit_s:g} s, to make room"
+            event(log, Event.WORKER_STUCK, level=logging.ERROR, worker=self.child.name, what=what)
             self.child.kill()
             await self.child.exited.wait()
+            return limit_s
+        return 0.0
 
     async def end(self) -> None:
         """End the process."""
@@ -198,12 +217,17 @@ class Crew:
         """Let all of them listen."""
         await asyncio.gather(*(worker.serve() for worker in self.workers))
 
-    async def stand_by(self) -> None:
-        """Let all of them stop, and stay warm."""
-        timeout_s = ORDER_TIMEOUT_S + self.bringup.manifest.serving.request_timeout_ms / 1000
-        await asyncio.gather(
-            *(worker.stand_by(timeout_s) for worker in self.workers if worker.child.alive)
+    async def stand_by(self) -> float:
+        """Let all of them stop, and stay warm.
+
+        Returns:
+            The seconds after which one was ended that did not; 0.0 when all did.
+        """
+        timeout_ms = self.bringup.manifest.serving.request_timeout_ms
+        waited = await asyncio.gather(
+            *(worker.stand_by(timeout_ms) for worker in self.workers if worker.child.alive)
         )
+        return max(waited, default=0.0)
 
     async def end(self) -> None:
         """End all of them."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from superbrain.deploy.journal import Journal
     from superbrain.deploy.services import Services
     from superbrain.deploy.stages import Stages
+    from superbrain.domain.health import Incident
     from superbrain.domain.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ class Driver:
         self._stages = stages
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._chores: set[asyncio.Task[None]] = set()
-        services.on_budget_spent = self._budget_spent
+        services.on_given_up = self._given_up
+        services.on_incident = self._note
 
     # --- what arrives -------------------------------------------------------------------------
 
@@ -212,6 +214,8 @@ class Driver:
         service.deployment = self._journal.current(deployment.name)
         if isinstance(happened, (life.Switched, life.PreviousReady)):
             service.fault = None
+        if isinstance(happened, life.PreviousLost):
+            self.spawn(service.tell_if_nothing_is_left())
         if isinstance(happened, _MAY_LEAVE_OTHERS):
             self.spawn(self.supersede(deployment.name))
         if deployment.state in (State.FAILED, State.BROKEN):
@@ -258,16 +262,32 @@ class Driver:
 
     # --- faults -------------------------------------------------------------------------------
 
-    def _budget_spent(self, name: str, reason: str) -> None:
-        deployment = self._services.of(name).deployment
-        if deployment is None or not life.accepts(deployment, life.BudgetSpent):
-            return
+    def _given_up(self, name: str, why: life.Bad) -> bool:
+        """Go back from what does too badly; False, and a fault, when nothing was before it."""
+        service = self._services.of(name)
+        deployment = service.deployment
+        if deployment is None:
+            return False
+        if deployment.state is State.ROLLING_BACK:
+            return True
+        if not life.accepts(deployment, type(why)):
+            return False
         if self._journal.get(deployment.predecessor) is None:
             mend = f"No previous version is retained: drop a repaired bundle of {name}"
-            self._services.of(name).fault = Reason("BUDGET_SPENT", f"{name}: {reason}", mend)
+            service.fault = Reason(why.reason.code, f"{name}: {why.reason.message}", mend)
+            return False
+        self.spawn(self.roll_back(deployment, why))
+        return True
+
+    def _note(self, name: str, incident: Incident) -> None:
+        """Write an incident into the history of what serves; a full disk only loses the note."""
+        current = self._journal.current(name)
+        if current is None:
             return
-        spent = life.BudgetSpent(Reason("BUDGET_SPENT", reason))
-        self.spawn(self.roll_back(deployment, spent))
+        try:
+            self._journal.note(current, incident.kind, incident.at, incident.message)
+        except JournalError as error:
+            event(log, Event.TASK_FAILED, logging.ERROR, str(error))
 
     def retry_later(self, deployment: Deployment) -> None:
         """Try a failed deployment again after a while, unless it was tried often enough."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from pathlib import Path
 
+KEPT_NOTES = 100
 _OVER = ENDED | {State.RETIRED}
 
 
@@ -96,6 +97,17 @@ class Journal:
                     "UPDATE deployments SET live_since = coalesce(live_since, ?) WHERE id = ?",
                     (at.isoformat(), after.id),
                 )
+
+    def note(self, deployment: Deployment, event: str, at: dt.datetime, detail: str) -> None:
+        """Write down what happened to a deployment without moving it; the newest notes are kept."""
+        with self._transaction() as db:
+            self._log(db, at, event, deployment, deployment, detail)
+            db.execute(
+                "DELETE FROM transitions WHERE deployment = ? AND state_from = state_to"
+                " AND id NOT IN (SELECT id FROM transitions WHERE deployment = ?"
+                " AND state_from = state_to ORDER BY id DESC LIMIT ?)",
+                (deployment.id, deployment.id, KEPT_NOTES),
+            )
 
     def make_current(self, deployment: Deployment, at: dt.datetime) -> None:
         """The commit point: from here on this deployment is the one that serves its model."""

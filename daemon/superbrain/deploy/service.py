@@ -1,26 +1,32 @@
-"""One model in service: the crew that answers, its warm predecessor, restarts and budget.
+"""One model in service: the crew that answers, its warm predecessor, its figures and its budget.
 
 The order of a swap is here, in `switch`: the new crew listens, the journal commits, the old crew
-stops reading and answers what it executes, the gateway's directory flips. A worker that dies is
-replaced by one that has proven itself again; requests that were in flight on it are sent again by
-the gateway. When the error budget is spent, `on_budget_spent` is called once.
+stops reading and answers what it executes, the gateway's directory flips. keeper.py replaces
+workers that die, leak or answer wrongly, watch.py and reproof.py find those that do. When the error
+budget is spent, `Surroundings.given_up` is told once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import collections
+import datetime as dt
 import logging
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from superbrain.deploy.child import ChildError
 from superbrain.deploy.crew import Crew, Worker
+from superbrain.deploy.keeper import Keeper
+from superbrain.deploy.reproof import Reproofs
+from superbrain.deploy.watch import CrewWatch
 from superbrain.domain import ctl
+from superbrain.domain import deployment as life
+from superbrain.domain.deployment import Reason, State
+from superbrain.domain.health import Incident
 from superbrain.domain.manifest import Manifest, Serving
-from superbrain.domain.policy import ErrorBudget, budget_spent, restart_delay_s
+from superbrain.domain.policy import budget_spent, hang_limit_s
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 from superbrain.wire.messages import InterfaceTensor, ModelMetadata
@@ -29,19 +35,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from superbrain.deploy.gateway import GatewayKeeper
-    from superbrain.domain.deployment import Deployment, Reason
+    from superbrain.domain.deployment import Deployment
+    from superbrain.domain.health import IncidentKind
+    from superbrain.domain.watch import Rules, Slower
 
     Commit = Callable[[Deployment | None], Deployment]
 
 log = logging.getLogger(__name__)
 
 PING_TIMEOUT_S = 5.0
-HANG_GRACE_S = 5.0
 SILENT_PINGS = 3
+KEPT_INCIDENTS = 5
+BUDGET_SPENT = "BUDGET_SPENT"
+
+
+class Surroundings(Protocol):
+    """What a service tells, and asks, beyond its own model."""
+
+    reproofs: asyncio.Semaphore
+
+    def given_up(self, name: str, why: life.Bad) -> bool:
+        """Take note that a model does too badly; whether another version will come in its place."""
+
+    def happened(self, name: str, incident: Incident) -> None:
+        """Take note of an incident."""
+
+    def to_blame(self, name: str) -> str:
+        """Say why the host is to blame for a slow model; empty when the model is."""
 
 
 class Sample(NamedTuple):
-    """What a crew had counted at an instant of the monotonic clock."""
+    """What had been counted at an instant of the monotonic clock."""
 
     at: float
     requests: int
@@ -57,35 +81,45 @@ class ModelService:
     Args:
         name: the model's name.
         gateway: where its route goes.
-        budget: how much may go wrong.
-        on_budget_spent: called with a sentence when too much went wrong.
+        rules: how its workers are judged.
+        surroundings: whom to tell what concerns more than its workers.
     """
 
     def __init__(
-        self,
-        name: str,
-        gateway: GatewayKeeper,
-        budget: ErrorBudget,
-        on_budget_spent: Callable[[str, str], None],
+        self, name: str, gateway: GatewayKeeper, rules: Rules, surroundings: Surroundings
     ) -> None:
         self.name = name
         self.current: Crew | None = None
         self.deployment: Deployment | None = None
         self.warm: Crew | None = None
-        self.restarts = 0
         self.direct_requests = 0
         self.direct_errors = 0
         self.last_error = ""
         self.fault: Reason | None = None
+        self.incidents: collections.deque[Incident] = collections.deque(maxlen=KEPT_INCIDENTS)
+        self.moving = asyncio.Lock()
+        self.keeper = Keeper(self)
+        self.watch = CrewWatch(rules.watch)
+        self.reproofs = Reproofs(self, rules, surroundings.reproofs)
         self._gateway = gateway
-        self._budget = budget
-        self._on_budget_spent = on_budget_spent
-        self._deaths: collections.deque[float] = collections.deque(maxlen=100)
+        self._rules = rules
+        self._surroundings = surroundings
         self._spent = False
+        self._was_slower = False
+        self._requests = 0
+        self._internal_errors = 0
         self._samples: collections.deque[Sample] = collections.deque()
-        self._moving = asyncio.Lock()
         self._silent: collections.Counter[int] = collections.Counter()
-        self._keepers: dict[int, asyncio.Task[None]] = {}
+
+    @property
+    def in_probation(self) -> bool:
+        """Whether its version has not yet served long enough to be trusted."""
+        return self.deployment is not None and self.deployment.state is State.PROBATION
+
+    @property
+    def slower(self) -> Slower | None:
+        """How much slower it has become than it was."""
+        return self.watch.slower if self.current is not None else None
 
     # --- moving traffic -----------------------------------------------------------------------
 
@@ -95,7 +129,7 @@ class ModelService:
 
     async def refuse(self, deployment: Deployment, manifest: Manifest | None, reason: str) -> None:
         """Answer every request UNAVAILABLE with this reason: nothing proven is left."""
-        self._forget_keepers()
+        self._forget()
         crew, self.current = self.current, None
         route = _route(manifest, deployment, [])
         await self._gateway.route(msgspec.structs.replace(route, reason=reason))
@@ -111,49 +145,55 @@ class ModelService:
         Raises:
             ChildError: the new crew could not listen; nothing has changed.
         """
-        async with self._moving:
+        async with self.moving:
             await crew.serve()
             await self._switch(crew, commit(self.deployment))
 
     async def _switch(self, crew: Crew, deployment: Deployment) -> None:
         old = self.current
-        self._forget_keepers()
+        self._forget()
         self.current, self.deployment = crew, deployment
-        self._deaths.clear()
-        self._samples.clear()
-        self._spent = False
+        self.keeper.deaths.clear()
+        self._spent = self._was_slower = False
         if old is not None:
-            await old.stand_by()
+            self._say_hung(await old.stand_by())
         await self._gateway.route(_route(crew.bringup.manifest, deployment, crew.lanes))
         if old is not None:  # it counts no further; whoever asked waits for none of this
             await asyncio.gather(*(self._ask_figures(worker) for worker in old.workers))
+        self._samples.clear()
+        self._samples.append(Sample(time.monotonic(), self._requests, self._internal_errors))
         outgoing, self.warm = self.warm, old
         if outgoing is not None and outgoing is not crew:
             await outgoing.end()
         for worker in crew.workers:
-            self._keep(worker)
+            self.keeper.keep(worker)
+
+    def _say_hung(self, waited_s: float) -> None:
+        if waited_s:
+            what = f"a worker was still executing {waited_s:g} s after it was to make room"
+            self.happened("WorkerHung", f"{what}: it was ended, and its requests were sent again")
 
     async def end_warm(self, deployment_id: int) -> None:
         """End the warm predecessor, if it belongs to this deployment."""
-        async with self._moving:
+        async with self.moving:
             if self.warm is not None and self.warm.bringup.deployment_id == deployment_id:
                 warm, self.warm = self.warm, None
                 await warm.end()
 
     async def retire(self, forget: Callable[[], bool]) -> None:
         """Drain and end everything and tell callers, if `forget` says that it is still wanted."""
-        async with self._moving:
+        async with self.moving:
             if forget():
                 await self._stop()
                 await self._gateway.unroute(self.name)
 
     async def stop(self) -> None:
         """Drain and end everything; callers wait for the next start."""
-        async with self._moving:
+        async with self.moving:
             await self._stop()
 
     async def _stop(self) -> None:
-        self._forget_keepers()
+        self._forget()
         crew, self.current, self.deployment = self.current, None, None
         self.fault = None
         warm, self.warm = self.warm, None
@@ -163,31 +203,49 @@ class ModelService:
         if warm is not None:
             await warm.end()
 
-    # --- keeping it alive ---------------------------------------------------------------------
+    # --- figures and budget -------------------------------------------------------------------
 
     async def check(self) -> None:
-        """Refresh every worker's figures, end those that hang, judge the budget."""
+        """Refresh every worker's figures, end those that hang, judge what was found."""
         crew = self.current
         if crew is None:
             return
         await asyncio.gather(*(self._check_worker(crew, worker) for worker in crew.workers))
-        if crew is self.current:
-            self._judge()
+        if crew is not self.current:
+            return
+        for finding in self.watch.look(crew, time.monotonic()):
+            self.keeper.recycle(finding.worker, finding.what)
+        self._tell_drift()
+        self._judge()
+        self.reproofs.look(crew, self.watch, in_probation=self.in_probation)
 
     async def _check_worker(self, crew: Crew, worker: Worker) -> None:
         if not worker.child.alive:
             return
         answered = await self._ask_figures(worker)
-        limit_s = crew.bringup.manifest.serving.request_timeout_ms / 1000 + HANG_GRACE_S
+        timeout_ms = crew.bringup.manifest.serving.request_timeout_ms
+        limit_s = hang_limit_s(timeout_ms, self._rules.watch.hang_grace_s)
         if answered:
             self._silent.pop(worker.worker_id, None)
         else:
             self._silent[worker.worker_id] += 1
-        hung = worker.pong.executing_s > limit_s
-        if hung or self._silent[worker.worker_id] >= SILENT_PINGS:
-            what = f"executed one request for over {limit_s:g} s" if hung else "did not answer"
-            event(log, Event.WORKER_STUCK, level=logging.ERROR, worker=worker.child.name, what=what)
-            worker.child.kill()
+        if worker.pong.executing_s > limit_s:
+            self.end_hung(worker, f"executed one request for over {limit_s:g} s")
+        elif self._silent[worker.worker_id] >= SILENT_PINGS:
+            self.end_hung(worker, "did not answer")
+
+    def end_hung(self, worker: Worker, what: str) -> None:
+        """End a worker that hangs; the keeper replaces it."""
+        event(log, Event.WORKER_STUCK, level=logging.ERROR, worker=worker.child.name, what=what)
+        executing = ", ".join(worker.pong.executing)
+        named = f"; it executed the request {executing}" if executing else ""
+        self.happened(
+            "WorkerHung",
+            f"{worker.child.name} {what} and is replaced{named}",
+            "Look for what is unusual about that request; if the model is only slow, let its "
+            "author raise serving.request_timeout_ms",
+        )
+        worker.child.kill()
 
     async def _ask_figures(self, worker: Worker) -> bool:
         """Refresh the figures of a living worker; false when it does not answer."""
@@ -196,88 +254,109 @@ class ModelService:
         pong = await worker.child.ping(ctl.WorkerPong, PING_TIMEOUT_S)
         if pong is None:
             return False
-        self.direct_requests += pong.direct_requests - worker.pong.direct_requests
-        self.direct_errors += pong.direct_errors - worker.pong.direct_errors
+        before = worker.pong
+        self.direct_requests += pong.direct_requests - before.direct_requests
+        self.direct_errors += pong.direct_errors - before.direct_errors
+        self._requests += pong.requests - before.requests
+        self._internal_errors += pong.internal_errors - before.internal_errors
         worker.pong = pong
         self.last_error = pong.last_error or self.last_error
         return True
 
     def _judge(self) -> None:
-        crew = self.current
-        if crew is None:
-            return
         now = time.monotonic()
-        recent = self._since_window_began(crew, now)
-        reason = budget_spent(self._budget, self._deaths, *recent, now)
+        recent = self._since_window_began(now)
+        reason = budget_spent(self._rules.budget, self.keeper.deaths, *recent, now)
+        reason = reason or self._drift_to_blame()
         if reason and not self._spent:
             self._spent = True
-            self._on_budget_spent(self.name, reason)
+            why = life.BudgetSpent(Reason(BUDGET_SPENT, reason))
+            self._surroundings.given_up(self.name, why)
         elif not reason and self._spent:
             self._spent = False
-            self.fault = None
+            if self.fault is not None and self.fault.code == BUDGET_SPENT:
+                self.fault = None
 
-    def _since_window_began(self, crew: Crew, now: float) -> tuple[int, int]:
+    def _since_window_began(self, now: float) -> tuple[int, int]:
         """Count requests and internal errors within the budget's window."""
-        requests = sum(worker.pong.requests for worker in crew.workers)
-        internal = sum(worker.pong.internal_errors for worker in crew.workers)
-        if self._samples and requests < self._samples[-1].requests:
-            self._samples.clear()  # a worker was replaced and counts from zero
-        self._samples.append(Sample(now, requests, internal))
-        while len(self._samples) > 2 and self._samples[1].at <= now - self._budget.window_s:
+        self._samples.append(Sample(now, self._requests, self._internal_errors))
+        since = now - self._rules.budget.window_s
+        while len(self._samples) > 2 and self._samples[1].at <= since:
             self._samples.popleft()
-        oldest = self._samples[0] if len(self._samples) > 1 else Sample(now, 0, 0)
-        return requests - oldest.requests, internal - oldest.internal_errors
+        oldest = self._samples[0]
+        return self._requests - oldest.requests, self._internal_errors - oldest.internal_errors
 
-    def _keep(self, worker: Worker) -> None:
-        task = asyncio.create_task(self._replace_on_death(worker))
-        self._keepers[worker.worker_id] = task
+    # --- what was found -----------------------------------------------------------------------
 
-    def _forget_keepers(self) -> None:
-        for keeper in self._keepers.values():
-            keeper.cancel()
-        self._keepers.clear()
-        self._silent.clear()
+    def _tell_drift(self) -> None:
+        slower = self.slower
+        if slower is not None and not self._was_slower:
+            message = f"it has become {slower.sentence}"
+            event(log, Event.MODEL_SLOWER, logging.WARNING, message, model=self.name)
+            blame = self._surroundings.to_blame(self.name)
+            self.happened("BecameSlow", f"{message}; {blame}" if blame else message)
+        elif slower is None and self._was_slower:
+            event(log, Event.MODEL_NO_SLOWER, model=self.name)
+            self.happened("NoLongerSlow", "it is as fast as before again")
+        self._was_slower = slower is not None
 
-    async def _replace_on_death(self, worker: Worker) -> None:
-        """Wait for a worker's death, then put a proven one in its place, however long it takes."""
-        await worker.child.exited.wait()
-        self._died(worker.child.epitaph())
-        crew, deployment = self.current, self.deployment
-        assert crew is not None  # noqa: S101 - keepers are cancelled before it changes
-        assert deployment is not None  # noqa: S101
-        while True:
-            now = time.monotonic()
-            await asyncio.sleep(restart_delay_s(self._deaths, now))
-            self.restarts += 1
-            try:
-                fresh = await self._proven_worker(crew)
-            except ChildError as error:
-                self._died(error.message)
-                continue
-            worker.forget_lane()
-            crew.workers[crew.workers.index(worker)] = fresh
-            await self._gateway.route(_route(crew.bringup.manifest, deployment, crew.lanes))
-            self._keep(fresh)
-            self._keepers.pop(worker.worker_id, None)
-            return
+    def _drift_to_blame(self) -> str:
+        """Say that it has become too slow, if that counts; only within probation, and its fault."""
+        slower = self.slower
+        if slower is None or not self.in_probation or not self._rules.watch.drift_spends_budget:
+            return ""
+        blamed = self._surroundings.to_blame(self.name)
+        return "" if blamed else f"it has become {slower.sentence}"
 
-    def _died(self, epitaph: str) -> None:
-        self._deaths.append(time.monotonic())
+    def distrust(self, worker: Worker, reason: Reason) -> None:
+        """Take a worker out of service that no longer reproduces a golden case."""
+        self.fault = reason
+        self.keeper.distrust(worker, reason)
+
+    def happened(self, kind: IncidentKind, message: str, mend: str = "") -> None:
+        """Keep an incident for the report and tell of it."""
+        incident = Incident(dt.datetime.now(dt.UTC), kind, message, mend)
+        self.incidents.append(incident)
+        self._surroundings.happened(self.name, incident)
+
+    # --- what the keeper tells ----------------------------------------------------------------
+
+    def died(self, epitaph: str) -> None:
+        """Take note of a death."""
         self.last_error = epitaph
         event(log, Event.WORKER_DIED, level=logging.ERROR, model=self.name, message=epitaph)
         self._judge()
 
-    async def _proven_worker(self, crew: Crew) -> Worker:
-        worker = await Worker.load(crew.bringup)
-        try:
-            proof = await worker.prove(crew.bringup.manifest)
-            if not proof.passed:
-                raise ChildError("MISMATCHED", f"{worker.child.name}: {proof.first_failure}")
-            await worker.serve()
-        except BaseException:
-            worker.child.kill()
-            raise
-        return worker
+    async def given_up(self, why: life.Bad) -> None:
+        """No fresh process can take a place: go back, or tell callers that nothing is left."""
+        self.fault = why.reason
+        if not self._surroundings.given_up(self.name, why):
+            await self.tell_if_nothing_is_left()
+
+    async def tell_if_nothing_is_left(self) -> None:
+        """Answer callers UNAVAILABLE while no process that was wrong has a proven successor."""
+        crew, deployment, fault = self.current, self.deployment, self.fault
+        if crew is not None and deployment is not None and fault is not None and not crew.lanes:
+            route = _route(crew.bringup.manifest, deployment, [])
+            await self._gateway.route(msgspec.structs.replace(route, reason=fault.message))
+
+    def proven_again(self) -> None:
+        """A fresh process has taken the place of one that was wrong."""
+        self.fault = None
+        message = "a fresh process reproduces every golden case and has taken its place"
+        event(log, Event.MODEL_PROVEN_AGAIN, model=self.name, message=message)
+        self.happened("ProvenAgain", message)
+
+    async def show_lanes(self) -> None:
+        """Tell the gateway which workers answer now."""
+        crew, deployment = self.current, self.deployment
+        if crew is not None and deployment is not None:
+            await self._gateway.route(_route(crew.bringup.manifest, deployment, crew.lanes))
+
+    def _forget(self) -> None:
+        self.keeper.forget()
+        self.reproofs.forget()
+        self._silent.clear()
 
 
 def _route(

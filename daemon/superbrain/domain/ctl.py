@@ -10,6 +10,7 @@ to the gateway come one at a time too, and are answered in order.
     Prove -> Proven | Failed     it runs every golden case
     Serve -> Done                it listens on its lane
     StandBy -> Done              it stops reading, ends its lanes, stays warm
+    Reprove -> Reproven | Failed  it runs one golden case again, between two requests
     Route -> Done                the gateway moves a model's traffic
     Open -> Done                 it begins to read what clients send
     Ping -> WorkerPong | GatewayPong
@@ -67,6 +68,13 @@ class StandBy(Message, frozen=True):
     """Stop reading, finish what is being executed, end all lanes with GOODBYE, stay loaded."""
 
 
+class Reprove(Message, frozen=True):
+    """Run golden case number `case` again as it was proven; unless you `insist`, only when idle."""
+
+    case: int
+    insist: bool = False
+
+
 class Ping(Message, frozen=True):
     """Say that you are alive, with your figures."""
 
@@ -85,6 +93,12 @@ class Proven(Message, frozen=True):
     """All golden cases ran; whether they agreed is in the proof."""
 
     proof: Proof
+
+
+class Reproven(Message, frozen=True):
+    """One golden case ran again, and whether it agreed; no proof: requests wait, so it did not."""
+
+    proof: Proof | None = None
 
 
 class Failed(Message, frozen=True):
@@ -116,9 +130,10 @@ class Quantiles(msgspec.Struct, frozen=True):
 class WorkerPong(Message, frozen=True):
     """A worker's figures since it started.
 
-    `executing_s`: how long the request being executed has run, 0.0 when idle. `direct_*`: those of
-    `requests` that did not come through the gateway; `batched_requests` were executed together, in
-    `batches`.
+    `executing_s`: how long the request being executed has run, 0.0 when idle; `executing`: the
+    ids of those that have run for long. `direct_*`: those of `requests` that did not come through
+    the gateway; `batched_requests` were executed together, in `batches`. All `runs` together took
+    `executed_s`, the longest of them `longest_s`.
     """
 
     requests: int = 0
@@ -133,6 +148,10 @@ class WorkerPong(Message, frozen=True):
     batches: int = 0
     batched_requests: int = 0
     executing_s: float = 0.0
+    executing: list[str] = []
+    runs: int = 0
+    executed_s: float = 0.0
+    longest_s: float = 0.0
     latency_ms: Quantiles = Quantiles()
     last_error: str = ""
 
@@ -182,11 +201,12 @@ class GatewayReady(Message, frozen=True):
 
 
 class Poisoned(Message, frozen=True):
-    """A request that ended two workers was answered with an error; sent unasked."""
+    """A request that ended `deaths` workers was answered with an error; sent unasked."""
 
     model: str
     deployment_id: int
     request_id: str
+    deaths: int = 2
 
 
 class ModelTraffic(msgspec.Struct, frozen=True):
@@ -213,8 +233,8 @@ class GatewayPong(Message, frozen=True):
     dropped: int = 0
 
 
-ToWorker = Load | Prove | Serve | StandBy | Ping
-FromWorker = Loaded | Proven | Failed | Done | WorkerPong
+ToWorker = Load | Prove | Serve | StandBy | Reprove | Ping
+FromWorker = Loaded | Proven | Reproven | Failed | Done | WorkerPong
 ToGateway = Route | Unroute | Open | Ping
 FromGateway = GatewayReady | Done | Failed | Poisoned | GatewayPong
 

@@ -133,6 +133,10 @@ class BudgetSpent(Bad, frozen=True):
     """It crashed or failed more often than its budget allows."""
 
 
+class ReproofFailed(Bad, frozen=True):
+    """It no longer reproduces a golden case, not even in a fresh process."""
+
+
 class RollbackAsked(Bad, frozen=True):
     """An operator wants the previous version back."""
 
@@ -234,12 +238,14 @@ TABLE: dict[State, dict[type[Event], State]] = {
     State.PROBATION: {
         Stable: State.LIVE,
         BudgetSpent: State.ROLLING_BACK,
+        ReproofFailed: State.ROLLING_BACK,
         RollbackAsked: State.ROLLING_BACK,
         RetireAsked: State.DRAINING,
     },
     State.LIVE: {
         Superseded: State.DRAINING,
         BudgetSpent: State.ROLLING_BACK,
+        ReproofFailed: State.ROLLING_BACK,
         RollbackAsked: State.ROLLING_BACK,
         RetireAsked: State.DRAINING,
     },

@@ -89,6 +89,29 @@ class CandidateFacts(msgspec.Struct, frozen=True):
     percent: float | None = None
 
 
+IncidentKind = Literal[
+    "WorkerHung",
+    "RequestPoisoned",
+    "LimitExceeded",
+    "LeakFound",
+    "WorkerRecycled",
+    "BecameSlow",
+    "NoLongerSlow",
+    "ReproofMismatch",
+    "ReproofUnreadable",
+    "ProvenAgain",
+]
+
+
+class Incident(msgspec.Struct, frozen=True):
+    """Something that a model did and that was dealt with: what, and what to do about its cause."""
+
+    at: dt.datetime
+    kind: IncidentKind
+    message: str
+    mend: str = ""
+
+
 class ModelFacts(msgspec.Struct, frozen=True):
     """One model: what serves, how it does, and what is coming.
 
@@ -97,6 +120,9 @@ class ModelFacts(msgspec.Struct, frozen=True):
     and lanes alike, `latency_ms` is the worse of the two; `waiting` and `outstanding` are the
     gateway's. `mean_batch`: requests per run, of those that shared one; None where none did.
     `sandbox` is what holds its workers, the least of them; None while there are none.
+    `restarts_in_s`: when a worker that died is started again, None when none waits for that;
+    `slower`: in a sentence, empty when it is not; `incidents`: the newest, oldest first; `fault`:
+    the code of what is wrong with all of it, empty when nothing is.
     """
 
     name: str
@@ -119,6 +145,12 @@ class ModelFacts(msgspec.Struct, frozen=True):
     latency_ms: Quantiles = Quantiles()
     mean_batch: float | None = None
     restarts: int = 0
+    restarts_in_s: float | None = None
+    recycled: int = 0
+    slower: str = ""
+    proven_again_at: dt.datetime | None = None
+    incidents: list[Incident] = []
+    fault: str = ""
     last_error: str = ""
     mend: str = ""
     candidate: CandidateFacts | None = None

@@ -37,6 +37,12 @@ _ENDINGS: Final[dict[str, str]] = {
     State.ROLLED_BACK: "was rolled back",
     State.BROKEN: "is broken",
 }
+REPROOF_FAILED: Final = "REPROOF_FAILED"
+_WORTH_A_WORD_S: Final = 0.5
+_SLOW_MEND: Final = (
+    "compare with the host's load in superbrain status; if the host is idle, tell the author, and "
+    "go back with superbrain rollback if it gets worse"
+)
 ENDED_BADLY: Final = frozenset(_ENDINGS)
 
 _BADNESS: Final[dict[Severity, int]] = {"ok": 0, "warning": 1, "critical": 2}
@@ -104,15 +110,34 @@ def _gateway_problems(gateway: GatewayFacts) -> Iterator[Problem]:
 
 def _model_problems(model: ModelFacts) -> Iterator[Problem]:
     named = f"{model.name} {model.version}".rstrip()
+    subject = f"model {model.name}"
+    restarting = _restarting(model)
     if model.state == "unavailable" and model.deployment_id:
         message = model.last_error or f"{named} does not answer"
         mend = model.mend or f"see what happened with: superbrain history {model.name}"
-        yield Problem("critical", f"model {model.name}", message, mend)
-    elif model.state == "degraded":
+        yield Problem("critical", subject, f"{message}{restarting}", mend)
+    elif model.state == "starting" and restarting:
+        message = model.last_error or f"{named} has died"
+        mend = f"see what happened with: superbrain history {model.name}"
+        yield Problem("critical", subject, f"{message}{restarting}", mend)
+    elif model.state == "degraded" and (not model.slower or model.fault or restarting):
         message = model.last_error or f"{named} answers, but not as well as it should"
         mend = model.mend or f"see its facts with: superbrain report {model.name}"
-        yield Problem("warning", f"model {model.name}", message, mend)
+        severity: Severity = "critical" if model.fault == REPROOF_FAILED else "warning"
+        yield Problem(severity, subject, f"{message}{restarting}", mend)
+    if model.slower:
+        yield Problem("warning", subject, f"{named} has become {model.slower}", _SLOW_MEND)
     yield from _candidate_problems(model)
+
+
+def _restarting(model: ModelFacts) -> str:
+    """Say when a worker that died is started again, if that is not at once."""
+    wait_s = model.restarts_in_s
+    return (
+        f"; restarting in {wait_s:.0f} s"
+        if wait_s is not None and wait_s >= _WORTH_A_WORD_S
+        else ""
+    )
 
 
 def _candidate_problems(model: ModelFacts) -> Iterator[Problem]:

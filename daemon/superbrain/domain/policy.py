@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 RESTART_FIRST_S = 0.0
 RESTART_BASE_S = 0.5
 RESTART_MAX_S = 60.0
-RESTART_WINDOW_S = 300.0
+RESTART_QUIET_S = 300.0
+STAND_BY_LEAST_S = 2.0
+STAND_BY_TIMES = 10.0
+STAND_BY_GRACE_S = 10.0
 RETRY_DELAYS_S = (30.0, 120.0, 600.0)
 
 
@@ -36,12 +39,47 @@ class ErrorBudget(msgspec.Struct, frozen=True):
 def restart_delay_s(deaths: Sequence[float], now: float) -> float:
     """Say how long to wait before a worker is started again.
 
-    The first death within the window is answered at once; every further one doubles the wait.
+    The first death is answered at once; every further one doubles the wait, up to a bound. A quiet
+    time without any ends the streak.
+
+    Args:
+        deaths: when they happened, oldest first.
+        now: the present.
     """
-    recent = sum(1 for at in deaths if now - at <= RESTART_WINDOW_S)
-    if recent <= 1:
+    streak = death_streak(deaths, now)
+    if streak <= 1:
         return RESTART_FIRST_S
-    return float(min(RESTART_MAX_S, RESTART_BASE_S * 2 ** (recent - 2)))
+    return float(min(RESTART_MAX_S, RESTART_BASE_S * 2 ** min(streak - 2, 30)))
+
+
+def death_streak(deaths: Sequence[float], now: float) -> int:
+    """Count the deaths that followed each other without a quiet time between them, up to now."""
+    streak, later = 0, now
+    for at in reversed(deaths):
+        if later - at > RESTART_QUIET_S:
+            break
+        streak, later = streak + 1, at
+    return streak
+
+
+def hang_limit_s(request_timeout_ms: int, grace_s: float) -> float:
+    """Say how long one execution may take before its worker is taken to hang."""
+    return request_timeout_ms / 1000 + grace_s
+
+
+def stand_by_limit_s(request_timeout_ms: int, proven_ms: float, longest_s: float) -> float:
+    """Say how long a worker that makes room for another may go on with what it executes.
+
+    Some multiple of what it is known to need, so that one that hangs does not hold up a swap.
+
+    Args:
+        request_timeout_ms: the manifest's limit of a request.
+        proven_ms: of the slowest golden case in this process.
+        longest_s: of all runs so far.
+    """
+    most_s = request_timeout_ms / 1000 + STAND_BY_GRACE_S
+    known_s = max(proven_ms / 1000, longest_s)
+    return min(most_s, max(STAND_BY_LEAST_S, STAND_BY_TIMES * known_s))
 
 
 def budget_spent(

@@ -67,6 +67,13 @@ class Event(StrEnum):
     WORKER_STUCK = "worker_stuck", "A worker stopped answering and was killed."
     CHILD_OUTPUT = "child_output", "A line that a child process, or code in it, has printed."
     WORKER_STOPPED = "worker_stopped", "A worker ended because it was told to."
+    WORKER_LEAKS = "worker_leaks", "A worker holds more and more; it is replaced in service."
+    WORKER_RECYCLED = "worker_recycled", "A fresh, proven worker took the place of one that leaks."
+    MODEL_SLOWER = "model_slower", "A model has become slower than it was proven or used to be."
+    MODEL_NO_SLOWER = "model_no_slower", "A model that had become slower is no longer."
+    REPROOF_FAILED = "reproof_failed", "A serving process did not reproduce a golden case again."
+    REPROOF_UNREADABLE = "reproof_unreadable", "A golden case could not be run again."
+    MODEL_PROVEN_AGAIN = "model_proven_again", "A fresh process reproduces what another did not."
     REQUEST_POISONED = "request_poisoned", "A request that ended two workers was given up."
 
     REQUEST_FAILED = "request_failed", "A model or its code failed on one request."

@@ -10,6 +10,7 @@ import datetime as dt
 import functools
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -25,6 +26,26 @@ def process_facts(pid: int) -> ProcessFacts | None:
         process = _process(pid, psutil.Process(pid).create_time())
         with process.oneshot():
             return None if process.status() == psutil.STATUS_ZOMBIE else _read(process)
+    except psutil.Error:
+        return None
+
+
+class Held(NamedTuple):
+    """What a process holds for itself; memory without what it shares, files and shared memory."""
+
+    memory_bytes: int
+    descriptors: int | None
+    threads: int
+
+
+def held_by(pid: int) -> Held | None:
+    """What process `pid` holds for itself; None when there is none."""
+    try:
+        process = _process(pid, psutil.Process(pid).create_time())
+        with process.oneshot():
+            memory = process.memory_info()
+            private = max(0, memory.rss - getattr(memory, "shared", 0))
+            return Held(private, _open_files(process), process.num_threads())
     except psutil.Error:
         return None
 

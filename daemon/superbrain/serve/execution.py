@@ -109,6 +109,13 @@ class ServedModel(Protocol):
     def prove(self) -> Proof:
         """Run every golden case through `infer`."""
 
+    def reprove(self, case: int) -> Proof:
+        """Run golden case number `case` through `infer` again; it wraps around.
+
+        Raises:
+            StoreError: its files cannot be read any more, so nothing is said about the model.
+        """
+
 
 class Outcome:
     """How one request ended: the frame to send, and the error in it, if it is one."""

@@ -17,6 +17,7 @@ from superbrain.serve.admission import AdmissionQueue
 from superbrain.serve.execution import Execution, Outcome, ServedModel, refuse
 from superbrain.wire import lane
 from superbrain.wire.errors import DeadlineExceeded, ResourceExhausted
+from superbrain.wire.messages import salvage_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,6 +60,8 @@ class Executor:
         self._timeout_ns = 0
         self._queue: AdmissionQueue[Admitted] = AdmissionQueue(0)
         self._held_until_ns = 0
+        self._running: Sequence[Admitted] = ()
+        figures.executing = self._executing
 
     def serve(self, model: ServedModel) -> None:
         """Execute on `model` from now on."""
@@ -154,12 +157,13 @@ class Executor:
         """Execute a request and answer it; give the time when it ended."""
         assert self._execution is not None  # noqa: S101 - only `serve` lets requests in
         figures, flight, frame, link = self._figures, self.flight, request.frame, request.link
-        figures.executing_since_ns = now_ns
+        figures.executing_since_ns, self._running = now_ns, (request,)
         flight.begin(link.number, frame.request_id)
         outcome = self._execution.one(frame, link.regions)
         flight.end()
-        figures.executing_since_ns = 0
-        now_ns = time.monotonic_ns()
+        figures.executing_since_ns, self._running = 0, ()
+        began_ns, now_ns = now_ns, time.monotonic_ns()
+        figures.ran(now_ns - began_ns)
         self._answer(request, outcome, now_ns)
         self._patience.executed(1, now_ns)
         return now_ns
@@ -168,15 +172,21 @@ class Executor:
         """Execute a batch and answer it in its order; give the time when it ended."""
         assert self._execution is not None  # noqa: S101 - only `serve` lets requests in
         figures = self._figures
-        figures.executing_since_ns = now_ns
+        figures.executing_since_ns, self._running = now_ns, batch
         outcomes = self._execute_together(self._execution, batch)
         self.flight.end()
-        figures.executing_since_ns = 0
-        now_ns = time.monotonic_ns()
+        figures.executing_since_ns, self._running = 0, ()
+        began_ns, now_ns = now_ns, time.monotonic_ns()
+        figures.ran(now_ns - began_ns)
         for request, outcome in zip(batch, outcomes, strict=True):
             self._answer(request, outcome, now_ns)
         self._patience.executed(len(batch), now_ns)
         return now_ns
+
+    def _executing(self) -> list[str]:
+        """Name what is being executed; any thread may ask."""
+        names = [salvage_id(request.frame.header) for request in self._running]
+        return [name for name in names if name]
 
     def _execute_together(self, execution: Execution, batch: Sequence[Admitted]) -> list[Outcome]:
         names = [(request.link.number, request.frame.request_id) for request in batch]

@@ -6,6 +6,8 @@ are at most one request old.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from superbrain.domain.ctl import Quantiles, WorkerPong
 from superbrain.wire.errors import (
     DeadlineExceeded,
@@ -14,7 +16,12 @@ from superbrain.wire.errors import (
     ResourceExhausted,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _WINDOW = 1024
+# Who has run for so long is worth being named, should it never end.
+_LONG_NS = 200_000_000
 
 
 class LatencyWindow:
@@ -59,6 +66,10 @@ class WorkerFigures:
         self.batches = 0
         self.batched_requests = 0
         self.executing_since_ns = 0
+        self.executing: Callable[[], list[str]] = list
+        self.runs = 0
+        self.executed_ns = 0
+        self.longest_ns = 0
         self.last_error = ""
         self.latency = LatencyWindow()
 
@@ -84,6 +95,12 @@ class WorkerFigures:
             self.ok += 1
             self.latency.add(duration_ns)
 
+    def ran(self, duration_ns: int) -> None:
+        """Count one run, of one request or of a batch."""
+        self.runs += 1
+        self.executed_ns += duration_ns
+        self.longest_ns = max(self.longest_ns, duration_ns)
+
     def batched(self, requests: int) -> None:
         """Count requests that were executed together."""
         self.batches += 1
@@ -105,6 +122,10 @@ class WorkerFigures:
             batches=self.batches,
             batched_requests=self.batched_requests,
             executing_s=(now_ns - since_ns) / 1e9 if since_ns else 0.0,
+            executing=self.executing() if since_ns and now_ns - since_ns > _LONG_NS else [],
+            runs=self.runs,
+            executed_s=self.executed_ns / 1e9,
+            longest_s=self.longest_ns / 1e9,
             latency_ms=self.latency.quantiles(),
             last_error=self.last_error,
         )

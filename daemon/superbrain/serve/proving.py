@@ -62,6 +62,22 @@ def prove(model: Model, bundle_path: Path, manifest: Manifest) -> Proof:
     return Proof(model.rung, figures, times, model.runtime)
 
 
+def reprove(model: Model, bundle_path: Path, manifest: Manifest, number: int) -> Proof:
+    """Run one golden case again and compare as `prove` does; a `number` wraps around.
+
+    Raises:
+        StoreError, TensorFileError: the recorded tensors cannot be read any more.
+    """
+    case = manifest.golden.cases[number % len(manifest.golden.cases)]
+    recorded = _recorded(BundleFiles(bundle_path, manifest), manifest, case)
+    times: list[CaseTime] = []
+    try:
+        figures = _prove_response(model, manifest, case.name, recorded, times)
+    except Exception as error:  # noqa: BLE001 - becomes the case's failed figure
+        figures = [failed(case.name, EVERY_OUTPUT, "", _reason(error))]
+    return Proof(model.rung, figures, times, model.runtime)
+
+
 def _recorded(
     files: BundleFiles, manifest: Manifest, case: GoldenCase
 ) -> tuple[dict[str, Array], dict[str, Array]]:

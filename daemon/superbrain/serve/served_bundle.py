@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from superbrain.bundle.store import stored_manifest
 from superbrain.serve.model import Model
-from superbrain.serve.proving import prove
+from superbrain.serve.proving import prove, reprove
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,3 +77,7 @@ class ServedBundle:
     def prove(self) -> Proof:
         """Run every golden case through the model that will serve."""
         return prove(self._model, self._folder, self._manifest)
+
+    def reprove(self, case: int) -> Proof:
+        """Run one golden case again through the model that serves."""
+        return reprove(self._model, self._folder, self._manifest, case)

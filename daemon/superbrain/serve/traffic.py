@@ -112,7 +112,9 @@ class Traffic:
         self.wake_ns = NEVER_NS
         for route in self.directory:
             for request in route.waiting.expired(now_ns):
-                self.fail(route, request, _too_late(route.name, now_ns - request.arrived_ns))
+                self.fail(route, request, _too_late(route.name, request, now_ns))
+                if request.deaths:
+                    self._poisoned(route, request)
             self.wake_ns = min(self.wake_ns, route.waiting.earliest_deadline_ns)
 
     # --- lanes --------------------------------------------------------------------------------
@@ -191,9 +193,13 @@ class Traffic:
                 mend="Look for what is unusual about its input; the daemon has recorded it",
             )
             self.fail(route, request, error)
-            self._on_poison(Poisoned(route.name, route.deployment_id, request.id))
+            self._poisoned(route, request)
         self.wake_ns = 0
         self.pump(route)
+
+    def _poisoned(self, route: ModelRoute[GatewayLane], request: PendingRequest) -> None:
+        poisoned = Poisoned(route.name, route.deployment_id, request.id, request.deaths)
+        self._on_poison(poisoned)
 
     # --- figures ------------------------------------------------------------------------------
 
@@ -223,8 +229,15 @@ class Traffic:
         )
 
 
-def _too_late(model: str, waited_ns: int) -> DeadlineExceeded:
+def _too_late(model: str, request: PendingRequest, now_ns: int) -> DeadlineExceeded:
+    waited_ms = (now_ns - request.arrived_ns) / 1e6
+    if request.deaths:
+        return DeadlineExceeded(
+            f"expected an answer before the deadline, but a worker of model {model!r} hung or "
+            f"died while it executed this request, and its time is over after {waited_ms:.0f} ms",
+            mend="Look for what is unusual about its input; the daemon has recorded it",
+        )
     return DeadlineExceeded(
         f"expected to start before the deadline, found no worker of model {model!r} free within "
-        f"{waited_ns / 1e6:.0f} ms"
+        f"{waited_ms:.0f} ms"
     )

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     ModelOpener = Callable[[ctl.Load], ServedModel]
 
-Order = ctl.Load | ctl.Prove | ctl.Serve | ctl.StandBy
+Order = ctl.Load | ctl.Prove | ctl.Serve | ctl.StandBy | ctl.Reprove
 
 
 class OrderRefused(SuperbrainError):
@@ -107,6 +107,8 @@ class Worker:
             case ctl.StandBy():
                 self._loop.stand_by()
                 return ctl.Done()
+            case ctl.Reprove():
+                return self._reprove(order)
 
     def _open(self, order: ctl.Load) -> ctl.Loaded:
         if self._model is not None:
@@ -122,6 +124,13 @@ class Worker:
         self._proven = proof.passed
         self._execution_ms = min((case.milliseconds for case in proof.times), default=0.0)
         return ctl.Proven(proof)
+
+    def _reprove(self, order: ctl.Reprove) -> ctl.Message:
+        if self._model is None or not self._proven:
+            raise OrderRefused("expected a passed proof in this process before Reprove, found none")
+        if self._loop.waiting and not order.insist:
+            return ctl.Reproven()
+        return ctl.Reproven(self._model.reprove(order.case))
 
     def _serve(self) -> ctl.Done:
         if self._model is None or self._load is None or not self._proven:

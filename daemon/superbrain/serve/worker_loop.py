@@ -74,6 +74,11 @@ class LaneLoop:
         """Whether the lane is open."""
         return self._serving
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return self._executor.waiting
+
     def serve(self, model: ServedModel, deployment_id: int, execution_ms: float) -> None:
         """Listen on the lane.
 

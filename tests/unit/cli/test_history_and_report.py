@@ -10,8 +10,9 @@ from rich.console import Console, RenderableType
 
 from superbrain.cli.history import history_view
 from superbrain.cli.report import report_view
+from superbrain.domain.operations import Transition
 from superbrain.domain.proof import Proof
-from tests.support.reports import sample_report, sample_transitions
+from tests.support.reports import NOON, sample_report, sample_transitions
 
 
 @pytest.fixture
@@ -77,3 +78,10 @@ def test_a_proof_that_compared_nothing_says_so(console: Console) -> None:
     report = msgspec.structs.replace(sample_report(), proofs=[record])
     text = "\n".join(lines(console, report_view(console, report)))
     assert "no golden case produced anything to compare" in text
+
+
+def test_an_incident_is_told_by_its_name_with_what_happened(console: Console) -> None:
+    hung = Transition(NOON, 7, "ocr", "3.0.1", "WorkerHung", "LIVE", "LIVE", "one", "for 32 s")
+    _header, first, second = lines(console, history_view(console, [hung]))
+    assert first.endswith("ocr 3.0.1 #7  worker hung")
+    assert second.strip() == "for 32 s"

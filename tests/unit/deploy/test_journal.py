@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from superbrain.deploy.journal import Floor, Journal
+from superbrain.deploy.journal import KEPT_NOTES, Floor, Journal
 from superbrain.deploy.journal_file import SCHEMA_VERSION, JournalError
 from superbrain.domain.deployment import Deployment, Settled, State, advance
 from superbrain.domain.proof import CaseTime, OutputFigures, Proof
@@ -174,3 +174,17 @@ def test_a_deployment_after_pruning_gets_no_number_that_was_used(journal: Journa
     gone = journal.create(a_deployment(), NOW)
     journal.prune("ocr", set())
     assert journal.create(a_deployment(2), NOW).id > gone.id
+
+
+def test_notes_are_history_too_and_only_the_newest_are_kept(journal: Journal) -> None:
+    before = journal.create(a_deployment(), NOW)
+    after, _ = advance(before, Settled())
+    journal.record(before, "Settled", after, NOW)
+    for number in range(KEPT_NOTES + 5):
+        journal.note(after, "WorkerHung", NOW, f"hang {number}")
+    steps = journal.history(limit=1000)
+    assert [step.event for step in steps[-2:]] == ["Settled", "Created"]
+    notes = [step.detail for step in steps[:-2]]
+    assert notes == [f"hang {number}" for number in reversed(range(5, KEPT_NOTES + 5))]
+    assert {(step.state_from, step.state_to) for step in steps[:-2]} == {("VERIFYING", "VERIFYING")}
+    assert journal.get(before.id) == after

@@ -195,3 +195,36 @@ def test_the_status_line_counts_models_and_names_what_is_under_way() -> None:
 
 def test_the_status_line_of_an_empty_host_says_so() -> None:
     assert status_line([]) == "no model is installed"
+
+
+MISBEHAVING: dict[str, tuple[dict[str, Any], Severity, str]] = {
+    "slow": ({"slower": "3.1 times slower than proven"}, "warning", "has become 3.1 times slower"),
+    "one of its workers waits": ({"restarts_in_s": 8.2}, "warning", "; restarting in 8 s"),
+    "its only worker waits": (
+        {"state": "starting", "restarts_in_s": 8.2, "last_error": "it died"},
+        "critical",
+        "it died; restarting in 8 s",
+    ),
+    "it is started at once": ({"state": "starting", "restarts_in_s": 0.0}, "ok", ""),
+    "a golden case failed": (
+        {"fault": "REPROOF_FAILED", "last_error": "expected 1, found 2"},
+        "critical",
+        "expected 1, found 2",
+    ),
+    "slow and one waits": (
+        {"slower": "3 times slower", "restarts_in_s": 2.0},
+        "warning",
+        "; restarting in 2 s",
+    ),
+}
+
+
+@pytest.mark.parametrize(("facts", "severity", "says"), MISBEHAVING.values(), ids=MISBEHAVING)
+def test_how_a_model_misbehaves_is_told(
+    facts: dict[str, Any], severity: Severity, says: str
+) -> None:
+    model = msgspec.structs.replace(ORIENTATION, **({"state": "degraded"} | facts))
+    judgement = judged(models=[model])
+    assert judgement.status == severity
+    assert says in " ".join(problem.message for problem in judgement.problems)
+    assert all(problem.mend for problem in judgement.problems)

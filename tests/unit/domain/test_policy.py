@@ -7,12 +7,14 @@ import pytest
 from superbrain.domain.deployment import Deployment, State
 from superbrain.domain.policy import (
     RESTART_MAX_S,
-    RESTART_WINDOW_S,
+    RESTART_QUIET_S,
     RETRY_DELAYS_S,
     ErrorBudget,
     budget_spent,
+    hang_limit_s,
     restart_delay_s,
     retry_delay_s,
+    stand_by_limit_s,
 )
 from superbrain.domain.retention import retained
 
@@ -32,8 +34,20 @@ def test_the_wait_has_an_upper_bound() -> None:
     assert restart_delay_s([NOW] * 100, NOW) == RESTART_MAX_S
 
 
-def test_deaths_long_ago_are_forgotten() -> None:
-    assert restart_delay_s([NOW - RESTART_WINDOW_S - 1] * 10, NOW) == 0
+def test_a_quiet_time_ends_the_streak() -> None:
+    assert restart_delay_s([NOW - RESTART_QUIET_S - 1] * 10, NOW) == 0
+    assert restart_delay_s([*[NOW - RESTART_QUIET_S - 1] * 10, NOW], NOW) == 0
+
+
+def test_a_loop_that_goes_on_never_becomes_faster_again() -> None:
+    deaths: list[float] = []
+    now, waits = 0.0, []
+    for _ in range(40):
+        deaths.append(now)
+        waits.append(restart_delay_s(deaths, now))
+        now += waits[-1] + 1.0
+    assert waits == sorted(waits)
+    assert waits[-1] == RESTART_MAX_S
 
 
 def test_a_budget_is_spent_by_one_crash_more_than_it_allows() -> None:
@@ -92,3 +106,23 @@ def test_current_and_previous_are_always_kept() -> None:
 def test_what_is_under_way_is_kept() -> None:
     rows = [row(3, State.FAILED), row(2, State.BUILDING), row(1, State.LIVE)]
     assert retained({"ocr": rows}, {"ocr": 1}) == {"digest 1", "digest 2", "digest 3"}
+
+
+@pytest.mark.parametrize(
+    ("timeout_ms", "proven_ms", "longest_s", "limit_s"),
+    [
+        (30_000, 1, 0.0, 2.0),
+        (30_000, 500, 0.0, 5.0),
+        (30_000, 1, 1.5, 15.0),
+        (30_000, 60_000, 0.0, 40.0),
+        (500, 1, 0.0, 2.0),
+    ],
+)
+def test_standing_by_is_bounded_by_what_a_run_is_known_to_need(
+    timeout_ms: int, proven_ms: float, longest_s: float, limit_s: float
+) -> None:
+    assert stand_by_limit_s(timeout_ms, proven_ms, longest_s) == limit_s
+
+
+def test_an_execution_hangs_when_it_takes_longer_than_a_request_may() -> None:
+    assert hang_limit_s(30_000, 2.0) == 32.0

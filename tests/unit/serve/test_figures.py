@@ -56,3 +56,21 @@ def test_how_long_a_request_has_run_is_told() -> None:
     assert figures.pong(3_500_000_000).executing_s == 2.5
     figures.executing_since_ns = 0
     assert figures.pong(3_500_000_000).executing_s == 0.0
+
+
+def test_runs_are_counted_with_their_time_and_the_longest() -> None:
+    figures = WorkerFigures()
+    for milliseconds in (2, 5, 3):
+        figures.ran(milliseconds * 1_000_000)
+    pong = figures.pong(0)
+    assert (pong.runs, pong.executed_s, pong.longest_s) == (3, 0.01, 0.005)
+
+
+def test_what_is_executed_is_named_when_it_takes_long() -> None:
+    figures = WorkerFigures()
+    figures.executing = lambda: ["a", "b"]
+    figures.executing_since_ns = 1_000_000_000
+    assert figures.pong(1_100_000_000).executing == []
+    assert figures.pong(2_000_000_000).executing == ["a", "b"]
+    figures.executing_since_ns = 0
+    assert figures.pong(2_000_000_000).executing == []

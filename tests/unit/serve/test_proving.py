@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from superbrain.domain.errors import StoreError
 from superbrain.domain.manifest import Close, GoldenCase, GraphCase, Manifest
 from superbrain.domain.proof import OutputFigures, Proof
 from superbrain.serve.model import Model
-from superbrain.serve.proving import prove
+from superbrain.serve.proving import prove, reprove
 from tests.support.graphs import DOUBLE
 from tests.support.models import RUNG, border, write_file, write_model
 
@@ -169,3 +170,31 @@ def test_a_graph_that_refuses_its_recorded_input_fails(tmp_path: Path) -> None:
 
 def test_a_manifest_without_cases_proves_nothing(tmp_path: Path) -> None:
     assert not prove_folder(tmp_path, write_proof_bundle(tmp_path, {})).passed
+
+
+def test_one_case_is_proven_again_as_it_was_proven_and_numbers_wrap_around(tmp_path: Path) -> None:
+    manifest = write_proof_bundle(tmp_path, {"good": GOOD, "bad": (npy(1), npy(3))})
+    with Model.open(tmp_path, manifest, RUNG) as model:
+        found = [reprove(model, tmp_path, manifest, number) for number in range(3)]
+    assert [[figure.case for figure in proof.figures] for proof in found] == [
+        ["good"],
+        ["bad"],
+        ["good"],
+    ]
+    assert [proof.passed for proof in found] == [True, False, True]
+    assert found[0].times[0].milliseconds > 0
+
+
+def test_a_case_that_breaks_when_it_is_run_again_has_not_passed(tmp_path: Path) -> None:
+    manifest = write_proof_bundle(tmp_path, {"unlucky": (npy(13), npy(26))})
+    with Model.open(tmp_path, manifest, RUNG) as model:
+        assert "unlucky" in reprove(model, tmp_path, manifest, 0).first_failure
+
+
+def test_a_case_that_is_no_longer_what_was_signed_says_nothing_about_the_model(
+    tmp_path: Path,
+) -> None:
+    manifest = write_proof_bundle(tmp_path, {"page": GOOD})
+    write_file(tmp_path / "golden/page/response/y.npy", npy(9, 9))
+    with Model.open(tmp_path, manifest, RUNG) as model, pytest.raises(StoreError):
+        reprove(model, tmp_path, manifest, 0)
