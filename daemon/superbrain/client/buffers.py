@@ -171,7 +171,7 @@ class SharedTensors:
         """Read an answer whose tensors are partly, or not at all, in shared memory."""
         try:
             response = _RESPONSE.decode(header)
-        except msgspec.DecodeError:
+        except messages.UNREADABLE:
             return read_result(header, tensors)
         if not any(tensor.parameters for tensor in response.outputs):
             return read_result(header, tensors)

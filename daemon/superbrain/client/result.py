@@ -13,7 +13,7 @@ import msgspec
 
 from superbrain.wire.datatypes import Array, decode_tensor
 from superbrain.wire.errors import Internal, InvalidArgument
-from superbrain.wire.messages import InferResponse
+from superbrain.wire.messages import UNREADABLE, InferResponse
 
 _RESPONSE = msgspec.json.Decoder(InferResponse)
 
@@ -99,7 +99,7 @@ def read_result(header: bytes | memoryview, tensors: list[memoryview]) -> Result
             tensor.name: decode_tensor(tensor.name, tensor.datatype, tensor.shape, data)
             for tensor, data in zip(response.outputs, tensors, strict=True)
         }
-    except (msgspec.DecodeError, InvalidArgument) as error:
+    except (*UNREADABLE, InvalidArgument) as error:
         msg = f"the server's answer does not fit the protocol: {error}"
         raise Internal(msg, mend="Are client and daemon of the same release?") from error
     return Result(response.model_name, response.model_version, outputs, response.id)
