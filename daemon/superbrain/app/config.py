@@ -7,6 +7,8 @@ every folder and socket below DIR instead, for development and tests.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import tomllib
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from superbrain.wire.errors import SuperbrainError
 
 DEFAULT_CONFIG = Path("/etc/superbrain/superbrain.toml")
 SOCKET_PATH_LIMIT = 107
+MIN_TCP_MEMORY_BYTES = 512 << 20
+_TCP_ADDRESS = re.compile(r"tcp://(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})")
 
 
 class ConfigError(SuperbrainError):
@@ -37,9 +41,30 @@ class Paths(_Section, frozen=True):
 
 
 class Serve(_Section, frozen=True):
-    """The public socket; empty means `infer.sock` in the runtime folder."""
+    """The public socket and who may use it.
+
+    `endpoint`: empty means `infer.sock` in the runtime folder; `group`: whose members may ask, by
+    that socket and by lanes; empty means the group that the daemon runs as.
+    """
 
     endpoint: str = ""
+    group: str = ""
+
+
+class Tcp(_Section, frozen=True):
+    """The TCP face; off without `endpoints`.
+
+    `secret_key`: the server's own certificate; `clients`: the folder of the public keys that may
+    connect; `max_clients`: how many connections; `requests_per_client`: how many of one client's
+    requests may be under way; `memory_bytes`: what the face's process may use at most.
+    """
+
+    endpoints: list[str] = []
+    secret_key: str = "/etc/superbrain/tcp/server.key"  # noqa: S105 - a path
+    clients: str = "/etc/superbrain/tcp/clients"
+    max_clients: int = 256
+    requests_per_client: int = 64
+    memory_bytes: int = 2 << 30
 
 
 class Deploy(_Section, frozen=True):
@@ -74,6 +99,7 @@ class Config(_Section, frozen=True):
 
     paths: Paths = Paths()
     serve: Serve = Serve()
+    tcp: Tcp = Tcp()
     deploy: Deploy = Deploy()
     budget: ErrorBudget = ErrorBudget()
     health: HealthReport = HealthReport()
@@ -167,10 +193,19 @@ def _check(config: Config, path: Path | None) -> None:
         "deploy.rescan_s": config.deploy.rescan_s,
         "deploy.parallel": config.deploy.parallel,
         "health.interval_s": config.health.interval_s,
+        "tcp.max_clients": config.tcp.max_clients,
+        "tcp.requests_per_client": config.tcp.requests_per_client,
     }
     for key, value in positive.items():
         if value <= 0:
             raise ConfigError(f"{where}: expected {key} above 0, found {value}")
+    if config.tcp.memory_bytes < MIN_TCP_MEMORY_BYTES:
+        raise ConfigError(
+            f"{where}: expected tcp.memory_bytes of at least {MIN_TCP_MEMORY_BYTES}, "
+            f"found {config.tcp.memory_bytes}"
+        )
+    for endpoint in config.tcp.endpoints:
+        _check_tcp(endpoint, where)
     longest = str(config.lanes_path / "999999.lane")
     if len(longest) > SOCKET_PATH_LIMIT:
         raise ConfigError(
@@ -181,4 +216,20 @@ def _check(config: Config, path: Path | None) -> None:
     if config.log.level not in ("debug", "info", "warning", "error"):
         raise ConfigError(
             f"{where}: expected log.level debug, info, warning or error, found {config.log.level!r}"
+        )
+
+
+def _check_tcp(endpoint: str, where: str) -> None:
+    found = _TCP_ADDRESS.fullmatch(endpoint)
+    try:
+        good = found is not None and 0 < int(found[3]) < 1 << 16
+        if found is not None:
+            ipaddress.ip_address(found[1] or found[2])
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(
+            f"{where}: expected tcp.endpoints like tcp://0.0.0.0:5555 or tcp://[::]:5555, "
+            f"found {endpoint!r}",
+            mend="Name an address of this host, not a host name, and a port",
         )

@@ -27,6 +27,7 @@ from superbrain.domain.health import (
     Problem,
     ProcessFacts,
     ProofSummary,
+    TcpFacts,
 )
 from superbrain.domain.health_rules import ENDED_BADLY, judge, status_line
 from superbrain.host import notify
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from superbrain.deploy.service import ModelService
     from superbrain.deploy.services import Services
     from superbrain.deploy.stages import Stages
+    from superbrain.deploy.tcp_face import TcpFaceKeeper
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,9 @@ class Observer:
         gateway: GatewayKeeper,
         services: Services,
         stages: Stages,
+        tcp: TcpFaceKeeper | None = None,
     ) -> None:
+        self._tcp = tcp
         self._config = config
         self._journal = journal
         self._inbox = inbox
@@ -87,6 +91,8 @@ class Observer:
     async def look(self) -> Health:
         """Refresh all figures once and publish the report."""
         checks = [service.check() for service in self._services.all()]
+        if self._tcp is not None:
+            checks.append(self._tcp.check(PING_TIMEOUT_S))
         await asyncio.gather(self._check_gateway(), *checks)
         health = self.report()
         notify.status(status_line(health.models))
@@ -116,7 +122,7 @@ class Observer:
         )
         models = [model for model in found if model is not None]
         inbox = self._inbox.files
-        known = [*self.problems.values(), *self._journal_problems()]
+        known = [*self.problems.values(), *self._journal_problems(), *self._tcp_problems()]
         judgement = judge(gateway=gateway, host=host, models=models, inbox=inbox, known=known)
         me = process_facts(os.getpid())
         assert me is not None  # noqa: S101 - this process exists
@@ -134,11 +140,16 @@ class Observer:
             models=models,
             inbox=inbox,
             inbox_path=str(self._config.inbox_path),
+            tcp=_tcp_facts(self._tcp) if self._tcp is not None else None,
         )
 
     def _journal_problems(self) -> list[Problem]:
         trouble = self._journal.trouble
         return [Problem("warning", "journal", trouble.message, trouble.mend)] if trouble else []
+
+    def _tcp_problems(self) -> list[Problem]:
+        problem = self._tcp.problem if self._tcp is not None else None
+        return [problem] if problem is not None else []
 
     async def _check_gateway(self) -> None:
         if self._gateway.pid is None or await self._gateway.ping(PING_TIMEOUT_S):
@@ -252,6 +263,16 @@ def _worst_latency(service: ModelService, traffic: ModelTraffic) -> Quantiles:
         p90=max(latency.p90 for latency in seen),
         p99=max(latency.p99 for latency in seen),
         max=max(latency.max for latency in seen),
+    )
+
+
+def _tcp_facts(face: TcpFaceKeeper) -> TcpFacts:
+    return TcpFacts(
+        endpoints=face.endpoints,
+        running=face.pid is not None,
+        process=_process(face.pid),
+        restarts=face.restarts,
+        **msgspec.structs.asdict(face.pong),
     )
 
 
