@@ -24,15 +24,15 @@ from superbrain.wire.curve import (
 from superbrain.wire.errors import InvalidArgument
 
 _EXAMPLES = """\
-examples, on the host:
+examples:
   superbrain access generate server --directory /etc/superbrain/tcp
   superbrain access allow camera.pub
   superbrain access list
   superbrain access deny camera
   superbrain reload
 
-examples, for a client:
-  superbrain access generate camera              camera.key stays there, camera.pub goes to the host
+for a client, whose camera.key stays with it while camera.pub goes to the host:
+  superbrain access generate camera
   superbrain infer orientation --endpoint tcp://host:5555 \\
       --curve-server server.pub --curve-key camera.key --input image=page.jpg
 
