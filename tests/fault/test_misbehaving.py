@@ -101,7 +101,7 @@ def events(appliance: Appliance, name: str) -> list[str]:
 
 def test_hanging_requests_end_their_workers_and_nothing_else(tmp_path: Path) -> None:
     hangs = pipeline(after=f"time.sleep(3600 if first == {BAD} else 0)")
-    with Appliance(tmp_path, more=quick()) as appliance:
+    with Appliance(tmp_path, settings=quick()) as appliance:
         go_live(appliance, "adder", pipeline=hangs, serving="request_timeout_ms = 400")
         with appliance.client() as client:
             bad = client.submit("adder", x(BAD), timeout=60)
@@ -157,7 +157,7 @@ def worst_gap_s(client: Client, until: str) -> float:
 
 def test_a_crash_loop_in_probation_goes_back_to_the_warm_version(tmp_path: Path) -> None:
     flag = tmp_path / "dies"
-    with Appliance(tmp_path, crashes=1, probation_s=60, more=quick()) as appliance:
+    with Appliance(tmp_path, crashes=1, probation_s=60, settings=quick()) as appliance:
         appliance.drop(release(appliance, 1))
         appliance.wait_ended("adder", "1.0.0", "PROBATION")
         appliance.drop(release(appliance, 2, pipeline=dies_if(flag)))
@@ -171,7 +171,7 @@ def test_a_crash_loop_in_probation_goes_back_to_the_warm_version(tmp_path: Path)
 
 def test_a_crash_loop_of_a_live_version(tmp_path: Path) -> None:
     flag = tmp_path / "dies"
-    with Appliance(tmp_path, crashes=1, more=quick()) as appliance:
+    with Appliance(tmp_path, crashes=1, settings=quick()) as appliance:
         # With a version before it: that one is proven again and takes over.
         go_live(appliance, "adder", 1)
         go_live(appliance, "adder", 2, pipeline=dies_if(flag))
@@ -205,7 +205,7 @@ def test_a_crash_loop_of_a_live_version(tmp_path: Path) -> None:
 
 def test_a_leak_is_recycled_under_load_and_a_runaway_is_ended(tmp_path: Path) -> None:
     leaks = pipeline(before='kept.append(b"x" * (1 << 16))')
-    with Appliance(tmp_path, more=quick(warm_up_s=0.2)) as appliance:
+    with Appliance(tmp_path, settings=quick(warm_up_s=0.2)) as appliance:
         go_live(appliance, "adder", pipeline=leaks)
         with Load(appliance.client, clients=2) as load:
             recycled = wait_incident(appliance, "adder", "WorkerRecycled")
@@ -232,7 +232,7 @@ def test_a_leak_is_recycled_under_load_and_a_runaway_is_ended(tmp_path: Path) ->
 
 def test_a_model_that_becomes_slow_is_named_with_figures(tmp_path: Path) -> None:
     slower = pipeline(before="time.sleep(0.01 if calls < 30 else 0.15)")
-    with Appliance(tmp_path, more=quick(drift_factor=4, every_s=0.2)) as appliance:
+    with Appliance(tmp_path, settings=quick(drift_factor=4, every_s=0.2)) as appliance:
         appliance.drop(release(appliance, 1, pipeline=slower))
         appliance.wait_live("adder", "1.0.0", "degraded")
         model = appliance.model("adder")
@@ -247,7 +247,7 @@ def test_a_model_that_becomes_slow_is_named_with_figures(tmp_path: Path) -> None
 
 def test_a_process_that_turns_wrong_is_replaced(tmp_path: Path) -> None:
     turns = pipeline(after="outputs = outputs if calls < 100 else {'y': outputs['y'] + 1}")
-    with Appliance(tmp_path, more=quick(every_s=0.1)) as appliance:
+    with Appliance(tmp_path, settings=quick(every_s=0.1)) as appliance:
         go_live(appliance, "adder", pipeline=turns)
         with Load(appliance.client, clients=1) as load:
             wait_incident(appliance, "adder", "ProvenAgain")
@@ -261,7 +261,7 @@ def test_a_process_that_turns_wrong_is_replaced(tmp_path: Path) -> None:
 
 def test_a_version_that_is_wrong_in_a_fresh_process_too_is_rolled_back(tmp_path: Path) -> None:
     flag = tmp_path / "wrong"
-    with Appliance(tmp_path, more=quick(every_s=0.2)) as appliance:
+    with Appliance(tmp_path, settings=quick(every_s=0.2)) as appliance:
         go_live(appliance, "adder", 1)
         go_live(appliance, "adder", 2, pipeline=wrong_if(flag))
         go_live(appliance, "both", 1, pipeline=wrong_if(flag))
@@ -298,7 +298,7 @@ def test_poison_is_found_and_answered_on_every_road(tmp_path: Path) -> None:
     deadly = pipeline(before=f"os._exit(1) if first == {BAD} else None")
     raises = pipeline(before=f"1 / 0 if first == {BAD} else None")
     roads = ("gateway", "lane", "shared", "batch")
-    with Appliance(tmp_path, more=quick()) as appliance:
+    with Appliance(tmp_path, settings=quick()) as appliance:
         for road in roads:
             serving = "batching = { max_size = 4, max_delay_ms = 20 }" if road == "batch" else ""
             made = release(appliance, 1, name=road, pipeline=deadly, serving=serving)

@@ -15,7 +15,7 @@ import zmq
 
 from superbrain.wire import zmtp
 from superbrain.wire.messages import INFER, MAX_MESSAGE_BYTES, PROTOCOL, RESULT, SERVER_LIVE
-from tests.support.processes import PATIENCE_S, Answer, Stage
+from tests.support.processes import PATIENCE_S, Answer, Stage, until
 
 HELLO = zmtp.GREETING + zmtp.encode_command(b"READY", b"\x0bSocket-Type\0\0\0\3REQ")
 
@@ -98,7 +98,7 @@ def test_a_client_that_goes_in_the_middle_of_a_message_leaves_nothing(stage: Sta
                 large = b"\2" + (1 << 27).to_bytes(8, "big") + bytes(100_000)
                 plain.sendall((HELLO + large)[:size])
         assert client.ask("adder", [1]).code == "OK"
-        assert process.num_fds() == before
+        until(lambda: process.num_fds() == before, "all of them to be let go")
         assert process.memory_info().rss < 200 << 20
 
 
@@ -136,3 +136,19 @@ def adder_request(number: int) -> list[Any]:
     tensor = {"name": "x", "datatype": "FP32", "shape": [1]}
     header = {"model_name": "adder", "id": str(number), "inputs": [tensor]}
     return [PROTOCOL + INFER, msgspec.json.encode(header), np.array([number], "f4").tobytes()]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b'{"model_name":"\xff"}', b'{"z":' + b"[" * 200_000, b'{"z":' + b'{"a":' * 100_000],
+    ids=["no UTF-8", "lists within lists", "objects within objects"],
+)
+def test_a_header_that_cannot_be_read_costs_its_own_request_alone(
+    stage: Stage, header: bytes
+) -> None:
+    stage.serving()
+    with stage.client() as client:
+        client.send_raw([PROTOCOL + INFER, header])
+        assert client.receive().code == "INVALID_ARGUMENT"
+        assert client.query(b"R", header).code == "INVALID_ARGUMENT"
+        assert client.ask("adder", [1]).code == "OK"

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 import psutil
@@ -55,8 +56,8 @@ class Appliance:
         rescan_s: float = 0.2,
         crashes: int = 50,
         threshold: int = 1,
+        settings: str = "",
         start: bool = True,
-        more: str = "",
     ) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="sb-"))
         self.work = folder
@@ -71,7 +72,7 @@ class Appliance:
         make_trust_folder(self.root / "trust", self.author, threshold=threshold)
         self.inbox.mkdir()
         (self.root / "superbrain.toml").write_text(
-            CONFIG.format(probation_s=probation_s, rescan_s=rescan_s, crashes=crashes) + more
+            CONFIG.format(probation_s=probation_s, rescan_s=rescan_s, crashes=crashes) + settings
         )
 
     def __enter__(self) -> Self:
@@ -163,6 +164,12 @@ class Appliance:
     def health(self) -> Health:
         """Give the health report."""
         return self.ask(op.GetHealth(), op.HealthReply).health
+
+    def logged(self, name: str) -> list[dict[str, Any]]:
+        """Give the events of this name that the daemon and its children have logged."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        events = [json.loads(line) for line in lines if line.startswith("{")]
+        return [fields for fields in events if fields.get("event") == name]
 
     def model(self, name: str) -> ModelFacts | None:
         """Give what the report says of one model."""

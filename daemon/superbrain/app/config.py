@@ -7,6 +7,8 @@ every folder and socket below DIR instead, for development and tests.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import tomllib
 from pathlib import Path
 
@@ -21,6 +23,8 @@ DEFAULT_CONFIG = Path("/etc/superbrain/superbrain.toml")
 SOCKET_PATH_LIMIT = 107
 LEAST_THREADS = 16
 LEAST_DESCRIPTORS = 64
+MIN_TCP_MEMORY_BYTES = 512 << 20
+_TCP_ADDRESS = re.compile(r"tcp://(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})")
 
 
 class ConfigError(SuperbrainError):
@@ -41,9 +45,30 @@ class Paths(_Section, frozen=True):
 
 
 class Serve(_Section, frozen=True):
-    """The public socket; empty means `infer.sock` in the runtime folder."""
+    """The public socket and who may use it.
+
+    `endpoint`: empty means `infer.sock` in the runtime folder; `group`: whose members may ask, by
+    that socket and by lanes; empty means the group that the daemon runs as.
+    """
 
     endpoint: str = ""
+    group: str = ""
+
+
+class Tcp(_Section, frozen=True):
+    """The TCP face; off without `endpoints`.
+
+    `secret_key`: the server's own certificate; `clients`: the folder of the public keys that may
+    connect; `max_clients`: how many connections; `requests_per_client`: how many of one client's
+    requests may be under way; `memory_bytes`: what the face's process may use at most.
+    """
+
+    endpoints: list[str] = []
+    secret_key: str = "/etc/superbrain/tcp/server.key"  # noqa: S105 - a path
+    clients: str = "/etc/superbrain/tcp/clients"
+    max_clients: int = 256
+    requests_per_client: int = 64
+    memory_bytes: int = 2 << 30
 
 
 class Deploy(_Section, frozen=True):
@@ -78,6 +103,7 @@ class Config(_Section, frozen=True):
 
     paths: Paths = Paths()
     serve: Serve = Serve()
+    tcp: Tcp = Tcp()
     deploy: Deploy = Deploy()
     budget: ErrorBudget = ErrorBudget()
     sandbox: SandboxPolicy = SandboxPolicy()
@@ -187,6 +213,8 @@ def _check(config: Config, path: Path | None) -> None:
         "sandbox.scratch_mib": config.sandbox.scratch_mib,
         "watch.sample_s": config.watch.sample_s,
         "watch.leak_share": config.watch.leak_share,
+        "tcp.max_clients": config.tcp.max_clients,
+        "tcp.requests_per_client": config.tcp.requests_per_client,
     }
     for key, value in positive.items():
         if value <= 0:
@@ -195,6 +223,13 @@ def _check(config: Config, path: Path | None) -> None:
     if config.watch.drift_factor <= 1:
         found = config.watch.drift_factor
         raise ConfigError(f"{where}: expected watch.drift_factor above 1, found {found}")
+    if config.tcp.memory_bytes < MIN_TCP_MEMORY_BYTES:
+        raise ConfigError(
+            f"{where}: expected tcp.memory_bytes of at least {MIN_TCP_MEMORY_BYTES}, "
+            f"found {config.tcp.memory_bytes}"
+        )
+    for endpoint in config.tcp.endpoints:
+        _check_tcp(endpoint, where)
     longest = str(config.lanes_path / "999999.lane")
     if len(longest) > SOCKET_PATH_LIMIT:
         raise ConfigError(
@@ -215,3 +250,19 @@ def _check_sandbox(policy: SandboxPolicy, where: str) -> None:
         found = getattr(policy, key)
         if found < value:
             raise ConfigError(f"{where}: expected sandbox.{key} of {value} or more, found {found}")
+
+
+def _check_tcp(endpoint: str, where: str) -> None:
+    found = _TCP_ADDRESS.fullmatch(endpoint)
+    try:
+        good = found is not None and 0 < int(found[3]) < 1 << 16
+        if found is not None:
+            ipaddress.ip_address(found[1] or found[2])
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(
+            f"{where}: expected tcp.endpoints like tcp://0.0.0.0:5555 or tcp://[::]:5555, "
+            f"found {endpoint!r}",
+            mend="Name an address of this host, not a host name, and a port",
+        )

@@ -23,6 +23,7 @@ from superbrain.domain.settings import explain, explain_sandbox
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 from superbrain.wire.errors import SuperbrainError
+from superbrain.wire.messages import UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -110,7 +111,7 @@ class ControlServer:
     async def _carry_out(self, message: bytes) -> op.AnyReply:
         try:
             operation = _decode(message)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             event(log, Event.CONTROL_REQUEST_REFUSED, logging.WARNING, str(error))
             kinds = "health, history, report, rollback, retire, retry, reload"
             return op.Refusal(

@@ -33,6 +33,7 @@ from superbrain.deploy.orders import Orders
 from superbrain.deploy.recovery import Recovery
 from superbrain.deploy.services import Services
 from superbrain.deploy.stages import Stages
+from superbrain.deploy.tcp_face import TcpFaceKeeper
 from superbrain.domain.errors import BundleError
 from superbrain.domain.health import Problem
 from superbrain.domain.sandbox import with_memory
@@ -40,6 +41,7 @@ from superbrain.domain.trust import Trust
 from superbrain.host import notify
 from superbrain.host.events import Event
 from superbrain.host.facts import memory_total_bytes
+from superbrain.host.group import group_id, share_folder
 from superbrain.host.logs import event
 from superbrain.wire.errors import SuperbrainError
 
@@ -73,7 +75,7 @@ class Daemon:
         """
         config = self._config
         with contextlib.ExitStack() as stack:
-            _make_folders(config)
+            self._group = _make_folders(config)
             stack.enter_context(_only_one(config))
             event(log, Event.DAEMON_STARTED, version=superbrain.__version__, pid=os.getpid())
             self._make_parts(stack)
@@ -94,7 +96,8 @@ class Daemon:
         event(log, Event.JOURNAL_OPENED, path=str(config.journal_path))
         self._store = Store(config.store_path)
         self._inbox = Inbox(config.inbox_path, config.deploy.settle_s)
-        self._gateway = GatewayKeeper(config.endpoint, self._poisoned)
+        self._gateway = GatewayKeeper(config.endpoint, self._poisoned, self._group)
+        self._tcp = _tcp_face(config) if config.tcp.endpoints else None
         self._services = Services(self._gateway, config.rules)
         self._stages = Stages(
             self._journal,
@@ -121,6 +124,7 @@ class Daemon:
             self._gateway,
             self._services,
             self._stages,
+            self._tcp,
         )
         self._control = ControlServer(
             config.control_endpoint,
@@ -137,6 +141,8 @@ class Daemon:
         stack.callback(context.term)
         await self._recovery.hold()
         await self._gateway.start()
+        if self._tcp is not None:
+            self._tcp.start()
         self._control.open(context)
         stack.callback(self._control.close)
         self._tasks.append(asyncio.create_task(self._control.run()))
@@ -159,6 +165,8 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._driver.stop()
+        if self._tcp is not None:
+            await self._tcp.stop()
         await self._gateway.stop()
 
     # --- inbox --------------------------------------------------------------------------------
@@ -205,6 +213,8 @@ class Daemon:
     async def _reload(self) -> str:
         notify.reloading()
         self._read_trust()
+        if self._tcp is not None:
+            await self._tcp.read_clients()
         self._rescan.set()
         event(log, Event.DAEMON_RELOADED)
         notify.ready()
@@ -269,7 +279,21 @@ def _hints(path: Path, loop: asyncio.AbstractEventLoop, rescan: asyncio.Event): 
         watch.join()
 
 
-def _make_folders(config: Config) -> None:
+def _tcp_face(config: Config) -> TcpFaceKeeper:
+    tcp = config.tcp
+    options = {
+        "--gateway": config.endpoint.removeprefix("ipc://"),
+        "--secret-key": tcp.secret_key,
+        "--clients": tcp.clients,
+        "--max-clients": str(tcp.max_clients),
+        "--requests-per-client": str(tcp.requests_per_client),
+        "--memory-bytes": str(tcp.memory_bytes),
+    }
+    return TcpFaceKeeper(tcp.endpoints, [word for option in options.items() for word in option])
+
+
+def _make_folders(config: Config) -> int | None:
+    """Make them, the lanes' and the runtime folder for the group that may ask; give its id."""
     for path in (config.journal_path.parent, config.store_path, config.lanes_path):
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o750)
@@ -280,6 +304,12 @@ def _make_folders(config: Config) -> None:
     remove_scratch(config.scratch_path)
     for stale in config.lanes_path.glob("*.lane"):
         stale.unlink(missing_ok=True)
+    if not config.serve.group:
+        return None
+    group = group_id(config.serve.group)
+    for path in (config.lanes_path.parent, config.lanes_path):
+        share_folder(path, group)
+    return group
 
 
 @contextlib.contextmanager

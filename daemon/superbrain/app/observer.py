@@ -27,6 +27,7 @@ from superbrain.domain.health import (
     Problem,
     ProcessFacts,
     ProofSummary,
+    TcpFacts,
 )
 from superbrain.domain.health_rules import ENDED_BADLY, judge, status_line
 from superbrain.domain.sandbox import LEVELS
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from superbrain.deploy.service import ModelService
     from superbrain.deploy.services import Services
     from superbrain.deploy.stages import Stages
+    from superbrain.deploy.tcp_face import TcpFaceKeeper
     from superbrain.domain.sandbox import Sandbox
 
 log = logging.getLogger(__name__)
@@ -65,7 +67,9 @@ class Observer:
         gateway: GatewayKeeper,
         services: Services,
         stages: Stages,
+        tcp: TcpFaceKeeper | None = None,
     ) -> None:
+        self._tcp = tcp
         self._config = config
         self._journal = journal
         self._inbox = inbox
@@ -88,7 +92,10 @@ class Observer:
 
     async def look(self) -> Health:
         """Refresh all figures once and publish the report."""
-        await asyncio.gather(self._check_gateway(), self._services.check())
+        checks = [self._check_gateway(), self._services.check()]
+        if self._tcp is not None:
+            checks.append(self._tcp.check(PING_TIMEOUT_S))
+        await asyncio.gather(*checks)
         health = self.report()
         notify.status(status_line(health.models))
         notify.alive()
@@ -117,7 +124,7 @@ class Observer:
         )
         models = [model for model in found if model is not None]
         inbox = self._inbox.files
-        known = [*self.problems.values(), *self._journal_problems()]
+        known = [*self.problems.values(), *self._journal_problems(), *self._tcp_problems()]
         judgement = judge(gateway=gateway, host=host, models=models, inbox=inbox, known=known)
         me = process_facts(os.getpid())
         assert me is not None  # noqa: S101 - this process exists
@@ -135,6 +142,7 @@ class Observer:
             models=models,
             inbox=inbox,
             inbox_path=str(self._config.inbox_path),
+            tcp=_tcp_facts(self._tcp) if self._tcp is not None else None,
         )
 
     def sandboxes(self, deployment: Deployment) -> list[Sandbox]:
@@ -148,6 +156,10 @@ class Observer:
     def _journal_problems(self) -> list[Problem]:
         trouble = self._journal.trouble
         return [Problem("warning", "journal", trouble.message, trouble.mend)] if trouble else []
+
+    def _tcp_problems(self) -> list[Problem]:
+        problem = self._tcp.problem if self._tcp is not None else None
+        return [problem] if problem is not None else []
 
     async def _check_gateway(self) -> None:
         if self._gateway.pid is None or await self._gateway.ping(PING_TIMEOUT_S):
@@ -279,6 +291,16 @@ def _worst_latency(service: ModelService, traffic: ModelTraffic) -> Quantiles:
         p90=max(latency.p90 for latency in seen),
         p99=max(latency.p99 for latency in seen),
         max=max(latency.max for latency in seen),
+    )
+
+
+def _tcp_facts(face: TcpFaceKeeper) -> TcpFacts:
+    return TcpFacts(
+        endpoints=face.endpoints,
+        running=face.pid is not None,
+        process=_process(face.pid),
+        restarts=face.restarts,
+        **msgspec.structs.asdict(face.pong),
     )
 
 

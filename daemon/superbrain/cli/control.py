@@ -26,6 +26,7 @@ import zmq
 
 from superbrain.domain.operations import AnyOperation, AnyReply, Refusal, Reply
 from superbrain.wire.errors import SuperbrainError
+from superbrain.wire.messages import UNREADABLE
 
 DEFAULT_ENDPOINT: Final = "ipc:///run/superbrain/control.sock"
 DEFAULT_TIMEOUT_S: Final = 10.0
@@ -107,7 +108,7 @@ class ControlClient:
     def _decoded(self, answer: bytes) -> AnyReply:
         try:
             reply: AnyReply = msgspec.json.decode(answer, type=AnyReply)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise WrongAnswer(
                 f"the answer from {self.endpoint} is none that this version knows: {error}",
                 mend="use the 'superbrain' command of the version that runs as daemon",

@@ -32,6 +32,7 @@ from superbrain.domain.health import Health, Severity
 from superbrain.domain.operations import GetHealth, HealthReply
 from superbrain.domain.quantities import duration_text
 from superbrain.wire.errors import SuperbrainError
+from superbrain.wire.messages import UNREADABLE
 
 MAX_AGE_S: Final = 60.0
 
@@ -148,7 +149,7 @@ def _from_file(path: Path) -> Health:
             f"{path} cannot be read: {error.strerror}",
             mend="expected the health.json that superbraind writes into its runtime folder",
         ) from error
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise Untrusted(
             f"{path} is no health report: {error}",
             mend="use the 'superbrain' command of the version that runs as daemon",

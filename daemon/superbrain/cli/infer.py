@@ -14,9 +14,10 @@ import msgspec
 
 from superbrain.cli.infer_answer import answer_json, answer_text, save_outputs
 from superbrain.cli.infer_inputs import Given, parse_input, read_inputs
-from superbrain.client import Client, InterfaceTensor, ModelMetadata, ModelSummary
+from superbrain.client import Client, CurveKeys, InterfaceTensor, ModelMetadata, ModelSummary
 from superbrain.client.arrays import describe
 from superbrain.client.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
+from superbrain.wire.errors import InvalidArgument
 
 _INFER_EXAMPLES = """\
 inputs:
@@ -29,6 +30,8 @@ examples:
   superbrain infer orientation --input image=page.jpg
   superbrain infer detector --input image=page.png --input threshold=0.5 --output boxes --json
   superbrain infer embedding --input text:str='good morning' --save answers/
+  superbrain infer orientation --endpoint tcp://host:5555 --curve-server server.pub \\
+      --curve-key camera.key --input image=page.jpg
 """
 _MODELS_EXAMPLES = """\
 examples:
@@ -101,13 +104,29 @@ def _add_shared_options(parser: argparse.ArgumentParser, json_help: str) -> None
         "--endpoint", help=f"where the gateway listens (${ENDPOINT_VARIABLE}, {DEFAULT_ENDPOINT})"
     )
     parser.add_argument(
+        "--curve-server", metavar="SERVER.pub", help="for tcp://: the host's public key"
+    )
+    parser.add_argument(
+        "--curve-key", metavar="NAME.key", help="for tcp://: your own pair (superbrain access)"
+    )
+    parser.add_argument(
         "--timeout", type=float, default=30.0, metavar="SECONDS", help="(%(default)g)"
     )
 
 
+def _curve(args: argparse.Namespace) -> CurveKeys | None:
+    """Read the keys for TCP, if they are named."""
+    if args.curve_server is None and args.curve_key is None:
+        return None
+    if args.curve_server is None or args.curve_key is None:
+        msg = "expected --curve-server and --curve-key together, found one of them"
+        raise InvalidArgument(msg, mend="The first is the host's public key, the second your own")
+    return CurveKeys.load(args.curve_server, args.curve_key)
+
+
 def run_infer(args: argparse.Namespace) -> int:
     """Send one request; print the answer."""
-    with Client(args.endpoint, args.timeout) as client:
+    with Client(args.endpoint, args.timeout, curve=_curve(args)) as client:
         interface = client.metadata(args.model, version=args.model_version)
         result = client.infer(
             args.model,
@@ -125,7 +144,7 @@ def run_infer(args: argparse.Namespace) -> int:
 
 def run_models(args: argparse.Namespace) -> int:
     """Print the model list, or one model's interface."""
-    with Client(args.endpoint, args.timeout) as client:
+    with Client(args.endpoint, args.timeout, curve=_curve(args)) as client:
         if args.model:
             metadata = client.metadata(args.model)
             print(_json(msgspec.structs.replace(metadata, id="")) if args.json else card(metadata))

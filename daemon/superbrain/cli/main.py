@@ -61,7 +61,8 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("rollback", ("operate",), "bring a model's previous good version back"),
         Command("retire", ("operate",), "stop serving a model"),
         Command("retry", ("operate",), "try a failed or rejected deployment again"),
-        Command("reload", ("operate",), "read the trusted keys and the inbox again"),
+        Command("reload", ("operate",), "read trusted keys, TCP clients and the inbox again"),
+        Command("access", ("access",), "who may ask by TCP: keys, allow, deny, list"),
     ),
     "Ask a model": (
         Command("infer", ("infer",), "send one request and show the answer"),

@@ -26,7 +26,15 @@ from superbrain.cli.display import (
     state_text,
 )
 from superbrain.domain.deployment import UNFINISHED
-from superbrain.domain.health import GpuFacts, Health, HostFacts, InboxFile, ModelFacts, Problem
+from superbrain.domain.health import (
+    GpuFacts,
+    Health,
+    HostFacts,
+    InboxFile,
+    ModelFacts,
+    Problem,
+    TcpFacts,
+)
 from superbrain.domain.quantities import bytes_text
 
 
@@ -71,6 +79,8 @@ def _headline(console: Console, health: Health) -> Text:
 
 def _host_lines(health: Health) -> Iterator[Text]:
     yield Text(_host_line(health.host), style="dim")
+    if health.tcp is not None:
+        yield Text(_tcp_line(health.tcp), style="dim" if health.tcp.running else "bold red")
     for gpu in health.gpus:
         yield Text(_gpu_line(gpu), style="dim")
 
@@ -84,6 +94,13 @@ def _host_line(host: HostFacts) -> str:
     disk = bytes_text(host.disk_free_bytes)
     parts.append(f"disk {disk} of {bytes_text(host.disk_total_bytes)} free")
     return ", ".join(parts)
+
+
+def _tcp_line(tcp: TcpFacts) -> str:
+    where = ", ".join(tcp.endpoints)
+    if not tcp.running:
+        return f"{where} closed"
+    return f"{where} {tcp.clients} clients of {tcp.allowed} allowed, {tcp.refused} refused"
 
 
 def _gpu_line(gpu: GpuFacts) -> str:

@@ -202,7 +202,7 @@ def _reader(kind: type[S]) -> Callable[[Frame, list[memoryview], str], S]:
     def read(header: Frame, _tensors: list[memoryview], _request_id: str) -> S:
         try:
             return msgspec.json.decode(header, type=kind)
-        except msgspec.DecodeError as error:
+        except messages.UNREADABLE as error:
             msg = f"expected {kind.__name__} from the server, found what does not fit: {error}"
             raise Internal(msg, mend="Are client and daemon of the same release?") from error
 

@@ -9,10 +9,14 @@ before it has spoken.
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import socket
+import stat
+from pathlib import Path
 from typing import NamedTuple
 
+from superbrain.wire.curve import Certificate, parse_certificate, with_secret
 from superbrain.wire.errors import InvalidArgument, Unavailable
 
 DEFAULT_ENDPOINT = "ipc:///run/superbrain/infer.sock"
@@ -23,9 +27,8 @@ _IS_IT_RUNNING = (
     "Is the daemon running? Try: systemctl status superbraind "
     f"(or set {ENDPOINT_VARIABLE} to where it listens)"
 )
-_ASK_FOR_THE_GROUP = (
-    "Add the user to the group superbrain (usermod -aG superbrain USER) and log in again"
-)
+_LOG_IN_AGAIN = "Add the user to the group {0} (usermod -aG {0} USER) and log in again"
+_NO_GROUP_MAY = "Only its owner may: set [serve] group on the host"
 
 
 class CurveKeys(NamedTuple):
@@ -38,6 +41,30 @@ class CurveKeys(NamedTuple):
     server: str
     public: str
     secret: str
+
+    @classmethod
+    def load(cls, server: str | os.PathLike[str], own: str | os.PathLike[str]) -> CurveKeys:
+        """Read them from certificates, as `superbrain access generate` makes them.
+
+        Args:
+            server: the gateway's public half, such as `server.pub`.
+            own: this program's own pair, such as `camera.key`.
+
+        Raises:
+            InvalidArgument: a file cannot be read, or is no such certificate.
+        """
+        pair = with_secret(_certificate(own), os.fspath(own))
+        return cls(_certificate(server).public, pair.public, pair.secret)
+
+
+def _certificate(path: str | os.PathLike[str]) -> Certificate:
+    source = os.fspath(path)
+    try:
+        text = Path(source).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"expected to read a CURVE certificate from {source}, found: {error}"
+        raise InvalidArgument(msg) from error
+    return parse_certificate(text, source)
 
 
 def choose_endpoint(endpoint: str | None) -> str:
@@ -70,8 +97,11 @@ def probe(endpoint: str) -> None:
             host, _, port = address.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), TCP_PROBE_S).close()
     except PermissionError as error:
-        msg = f"the user with id {os.geteuid()} may not connect to {endpoint}"
-        raise Unavailable(msg, mend=_ASK_FOR_THE_GROUP) from error
+        group = _group_of(address)
+        who = f", which is for members of the group {group}" if group else ""
+        msg = f"the user with id {os.geteuid()} may not connect to {endpoint}{who}"
+        mend = _LOG_IN_AGAIN.format(group) if group else _NO_GROUP_MAY
+        raise Unavailable(msg, mend=mend) from error
     except OSError as error:
         reason = error.strerror or str(error)
         msg = f"no superbrain gateway answers at {endpoint} ({reason})"
@@ -85,6 +115,21 @@ def _probe_path(path: str) -> None:
         status = plain.connect_ex(name)
     if status not in {0, errno.EAGAIN}:  # EAGAIN: somebody listens and has a long line of callers
         raise OSError(status, os.strerror(status))
+
+
+def _group_of(path: str) -> str:
+    """Name the group that may use a socket, or enter its folder; empty when that is nobody's."""
+    for place, needed in ((path, stat.S_IWGRP), (os.path.dirname(path), stat.S_IXGRP)):  # noqa: PTH120
+        try:
+            found = os.stat(place)  # noqa: PTH116
+        except OSError:
+            continue
+        if found.st_mode & needed:
+            try:
+                return grp.getgrgid(found.st_gid).gr_name
+            except KeyError:
+                return str(found.st_gid)
+    return ""
 
 
 def _is_host_and_port(address: str) -> bool:

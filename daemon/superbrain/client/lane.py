@@ -19,6 +19,7 @@ from superbrain.client.region import REGION_BIT, Region
 from superbrain.transport import flight
 from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
+from superbrain.wire.messages import UNREADABLE
 
 MAX_DEADLINE_NS: Final = (1 << 63) - 1
 _HELLO = msgspec.json.Decoder(lane.Hello)
@@ -184,7 +185,7 @@ class Lane:
     def _greeted(self, frame: lane.LaneFrame) -> None:
         try:
             hello = _HELLO.decode(frame.header)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise lane.LaneError(f"expected the greeting of a worker, found: {error}") from error
         self.greeted = True
         self.window = hello.window

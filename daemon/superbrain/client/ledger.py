@@ -24,7 +24,14 @@ import msgspec
 
 from superbrain.client.calls import Call, Frame
 from superbrain.wire.errors import Internal, SuperbrainError
-from superbrain.wire.messages import ERROR, MAX_TIMEOUT_MS, PROTOCOL, RESULT, decode_error
+from superbrain.wire.messages import (
+    ERROR,
+    MAX_TIMEOUT_MS,
+    PROTOCOL,
+    RESULT,
+    UNREADABLE,
+    decode_error,
+)
 
 _log = logging.getLogger(__name__)
 _RESULT = PROTOCOL + RESULT
@@ -96,7 +103,7 @@ class Exchange:
         """Settle with the header of an error reply."""
         try:
             self.fail(decode_error(header))
-        except msgspec.DecodeError as reason:
+        except UNREADABLE as reason:
             msg = f"{self.call.what}: expected an error reply, found one that cannot be read"
             self.fail(Internal(f"{msg}: {reason}"))
 
@@ -172,7 +179,7 @@ class Ledger:
         try:
             request_id = _reply_id(header).id
             error = decode_error(header) if kind == _ERROR else None
-        except msgspec.DecodeError as reason:
+        except UNREADABLE as reason:
             _log.warning("ignored a reply whose header cannot be read: %s", reason)
             return None
         exchange = self._open.pop(request_id, None)

@@ -24,11 +24,13 @@ import select
 import struct
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import zmq
 
 from superbrain.client.endpoint import CurveKeys, probe
+from superbrain.client.handshake import WATCHED, Handshake
 from superbrain.client.lanes import Lanes
 from superbrain.client.ledger import Exchange, Ledger
 from superbrain.client.region import Region
@@ -70,6 +72,8 @@ class Link:
         self.ever_connected = False
         self.ledger = Ledger(os.urandom(3).hex())
         self._curve = curve
+        self._handshake = Handshake(endpoint, curve)
+        self._refused = False
         self._sockets: _Sockets | None = None
         self._epoll: select.epoll | None = None
         self._dealer_fd = self._monitor_fd = -1
@@ -123,6 +127,9 @@ class Link:
         if lanes is not None and exchange.call.model and lanes.take(exchange):
             return self._pump_gateway(watch=False) if lanes.questions else []
         self.ledger.add(exchange)
+        if self._refused:  # ZeroMQ has given up; who asks again wants to know how it is now
+            self._refused = False
+            self._opened().dealer.connect(self.endpoint)
         return self._pump_gateway(watch=not self.connected)
 
     def pump(self, ready: Iterable[tuple[int, int]]) -> list[Exchange]:
@@ -149,12 +156,12 @@ class Link:
     def _pump_gateway(self, *, watch: bool) -> list[Exchange]:
         """Send to the gateway and read from it until neither goes on."""
         sockets = self._opened()
-        if watch:
-            self._read_monitor(sockets.monitor)
+        settled = self._read_monitor(sockets) if watch else []
+        if settled and self._lanes is not None:
+            settled = [exchange for exchange in settled if not self._lanes.resolved(exchange)]
         if self._lanes is not None:
             for mail in self._lanes.take_mail():
                 self.ledger.add(mail)
-        settled: list[Exchange] = []
         dealer = sockets.dealer
         while True:
             events: Any = dealer.get(_EVENTS)
@@ -189,6 +196,9 @@ class Link:
         if self.connected:
             msg = f"{what}: no answer within the time given"
             return DeadlineExceeded(msg, mend="`superbrain status` shows latency and queue")
+        suspicion = self._handshake.suspicion()
+        if suspicion is not None:
+            return DeadlineExceeded(f"{what}: {suspicion.message}", mend=suspicion.mend)
         msg = f"{what}: the connection to {self.endpoint} was lost and did not come back in time"
         return DeadlineExceeded(msg, mend="Look at: systemctl status superbraind")
 
@@ -225,17 +235,27 @@ class Link:
         dealer.send(frames[-1], _NOBLOCK)
         return None
 
-    def _read_monitor(self, monitor: zmq.Socket[bytes]) -> None:
+    def _read_monitor(self, sockets: _Sockets) -> list[Exchange]:
+        """Take note of what became of the connection; give what a refusal has settled."""
+        refusal: SuperbrainError | None = None
         while True:
-            events: Any = monitor.get(_EVENTS)
+            events: Any = sockets.monitor.get(_EVENTS)
             if not events & _POLLIN:
-                return
-            event = _EVENT.unpack_from(monitor.recv_multipart(_NOBLOCK)[0])[0]
+                break
+            event = _EVENT.unpack_from(sockets.monitor.recv_multipart(_NOBLOCK)[0])[0]
+            refusal = self._handshake.event(event) or refusal
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.connected = self.ever_connected = True
-            else:
+                refusal = None
+            elif event == zmq.EVENT_DISCONNECTED:
                 self.connected = False
                 self.ledger.lost()
+        if refusal is None or self._refused:
+            return []
+        self._refused = True
+        with suppress(zmq.ZMQError):  # it may have forgotten the endpoint already
+            sockets.dealer.disconnect(self.endpoint)
+        return self.ledger.fail_all(refusal)
 
     def _make(self, context: zmq.Context[zmq.Socket[bytes]]) -> _Sockets:
         dealer = context.socket(zmq.DEALER)
@@ -247,11 +267,12 @@ class Link:
         if self.endpoint.startswith("tcp:"):
             dealer.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
             dealer.set(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
+            dealer.set(zmq.IPV6, int("[" in self.endpoint))
         if self._curve is not None:
             dealer.set(zmq.CURVE_SERVERKEY, self._curve.server.encode())
             dealer.set(zmq.CURVE_PUBLICKEY, self._curve.public.encode())
             dealer.set(zmq.CURVE_SECRETKEY, self._curve.secret.encode())
-        dealer.monitor("inproc://monitor", zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        dealer.monitor("inproc://monitor", WATCHED)
         monitor = context.socket(zmq.PAIR)
         # Without a limit: at its limit a monitor stops the whole context until it is read.
         monitor.set(zmq.RCVHWM, 0)

@@ -14,7 +14,7 @@ import msgspec
 
 from superbrain.wire.datatypes import Array, TensorLayout
 from superbrain.wire.errors import Internal, InvalidArgument
-from superbrain.wire.messages import InferResponse
+from superbrain.wire.messages import UNREADABLE, InferResponse
 
 _RESPONSE = msgspec.json.Decoder(InferResponse)
 _FORMS = 256
@@ -107,7 +107,7 @@ def response_form(header: bytes) -> ResponseForm:
     """
     try:
         return ResponseForm(_RESPONSE.decode(header))
-    except (msgspec.DecodeError, InvalidArgument) as error:
+    except (*UNREADABLE, InvalidArgument) as error:
         raise misfit(error) from error
 
 

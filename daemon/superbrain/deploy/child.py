@@ -23,6 +23,7 @@ from superbrain.domain import ctl
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 from superbrain.wire.errors import SuperbrainError
+from superbrain.wire.messages import UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ _OF_THE_DAEMON = frozenset(
 EXIT_GRACE_S = 2.0
 OUTPUT_LINE_BYTES = 1 << 16
 
-_FromChild = ctl.FromWorker | ctl.FromGateway
+_FromChild = ctl.FromWorker | ctl.FromGateway | ctl.FromTcpFace
 _decode = msgspec.msgpack.Decoder(_FromChild).decode
 _encode = msgspec.msgpack.Encoder().encode
 M = TypeVar("M", bound=ctl.Message)
@@ -229,14 +230,14 @@ class Child:
                     break
                 try:
                     self._hand_out(_decode(await reader.readexactly(size)))
-                except (msgspec.DecodeError, UnicodeDecodeError):
+                except UNREADABLE:
                     break
         self.kill()
 
     def _hand_out(self, message: _FromChild) -> None:
-        if isinstance(message, (ctl.WorkerPong, ctl.GatewayPong)):
+        if isinstance(message, (ctl.WorkerPong, ctl.GatewayPong, ctl.TcpPong)):
             waiting = self._pong
-        elif isinstance(message, (ctl.GatewayReady, ctl.Poisoned)):
+        elif isinstance(message, (ctl.GatewayReady, ctl.Poisoned, ctl.TcpReady, ctl.TcpRefused)):
             self.on_message(message)
             return
         else:
@@ -274,7 +275,7 @@ class Child:
 def _told(line: str) -> tuple[str, object]:
     """Read the name and the fields of an event that a child logged; any other line is output."""
     if line.startswith("{"):
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(*UNREADABLE):
             fields = msgspec.json.decode(line, type=dict[str, object])
             if (name := fields.pop("event", None)) in _EVENT_NAMES:
                 return str(name), fields

@@ -33,12 +33,18 @@ ROUTE_TIMEOUT_S = 20.0
 class GatewayKeeper:
     """Keeps one gateway running and its routes up to date."""
 
-    def __init__(self, endpoint: str, on_poisoned: Callable[[ctl.Poisoned], None]) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        on_poisoned: Callable[[ctl.Poisoned], None],
+        group: int | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.restarts = 0
         self.started_at: dt.datetime | None = None
         self.pong = ctl.GatewayPong(models=[])
         self._on_poisoned = on_poisoned
+        self._group = group
         self._routes: dict[str, ctl.Route] = {}
         self._child: Child | None = None
         self._ready = asyncio.Event()
@@ -122,7 +128,10 @@ class GatewayKeeper:
             elif isinstance(message, ctl.Poisoned):
                 self._on_poisoned(message)
 
-        child = await Child.spawn("gateway", GATEWAY_MODULE, ("--endpoint", self.endpoint), heard)
+        arguments = ["--endpoint", self.endpoint]
+        if self._group is not None:
+            arguments += ["--group", str(self._group)]
+        child = await Child.spawn("gateway", GATEWAY_MODULE, arguments, heard)
         self._child = child
         waits = [asyncio.create_task(bound.wait()), asyncio.create_task(child.exited.wait())]
         await asyncio.wait(waits, timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
@@ -131,7 +140,10 @@ class GatewayKeeper:
         if not bound.is_set():
             child.kill()
             await child.exited.wait()
-            mend = "Stop whatever uses the endpoint, or set another one in [serve] endpoint"
+            mend = (
+                "Stop whatever uses the endpoint, or set another one in [serve] endpoint; the "
+                "service's user must be a member of [serve] group"
+            )
             raise ChildError("GATEWAY_NOT_STARTED", child.epitaph(), mend=mend)
         self.started_at = dt.datetime.now(dt.UTC)
         try:

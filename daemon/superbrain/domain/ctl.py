@@ -13,7 +13,8 @@ to the gateway come one at a time too, and are answered in order.
     Reprove -> Reproven | Failed  it runs one golden case again, between two requests
     Route -> Done                the gateway moves a model's traffic
     Open -> Done                 it begins to read what clients send
-    Ping -> WorkerPong | GatewayPong
+    ReadClients -> Done | Failed the TCP face reads again who may connect
+    Ping -> WorkerPong | GatewayPong | TcpPong
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import msgspec
 from superbrain.domain.proof import Proof
 from superbrain.domain.sandbox import Sandbox, SandboxPolicy
 from superbrain.wire.errors import SuperbrainError
-from superbrain.wire.messages import ModelMetadata
+from superbrain.wire.messages import UNREADABLE, ModelMetadata
 
 T = TypeVar("T")
 
@@ -233,10 +234,45 @@ class GatewayPong(Message, frozen=True):
     dropped: int = 0
 
 
+# --- daemon and TCP face ----------------------------------------------------------------------
+
+
+class ReadClients(Message, frozen=True):
+    """Read the folder of clients again, and cut the connections of those no longer in it."""
+
+
+class TcpReady(Message, frozen=True):
+    """All addresses are bound; sent once, unasked, at the start."""
+
+
+class TcpRefused(Message, frozen=True):
+    """Keys, folder or an address cannot be used; sent unasked before the face ends."""
+
+    message: str
+    mend: str = ""
+
+
+class TcpPong(Message, frozen=True):
+    """The TCP face's figures since it started.
+
+    `clients` have sent something and are connected now, `connections` counts all; `allowed` is how
+    many keys may connect, `cut` how many connections were ended from this side.
+    """
+
+    clients: int = 0
+    connections: int = 0
+    allowed: int = 0
+    accepted: int = 0
+    refused: int = 0
+    cut: int = 0
+
+
 ToWorker = Load | Prove | Serve | StandBy | Reprove | Ping
 FromWorker = Loaded | Proven | Reproven | Failed | Done | WorkerPong
 ToGateway = Route | Unroute | Open | Ping
 FromGateway = GatewayReady | Done | Failed | Poisoned | GatewayPong
+ToTcpFace = ReadClients | Ping
+FromTcpFace = TcpReady | TcpRefused | Done | Failed | TcpPong
 
 
 # --- framing ----------------------------------------------------------------------------------
@@ -284,5 +320,5 @@ class MessageBuffer(Generic[T]):
     def _decode(self, body: bytes) -> T:
         try:
             return self._decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise CtlError(f"expected a control message of this channel, found: {error}") from error

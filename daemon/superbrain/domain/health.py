@@ -178,6 +178,25 @@ class GatewayFacts(msgspec.Struct, frozen=True):
     malformed: int = 0
 
 
+class TcpFacts(msgspec.Struct, frozen=True):
+    """The TCP face, where it is configured.
+
+    `clients` are connected and have asked something, `allowed` have a key in the folder. Since its
+    process started: `accepted` and `refused` connections, and `cut`, ended from this side.
+    """
+
+    endpoints: list[str]
+    running: bool
+    process: ProcessFacts | None = None
+    restarts: int = 0
+    clients: int = 0
+    connections: int = 0
+    allowed: int = 0
+    accepted: int = 0
+    refused: int = 0
+    cut: int = 0
+
+
 class Health(msgspec.Struct, frozen=True):
     """Everything, at one instant. `status` is the worst severity among `problems`."""
 
@@ -194,4 +213,5 @@ class Health(msgspec.Struct, frozen=True):
     models: list[ModelFacts]
     inbox: list[InboxFile]
     inbox_path: str = ""
+    tcp: TcpFacts | None = None
     schema: int = 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from superbrain.wire.errors import ResourceExhausted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 
@@ -83,6 +83,15 @@ class AdmissionQueue(Generic[T]):
         late = [entry[3] for entry in self._heap if entry[2] <= now_ns]
         self._keep([entry for entry in self._heap if entry[2] > now_ns])
         return late
+
+    def withdraw(self, unwanted: Callable[[T], bool]) -> list[T]:
+        """Take out every request that `unwanted` says so of."""
+        verdicts = [unwanted(entry[3]) for entry in self._heap]
+        if not any(verdicts):
+            return []
+        judged = list(zip(self._heap, verdicts, strict=True))
+        self._keep([entry for entry, gone in judged if not gone])
+        return [entry[3] for entry, gone in judged if gone]
 
     def clear(self) -> list[T]:
         """Take out everything, in order."""

@@ -103,6 +103,7 @@ class ModelRoute(Generic[SlotT]):
         self.answered = 0
         self.errors = 0
         self.redispatched = 0
+        self.abandoned = 0  # dropped while they waited, as their client had gone
         self._take_over(route)
 
     def _take_over(self, route: Route) -> None:

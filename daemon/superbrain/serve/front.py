@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +23,7 @@ from superbrain.wire.zmtp import ZmtpError, encode
 
 if TYPE_CHECKING:
     import select
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from superbrain.wire.lane import Data
 
@@ -32,6 +34,8 @@ _SCRATCH_BYTES = 1 << 16
 # A client that leaves more than this unread, all answers together, is hung up on.
 _MAX_UNREAD_BYTES = MAX_MESSAGE_BYTES
 _EPOLLIN = 1
+# Who has not said by then that it speaks ZMTP is hung up on, at the daemon's next ping.
+HANDSHAKE_S = 10.0
 
 
 class EndpointUnavailable(SuperbrainError):
@@ -41,8 +45,8 @@ class EndpointUnavailable(SuperbrainError):
 class Front:
     """The bound socket and everybody connected to it."""
 
-    def __init__(self, endpoint: str, epoll: select.epoll) -> None:
-        """Bind `endpoint`; nobody is let in before `open`.
+    def __init__(self, endpoint: str, epoll: select.epoll, group: int | None = None) -> None:
+        """Bind `endpoint` for the owner and `group`; nobody is let in before `open`.
 
         Raises:
             EndpointUnavailable: it is no ipc endpoint, somebody answers on it, or the path cannot
@@ -52,11 +56,13 @@ class Front:
         _check_free(path)
         self.peers: dict[int, Peer] = {}
         self.given_up = 0
+        self.on_gone: Callable[[Peer], None] = _nobody_minds
         self._epoll = epoll
         self._answered: list[Peer] = []
+        self._newest: deque[tuple[float, Peer]] = deque()
         self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
         self._spare_fd = os.open(os.devnull, os.O_RDONLY)
-        self._listener = _listen(endpoint, path)
+        self._listener = _listen(endpoint, path, group)
         self.fd = self._listener.fileno()
 
     def open(self) -> None:
@@ -77,12 +83,24 @@ class Front:
             self._spare_fd = os.open(os.devnull, os.O_RDONLY)
             return
         if len(self.peers) >= _MAX_PEERS:
+            self.hang_up_on_the_silent(time.monotonic())
+        if len(self.peers) >= _MAX_PEERS:
             child.log("client_refused", error=f"expected at most {_MAX_PEERS} clients")
             sock.close()
             return
         peer = Peer(sock)
         self.peers[peer.fd] = peer
+        self._newest.append((time.monotonic() + HANDSHAKE_S, peer))
         peer.watch(self._epoll)
+
+    def hang_up_on_the_silent(self, now: float) -> None:
+        """Let go of clients that have not shaken hands in time: they hold a descriptor each."""
+        newest = self._newest
+        while newest and (newest[0][0] <= now or newest[0][1].settled):
+            _, peer = newest.popleft()
+            if not peer.settled:
+                child.log("client_closed", error="it did not finish its handshake in time")
+                self._let_go(peer)
 
     def receive(self, peer: Peer) -> Sequence[ClientMessage | Malformed]:
         """Read what a client has sent; one that breaks the protocol or has gone is let go."""
@@ -99,7 +117,7 @@ class Front:
             self._settle(peer)
         elif peer.ended or peer.broken:
             self._let_go(peer)
-        return messages
+        return () if peer.ended else messages
 
     def reply(
         self, envelope: Envelope, verb: bytes, header: Data, tensors: Sequence[Data] = ()
@@ -134,14 +152,22 @@ class Front:
         if self.peers.get(peer.fd) is peer:  # else its number is somebody else's already
             del self.peers[peer.fd]
         peer.close()
+        self.on_gone(peer)
 
 
-def _listen(endpoint: str, path: str) -> socket.socket:
+def _nobody_minds(_: Peer) -> None:
+    """Stand in until somebody wants to know who has gone."""
+
+
+def _listen(endpoint: str, path: str, group: int | None) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(0o117)
+    umask = os.umask(0o177)
     try:
         Path(path).unlink(missing_ok=True)
         listener.bind(path)
+        if group is not None:
+            os.chown(path, -1, group)
+        Path(path).chmod(0o660)
     except OSError as error:
         listener.close()
         raise EndpointUnavailable(f"expected to bind {endpoint}, found: {error}") from error

@@ -100,6 +100,7 @@ class Gateway:
             child.end(1)
         for message in messages:
             if isinstance(message, ctl.Ping):
+                self._front.hang_up_on_the_silent(time.monotonic())
                 self._channel.send(self._traffic.pong())
                 if self._traffic.idle:
                     gc.collect()
@@ -116,11 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument(
         "--endpoint", required=True, help="such as ipc:///run/superbrain/infer.sock"
     )
+    parser.add_argument("--group", type=int, help="id of the group that may connect")
     options = parser.parse_args(arguments)
     channel = CtlChannel(child.adopt(options.ctl_fd), msgspec.msgpack.Decoder(ctl.ToGateway))
     epoll = select.epoll()
     try:
-        front = Front(options.endpoint, epoll)
+        front = Front(options.endpoint, epoll, options.group)
     except EndpointUnavailable as error:
         channel.send(ctl.Failed(type(error).__name__, error.message, error.mend))
         sys.stderr.write(f"{error}\n")

@@ -12,6 +12,7 @@ from superbrain.serve.directory import ModelRoute, PendingRequest, Slot
 from superbrain.transport import flight
 from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
+from superbrain.wire.messages import UNREADABLE
 
 if TYPE_CHECKING:
     import select
@@ -93,7 +94,7 @@ class GatewayLane(Slot):
     def _greeted(self, frame: lane.LaneFrame) -> None:
         try:
             hello = _HELLO.decode(frame.header)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise lane.LaneError(f"expected the greeting of a worker, found: {error}") from error
         expected, found = self.deployment_id, hello.deployment_id
         if found != expected or hello.window < 1:

@@ -75,6 +75,11 @@ class Peer(StreamSocket):
         """Whether it takes its answers well enough to be read further."""
         return self.pending_bytes < PATIENCE_BYTES
 
+    @property
+    def settled(self) -> bool:
+        """Whether it has shaken hands, or has gone."""
+        return self.ended or self._decoder.greeted
+
     def receive(self, scratch: memoryview) -> list[ClientMessage | Malformed]:
         """Read what is there, within a fair share; sets `ended` at end of file.
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import resource
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -44,11 +45,49 @@ _RELEASE = msgspec.json.Decoder(RegionRelease)
 _SEALING = "Make it with memfd_create(MFD_ALLOW_SEALING) and add F_SEAL_SHRINK before it is sent"
 
 
+class RegionBudget:
+    """What all lanes of one worker may hold together: bytes, and regions (a descriptor each)."""
+
+    def __init__(self, most_regions: int, most_bytes: int) -> None:
+        self._most_regions = most_regions
+        self._most_bytes = most_bytes
+        self.regions = 0
+        self.bytes = 0
+
+    @classmethod
+    def of_this_process(cls) -> RegionBudget:
+        """Half of the descriptors that it may have, and half of the host's memory."""
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return cls(descriptors // 2, memory // 2)
+
+    def take(self, size_bytes: int) -> None:
+        """Make room for one more region.
+
+        Raises:
+            ResourceExhausted: all lanes together hold as much as they may.
+        """
+        if self.regions >= self._most_regions or self.bytes + size_bytes > self._most_bytes:
+            raise ResourceExhausted(
+                f"expected at most {self._most_regions} regions and {self._most_bytes} bytes on "
+                f"all lanes of a worker, found {self.regions + 1} and {self.bytes + size_bytes}",
+                mend="Other programs hold them: ask without shared memory, or try again later",
+            )
+        self.regions += 1
+        self.bytes += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """Take note that a region is released."""
+        self.regions -= 1
+        self.bytes -= size_bytes
+
+
 class Regions:
     """What one lane's peer has registered. Unmapped when this and every tensor in it is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: RegionBudget | None = None) -> None:
         self._views: dict[int, memoryview] = {}
+        self._budget = budget or RegionBudget.of_this_process()
 
     def register(self, header: memoryview, fd: int | None) -> None:
         """Map the region that a REGION frame announces; the descriptor stays the caller's.
@@ -65,7 +104,12 @@ class Regions:
             )
         self._check_limits(region)
         _check_memory(region, fd)
-        self._views[region.region] = _map(region, fd)
+        self._budget.take(region.size_bytes)
+        try:
+            self._views[region.region] = _map(region, fd)
+        except InvalidArgument:
+            self._budget.give_back(region.size_bytes)
+            raise
 
     def release(self, header: memoryview) -> None:
         """Forget a region; requests that still wait and refer to it will be refused.
@@ -74,8 +118,14 @@ class Regions:
             InvalidArgument: no such region.
         """
         number = decode_header(header, _RELEASE, "a region's release").region
-        self._known(number)
+        self._budget.give_back(len(self._known(number)))
         del self._views[number]
+
+    def close(self) -> None:
+        """Forget all regions; they are unmapped as soon as no tensor in them is used any more."""
+        for view in self._views.values():
+            self._budget.give_back(len(view))
+        self._views = {}
 
     def tensor_bytes(self, name: str, datatype: str, place: SharedMemory) -> memoryview | bytes:
         """Give the bytes of an input tensor: read-only in place, or a private copy.

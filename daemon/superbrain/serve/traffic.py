@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from superbrain.serve.front import Front
-    from superbrain.serve.peer import ClientMessage
+    from superbrain.serve.peer import ClientMessage, Peer
 
 _ROUTING = msgspec.json.Decoder(Routing)
 _HIGHEST_PRIORITY = 9
@@ -51,6 +51,7 @@ class Traffic:
         self.wake_ns = 0  # no waiting request expires before; then `expire` is due
         self._reply = front.reply
         self._front = front
+        front.on_gone = self.forget
         self._epoll = epoll
         self._on_poison = on_poison
         self._queries = Queries(self.directory)
@@ -99,6 +100,13 @@ class Traffic:
         self.pump(route)
         if route.waiting:
             self.wake_ns = min(self.wake_ns, request.deadline_ns)
+
+    def forget(self, peer: Peer) -> None:
+        """Drop the waiting requests of a client that has gone: nobody wants their answers."""
+        for route in self.directory:
+            if route.waiting:
+                gone = route.waiting.withdraw(lambda request: request.envelope.peer is peer)
+                route.abandoned += len(gone)
 
     def fail(
         self, route: ModelRoute[GatewayLane], request: PendingRequest, error: RequestError

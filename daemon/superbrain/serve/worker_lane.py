@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from superbrain.serve.regions import Regions
+from superbrain.serve.regions import RegionBudget, Regions
 from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
 from superbrain.wire.errors import RequestError
@@ -27,10 +27,12 @@ class WorkerLane(LaneSocket):
     `number` is unique in this process; the flight page names lanes by it.
     """
 
-    def __init__(self, sock: socket.socket, number: int) -> None:
+    def __init__(
+        self, sock: socket.socket, number: int, budget: RegionBudget | None = None
+    ) -> None:
         super().__init__(sock, takes_descriptors=True)
         self.number = number
-        self.regions = Regions()
+        self.regions = Regions(budget)
 
     def share(self, frame: lane.LaneFrame) -> None:
         """Register or release a region as a frame says, and answer it."""
@@ -55,5 +57,5 @@ class WorkerLane(LaneSocket):
 
     def close(self) -> None:
         """End the lane; its memory is unmapped as soon as no tensor in it is used any more."""
-        self.regions = Regions()
+        self.regions.close()
         super().close()

@@ -23,6 +23,7 @@ import msgspec
 from superbrain.domain.batching import window
 from superbrain.serve import child
 from superbrain.serve.executor import Admitted, Executor
+from superbrain.serve.regions import RegionBudget
 from superbrain.serve.worker_lane import SHARING, WorkerLane
 from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
@@ -67,6 +68,7 @@ class LaneLoop:
         self._lanes: dict[int, WorkerLane] = {}
         self._executor = Executor(figures, self._answer, flight)
         self._answered: list[WorkerLane] = []
+        self._region_budget = RegionBudget.of_this_process()
         self._spare_fd = os.open(os.devnull, os.O_RDONLY)
 
     @property
@@ -157,7 +159,7 @@ class LaneLoop:
             child.log("lane_refused", error=f"expected at most {_MAX_LANES} lanes")
             sock.close()
             return
-        link = WorkerLane(sock, next(self._lane_numbers))
+        link = WorkerLane(sock, next(self._lane_numbers), self._region_budget)
         self._lanes[link.fd] = link
         hello = msgspec.json.encode(msgspec.structs.replace(self._hello, lane=link.number))
         link.send_descriptor(lane.encode(lane.HELLO, hello)[0], self._executor.flight.fd)

@@ -7,13 +7,17 @@ behind a fixed prefix (`wire.lane`). The full description for strangers is docs/
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
 from superbrain.wire.errors import InvalidArgument, RequestError, error_from_code
 
 T = TypeVar("T")
+
+# What msgspec raises for bytes that somebody else has written: no JSON or not of the type, a string
+# that is no UTF-8, brackets within brackets without end.
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 PROTOCOL = b"SB1"
 
@@ -239,7 +243,7 @@ def decode_header(header: bytes | memoryview, kind: msgspec.json.Decoder[T], wha
     """
     try:
         return kind.decode(header)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         msg = f"expected the JSON header of {what}, found one that does not fit: {error}"
         raise InvalidArgument(msg, mend="docs/protocol.md lists the fields") from error
 
@@ -248,5 +252,5 @@ def salvage_id(header: bytes | memoryview) -> str:
     """Read the `id` of a header that does not fit otherwise, for the error reply to bear."""
     try:
         return msgspec.json.decode(header, type=_OnlyId).id
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return ""

@@ -23,7 +23,7 @@ import numpy as np
 from superbrain.wire.errors import SuperbrainError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 Data = bytes | memoryview
 Message = list[Data | None]  # None in place of a frame that was too much
@@ -40,7 +40,7 @@ _MECHANISM = slice(12, 32)
 _OLDEST_MAJOR: Final = 3
 _LONG_HEAD = struct.Struct(">BQ")
 _SHORT_LIMIT: Final = 256
-_PEERS = (b"REQ", b"DEALER")
+CLIENTS: Final = (b"REQ", b"DEALER")
 # A frame this large that is not whole yet gets memory of its own, which the kernel then fills.
 OWN_MEMORY_BYTES: Final = 1 << 15
 _MAX_COMMAND_BYTES: Final = 1 << 12
@@ -94,9 +94,24 @@ class Decoder:
     Args:
         max_frames: of one message.
         max_bytes: of one frame, and of all frames of a message together.
+        peers: socket types that may be at the other end.
+        ready: the READY command that answers a greeting; empty when it is sent without being asked.
+
+    Attributes:
+        greeted: the peer has finished its handshake.
     """
 
-    def __init__(self, max_frames: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        max_frames: int,
+        max_bytes: int,
+        *,
+        peers: Collection[bytes] = CLIENTS,
+        ready: bytes = READY,
+    ) -> None:
+        self.greeted = False
+        self._peers = peers
+        self._ready = ready
         self.replies: list[bytes] = []
         self.room: memoryview | None = None
         self._max_frames = max_frames
@@ -151,7 +166,8 @@ class Decoder:
         mechanism = data[_MECHANISM].rstrip(b"\0")
         if mechanism != b"NULL":
             raise ZmtpError(f"expected the security mechanism NULL, found {mechanism!r}")
-        self.replies.append(READY)
+        if self._ready:
+            self.replies.append(self._ready)
         self._take = self._take_ready
         return GREETING_BYTES
 
@@ -165,8 +181,10 @@ class Decoder:
         if start + size > len(data):
             return 0
         kind = _socket_type(data[start : start + size])
-        if kind not in _PEERS:
-            raise ZmtpError(f"expected a socket of type REQ or DEALER, found {kind!r}")
+        if kind not in self._peers:
+            expected = " or ".join(peer.decode() for peer in self._peers)
+            raise ZmtpError(f"expected a socket of type {expected}, found {kind!r}")
+        self.greeted = True
         self._take = self._take_frame
         return start + size - position
 

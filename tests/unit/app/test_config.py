@@ -45,6 +45,14 @@ def test_a_file_counts_also_with_a_root(tmp_path: Path) -> None:
         ("[sandbox]\ndescriptors = 3", "sandbox.descriptors of 64 or more"),
         ("[sandbox]\nscratch_mib = 0", "sandbox.scratch_mib above 0"),
         ("this is no TOML", "is not TOML"),
+        ("[tcp]\nendpoints = ['tcp://host:5555']", "tcp://0.0.0.0:5555"),
+        ("[tcp]\nendpoints = ['tcp://0.0.0.0:0']", "'tcp://0.0.0.0:0'"),
+        ("[tcp]\nendpoints = ['tcp://[::1:5555']", "tcp.endpoints"),
+        ("[tcp]\nendpoints = ['tcp://300.0.0.1:5555']", "tcp.endpoints"),
+        ("[tcp]\nendpoints = ['ipc:///tmp/x']", "tcp.endpoints"),
+        ("[tcp]\nmax_clients = 0", "tcp.max_clients above 0"),
+        ("[tcp]\nmemory_bytes = 1000", "tcp.memory_bytes of at least"),
+        ("[serve]\ngruop = 'x'", "gruop"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, text: str, found: str) -> None:
@@ -69,3 +77,13 @@ def test_every_key_is_in_the_operations_manual() -> None:
     for section in Config.__struct_fields__:
         for key in getattr(Config(), section).__struct_fields__:
             assert f"`{section}.{key}`" in manual
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:5555", "[::]:5555", "[fe80::1]:1", "10.1.2.3:65535"])
+def test_an_address_with_a_port_is_a_tcp_endpoint(tmp_path: Path, address: str) -> None:
+    path = written(tmp_path, f'[tcp]\nendpoints = ["tcp://{address}"]')
+    assert load_config(path).tcp.endpoints == [f"tcp://{address}"]
+
+
+def test_tcp_is_off_by_default() -> None:
+    assert Config().tcp.endpoints == []

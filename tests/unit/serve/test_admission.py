@@ -32,6 +32,17 @@ def test_what_is_put_back_is_never_refused_and_takes_its_old_place() -> None:
     assert queue.clear() == ["earlier", "later"]
 
 
+def test_what_is_withdrawn_leaves_its_place_and_the_rest_in_order() -> None:
+    queue: AdmissionQueue[str] = AdmissionQueue(3)
+    for arrival, item in enumerate(["a1", "b1", "a2"]):
+        queue.push(item, arrival=arrival, deadline_ns=10 + arrival)
+    assert queue.withdraw(lambda item: item == "nobody") == []
+    assert queue.withdraw(lambda item: item.startswith("a")) == ["a1", "a2"]
+    assert queue.earliest_deadline_ns == 11
+    queue.push("c1", arrival=3)
+    assert queue.clear() == ["b1", "c1"]
+
+
 def test_the_expired_are_taken_out_and_the_rest_stays() -> None:
     queue: AdmissionQueue[str] = AdmissionQueue(9)
     queue.push("late", arrival=0, deadline_ns=10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import resource
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from superbrain.serve import regions as subject
-from superbrain.serve.regions import Regions
+from superbrain.serve.regions import RegionBudget, Regions
 from superbrain.wire.errors import InvalidArgument, ResourceExhausted
 from superbrain.wire.lane import Region, RegionRelease
 from superbrain.wire.messages import RequestedOutput, SharedMemory
@@ -196,3 +197,40 @@ def test_an_output_that_does_not_fit_names_the_size_it_needs() -> None:
 def test_an_output_does_not_go_into_a_read_only_region() -> None:
     with memfd() as fd, pytest.raises(InvalidArgument, match="expected a writable region"):
         registered(fd).rooms([RequestedOutput("y", SharedMemory(1, 2))])
+
+
+# --- all lanes together -------------------------------------------------------------------------
+
+
+def test_all_lanes_together_hold_no_more_than_the_budget() -> None:
+    budget = RegionBudget(most_regions=2, most_bytes=10 * PAGE)
+    first, second = Regions(budget), Regions(budget)
+    with memfd() as fd:
+        first.register(announced(1), fd)
+        second.register(announced(1), fd)
+        with pytest.raises(ResourceExhausted, match=r"at most 2 regions .* of a worker, found 3"):
+            second.register(announced(2), fd)
+        first.close()  # what its peer held is free again
+        second.register(announced(2), fd)
+        second.release(memoryview(msgspec.json.encode(RegionRelease(1))))
+        assert (budget.regions, budget.bytes) == (1, PAGE)
+
+
+def test_the_budget_counts_bytes_too_and_nothing_that_was_refused() -> None:
+    budget = RegionBudget(most_regions=100, most_bytes=PAGE)
+    regions = Regions(budget)
+    with memfd(2 * PAGE) as large, memfd(seals=fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE) as sealed:
+        with pytest.raises(ResourceExhausted, match="bytes on all lanes of a worker"):
+            regions.register(announced(size=2 * PAGE), large)
+        with pytest.raises(InvalidArgument, match="cannot be mapped"):
+            regions.register(announced(writable=True), sealed)
+    assert (budget.regions, budget.bytes) == (0, 0)
+
+
+def test_a_worker_keeps_half_of_its_descriptors_for_all_else() -> None:
+    budget = RegionBudget.of_this_process()
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    for _ in range(limit // 2):
+        budget.take(0)
+    with pytest.raises(ResourceExhausted):
+        budget.take(0)
