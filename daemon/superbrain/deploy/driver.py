@@ -24,7 +24,7 @@ from superbrain.host.events import Event
 from superbrain.host.logs import event
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from typing import Any, Literal
 
     from superbrain.bundle.store import Store
@@ -60,6 +60,7 @@ class Driver:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._chores: set[asyncio.Task[None]] = set()
         services.on_budget_spent = self._budget_spent
+        self.on_step: Callable[[Deployment, life.Event], None] = lambda _after, _happened: None
 
     # --- what arrives -------------------------------------------------------------------------
 
@@ -208,6 +209,7 @@ class Driver:
 
     def _after(self, deployment: Deployment, happened: life.Event) -> None:
         """Look after what one deployment's step means for others."""
+        self.on_step(deployment, happened)
         service = self._services.of(deployment.name)
         service.deployment = self._journal.current(deployment.name)
         if isinstance(happened, (life.Switched, life.PreviousReady)):
