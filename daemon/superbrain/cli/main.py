@@ -62,6 +62,12 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("retire", ("operate",), "stop serving a model"),
         Command("retry", ("operate",), "try a failed or rejected deployment again"),
         Command("reload", ("operate",), "read the trusted keys and the inbox again"),
+        Command(
+            "trust",
+            ("trust", "trust_author"),
+            "whom this host believes: show, import, revoke; make and sign trust updates",
+        ),
+        Command("audit", ("audit",), "who changed what, and whether the trail is whole"),
     ),
     "Ask a model": (
         Command("infer", ("infer",), "send one request and show the answer"),
