@@ -185,6 +185,11 @@ def test_a_trust_folder_that_is_unsafe_is_not_held_against_a_good_bundle(tmp_pat
         assert noted.outcome == "waiting"
         assert "writable by its owner only" in noted.message
         assert dropped.exists()
+        a = appliance.author
+        refusal = appliance.ask(
+            op.ImportTrust([make_update(1, [a], signed_by=[a]).decode()]), op.Refusal
+        )
+        assert "writable by its owner only" in refusal.message
         folder.chmod(0o755)
         appliance.ask(op.Reload(), op.Outcome)
         appliance.wait_live("adder", "1.0.0")

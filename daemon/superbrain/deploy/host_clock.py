@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from superbrain.deploy.journal_file import JournalError
 from superbrain.domain.health import Problem
-from superbrain.domain.host_time import HostTime
+from superbrain.domain.host_time import CLOCK_SKEW, HostTime
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 
@@ -46,7 +46,13 @@ class HostClock:
         return HostTime(self._now(), self._floor)
 
     def believe(self, created: dt.datetime) -> None:
-        """Raise the floor to a time that somebody trusted has signed."""
+        """Raise the floor to a time that somebody trusted has signed.
+
+        Not beyond a clock that there is no reason to doubt: people mistype dates.
+        """
+        time = self.time()
+        if time.is_set and not time.behind:
+            created = min(created, time.now + CLOCK_SKEW)
         if self._floor is None or created > self._floor:
             self._set(created)
 

@@ -68,7 +68,8 @@ class TrustKeeper:
         self, folder: Path, chains: Path, journal: Journal, clock: HostClock, audit: AuditLog
     ) -> None:
         self.folder = folder
-        self.fault: BundleError | None = None
+        self._unreadable: TrustUnusable | None = None
+        self._broken: TrustUnusable | None = None
         self.updates: list[UpdateFacts] = []
         self.files = TrustFiles(Trust())
         self.standing = Standing(Trust())
@@ -77,6 +78,11 @@ class TrustKeeper:
         self._journal = journal
         self.clock = clock
         self._audit = audit
+
+    @property
+    def fault(self) -> TrustUnusable | None:
+        """Why nothing new is accepted: the folder cannot be believed, or the chain is not whole."""
+        return self._unreadable or self._broken
 
     # --- what counts --------------------------------------------------------------------------
 
@@ -108,9 +114,10 @@ class TrustKeeper:
         try:
             self.files = read_trust_files(self.folder)
         except TrustUnusable as error:
-            self.fault = error
+            self._unreadable = error
             event(log, Event.TRUST_LOADED, logging.WARNING, error.message, keys=0)
             return
+        self._unreadable = None
         self._chain = TrustChain(self._chains, self.files.anchor)
         self._walk()
         self._note_folder()
@@ -128,7 +135,7 @@ class TrustKeeper:
         )
 
     def _walk(self) -> None:
-        self.fault = None
+        self._broken = None
         self.updates = []
         self.standing = Standing(self.files.anchor)
         try:
@@ -140,7 +147,7 @@ class TrustKeeper:
         except BundleError as error:
             number = self.standing.sequence + 1
             path = self._chain.path(number)
-            self.fault = TrustUnusable(
+            self._broken = TrustUnusable(
                 f"{path}: expected trust update {number} as it was accepted, found: "
                 f"{error.message}",
                 reason="TRUST_CHAIN_BROKEN",
@@ -204,8 +211,9 @@ class TrustKeeper:
         One that is expired counts only with a successor at hand: a host that slept for years is
         given the whole chain, whose older links have expired long ago.
         """
-        if not self.files.anchor.keys:
-            return [_waiting(one, "the trust folder cannot be read") for one in offered]
+        if self._unreadable is not None:
+            found, mend = self._unreadable.message, self._unreadable.mend
+            return [_waiting(one, f"it cannot be judged: {found}", mend) for one in offered]
         verdicts = [self._old(one) for one in offered if self._is_old(one)]
         ahead = [one for one in offered if not self._is_old(one)]
         line, refused = self._judge(ahead)
