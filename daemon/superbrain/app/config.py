@@ -133,6 +133,11 @@ class Config(_Section, frozen=True):
         return Path(self.paths.state) / "journal.sqlite"
 
     @property
+    def chains_path(self) -> Path:
+        """The accepted trust updates."""
+        return Path(self.paths.state) / "trust"
+
+    @property
     def trust_path(self) -> Path:
         """The folder of trusted keys."""
         return Path(self.paths.trust)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import logging
 import os
 import signal
 from typing import TYPE_CHECKING
 
+import msgspec
 import zmq.asyncio
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer as FolderWatch
@@ -21,12 +23,14 @@ from watchdog.observers import Observer as FolderWatch
 import superbrain
 from superbrain.app.control import ControlServer
 from superbrain.app.observer import Observer
+from superbrain.app.trail import Trail
+from superbrain.app.trust_desk import TrustDesk
 from superbrain.bundle.store import Store
-from superbrain.bundle.trust_folder import read_trust_folder
 from superbrain.deploy.confinement import remove_scratch
 from superbrain.deploy.crew import Workplace
 from superbrain.deploy.driver import Driver
 from superbrain.deploy.gateway import GatewayKeeper
+from superbrain.deploy.host_clock import HostClock
 from superbrain.deploy.inbox import Inbox
 from superbrain.deploy.journal import Journal
 from superbrain.deploy.orders import Orders
@@ -34,11 +38,14 @@ from superbrain.deploy.recovery import Recovery
 from superbrain.deploy.services import Services
 from superbrain.deploy.stages import Stages
 from superbrain.deploy.tcp_face import TcpFaceKeeper
-from superbrain.domain.errors import BundleError
+from superbrain.deploy.trust_guard import TrustGuard
+from superbrain.deploy.trust_inbox import TrustInbox
+from superbrain.deploy.trust_keeper import TrustKeeper
+from superbrain.domain.audit import Action
 from superbrain.domain.health import Problem
 from superbrain.domain.sandbox import with_memory
-from superbrain.domain.trust import Trust
 from superbrain.host import notify
+from superbrain.host.audit_log import AuditLog
 from superbrain.host.events import Event
 from superbrain.host.facts import memory_total_bytes
 from superbrain.host.group import group_id, share_folder
@@ -63,7 +70,6 @@ class Daemon:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._trust = Trust()
         self._rescan = asyncio.Event()
         self._stop = asyncio.Event()
 
@@ -79,7 +85,7 @@ class Daemon:
             stack.enter_context(_only_one(config))
             event(log, Event.DAEMON_STARTED, version=superbrain.__version__, pid=os.getpid())
             self._make_parts(stack)
-            self._read_trust()
+            self._keeper.load()
             self._inbox.check_usable()
             self._catch_signals()
             try:
@@ -88,12 +94,21 @@ class Daemon:
                 notify.stopping()
                 event(log, Event.DAEMON_STOPPING)
                 await self._end()
+                self._audit.write(Action.DAEMON_STOPPED)
 
     def _make_parts(self, stack: contextlib.ExitStack) -> None:
         config = self._config
         self._journal = Journal(config.journal_path)
         stack.callback(self._journal.close)
         event(log, Event.JOURNAL_OPENED, path=str(config.journal_path))
+        self._audit = AuditLog(config.journal_path.parent)
+        self._audit.open()
+        started = f"version {superbrain.__version__}, configuration {_digest(config)}"
+        self._audit.write(Action.DAEMON_STARTED, detail=started)
+        self._clock = HostClock(self._journal)
+        self._keeper = TrustKeeper(
+            config.trust_path, config.chains_path, self._journal, self._clock, self._audit
+        )
         self._store = Store(config.store_path)
         self._inbox = Inbox(config.inbox_path, config.deploy.settle_s)
         self._gateway = GatewayKeeper(config.endpoint, self._poisoned, self._group)
@@ -104,7 +119,7 @@ class Daemon:
             self._store,
             self._inbox,
             self._services.of,
-            lambda: self._trust,
+            self._keeper,
             workplace=Workplace(
                 config.lanes_path,
                 config.scratch_path,
@@ -114,6 +129,11 @@ class Daemon:
             parallel=config.deploy.parallel,
         )
         self._driver = Driver(self._journal, self._store, self._inbox, self._services, self._stages)
+        self._guard = TrustGuard(self._journal, self._store, self._driver, self._keeper)
+        self._updates = TrustInbox(self._inbox, self._keeper, self._audit)
+        trail = Trail(self._audit)
+        self._driver.on_step = trail.step
+        self._inbox.on_refused = trail.refused
         self._recovery = Recovery(
             self._journal, self._store, self._services, self._stages, self._driver
         )
@@ -124,14 +144,23 @@ class Daemon:
             self._gateway,
             self._services,
             self._stages,
-            self._tcp,
+            tcp=self._tcp,
+            watched=(
+                self._keeper.problems,
+                self._clock.problems,
+                self._guard.problems,
+                self._audit_problems,
+            ),
         )
+        desk = TrustDesk(self._keeper, self._clock, self._journal, self._audit, self._trust_changed)
         self._control = ControlServer(
             config.control_endpoint,
-            Orders(self._journal, self._store, self._driver),
+            Orders(self._journal, self._store, self._driver, self._keeper.trust),
             self._observer,
             self._journal,
             self._store,
+            desk,
+            self._audit,
             self._reload,
         )
         self._tasks: list[asyncio.Task[None]] = []
@@ -155,6 +184,7 @@ class Daemon:
             await task  # a part that must run for ever has ended: let its error out
 
     async def _work(self) -> None:
+        await self._guard.stop_unfit()
         await self._recovery.recover()
         event(log, Event.DAEMON_READY, endpoint=self._config.endpoint)
         notify.ready()
@@ -183,8 +213,12 @@ class Daemon:
 
     async def _scan(self) -> None:
         try:
-            for arrival in await asyncio.to_thread(self._inbox.scan, self._trust):
+            self._clock.note()
+            if await self._updates.look():  # before bundles: a new key may have signed one
+                await self._trust_changed()
+            for arrival in await asyncio.to_thread(self._inbox.scan, self._keeper.trust()):
                 self._driver.take(arrival)
+            await self._guard.enforce()
         except Exception as error:  # noqa: BLE001 - whatever lies in an inbox, it must not end the daemon
             expected = isinstance(error, SuperbrainError)
             mend = error.mend if isinstance(error, SuperbrainError) else "The log has the details"
@@ -196,30 +230,33 @@ class Daemon:
 
     # --- orders and signals -------------------------------------------------------------------
 
-    def _read_trust(self) -> None:
-        """Read the trusted keys; without any, nothing new is accepted and health says so."""
-        try:
-            self._trust = read_trust_folder(self._config.trust_path)
-        except BundleError as error:
-            self._trust = Trust()
-            self._observer.problems["trust"] = Problem(
-                "warning", "trust", error.message, error.mend
-            )
-            event(log, Event.TRUST_LOADED, logging.WARNING, error.message, keys=0)
-            return
-        self._observer.problems.pop("trust", None)
-        event(log, Event.TRUST_LOADED, keys=len(self._trust.keys), threshold=self._trust.threshold)
+    async def _trust_changed(self) -> None:
+        """Hold everything against another trust; a bundle that waits for it may come in now."""
+        self._guard.trust_changed()
+        self._rescan.set()
 
     async def _reload(self) -> str:
         notify.reloading()
-        self._read_trust()
+        self._keeper.load()
         if self._tcp is not None:
             await self._tcp.read_clients()
-        self._rescan.set()
+        self._audit.write(Action.RELOADED, "trust folder")
+        await self._trust_changed()
         event(log, Event.DAEMON_RELOADED)
         notify.ready()
-        keys = len(self._trust.keys)
+        keys = len(self._keeper.trust().keys)
         return f"the trust folder was read again ({keys} keys) and the inbox is looked through"
+
+    def _audit_problems(self) -> list[Problem]:
+        found = []
+        if self._audit.trouble:
+            mend = "Make room on that disk; the entries follow by themselves"
+            found.append(Problem("warning", "audit", self._audit.trouble, mend))
+        if self._audit.faults:
+            message = f"the audit trail is not as it was written: {self._audit.faults[0]}"
+            mend = "See all of it with: superbrain audit --verify, and docs/trust.md"
+            found.append(Problem("warning", "audit", message, mend))
+        return found
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -247,6 +284,11 @@ class Daemon:
             f"{request} ended {ended}: it was answered with an error and is not tried again",
             "Look for what is unusual about its input; send it to the author of the model",
         )
+
+
+def _digest(config: Config) -> str:
+    """Name a configuration, so that the trail shows when it was another one."""
+    return hashlib.sha256(msgspec.json.encode(config)).hexdigest()[:12]
 
 
 class _Hint(FileSystemEventHandler):

@@ -39,6 +39,8 @@ from superbrain.host.gpu import gpu_facts
 from superbrain.host.logs import event
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from superbrain.app.config import Config
     from superbrain.deploy.gateway import GatewayKeeper
     from superbrain.deploy.inbox import Inbox
@@ -57,7 +59,7 @@ _NO_TRAFFIC = ModelTraffic("", 0, 0, 0, 0, 0, 0, Quantiles())
 
 
 class Observer:
-    """Knows where every fact comes from."""
+    """Knows where every fact comes from; `watched` tell their problems by themselves."""
 
     def __init__(
         self,
@@ -67,7 +69,9 @@ class Observer:
         gateway: GatewayKeeper,
         services: Services,
         stages: Stages,
+        *,
         tcp: TcpFaceKeeper | None = None,
+        watched: Sequence[Callable[[], list[Problem]]] = (),
     ) -> None:
         self._tcp = tcp
         self._config = config
@@ -76,6 +80,7 @@ class Observer:
         self._gateway = gateway
         self._services = services
         self._stages = stages
+        self._watched = watched
         self._started_at = dt.datetime.now(dt.UTC)
         self._silent = 0
         self._status = ""
@@ -125,6 +130,7 @@ class Observer:
         models = [model for model in found if model is not None]
         inbox = self._inbox.files
         known = [*self.problems.values(), *self._journal_problems(), *self._tcp_problems()]
+        known += [problem for problems in self._watched for problem in problems()]
         judgement = judge(gateway=gateway, host=host, models=models, inbox=inbox, known=known)
         me = process_facts(os.getpid())
         assert me is not None  # noqa: S101 - this process exists

@@ -63,6 +63,12 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("retry", ("operate",), "try a failed or rejected deployment again"),
         Command("reload", ("operate",), "read trusted keys, TCP clients and the inbox again"),
         Command("access", ("access",), "who may ask by TCP: keys, allow, deny, list"),
+        Command(
+            "trust",
+            ("trust", "trust_author"),
+            "whom this host believes: show, import, revoke; make and sign trust updates",
+        ),
+        Command("audit", ("audit",), "who changed what, and whether the trail is whole"),
     ),
     "Ask a model": (
         Command("infer", ("infer",), "send one request and show the answer"),

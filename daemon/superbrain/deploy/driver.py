@@ -24,7 +24,7 @@ from superbrain.host.events import Event
 from superbrain.host.logs import event
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from typing import Any, Literal
 
     from superbrain.bundle.store import Store
@@ -62,6 +62,7 @@ class Driver:
         self._chores: set[asyncio.Task[None]] = set()
         services.on_given_up = self._given_up
         services.on_incident = self._note
+        self.on_step: Callable[[Deployment, life.Event], None] = lambda _after, _happened: None
 
     # --- what arrives -------------------------------------------------------------------------
 
@@ -210,6 +211,7 @@ class Driver:
 
     def _after(self, deployment: Deployment, happened: life.Event) -> None:
         """Look after what one deployment's step means for others."""
+        self.on_step(deployment, happened)
         service = self._services.of(deployment.name)
         service.deployment = self._journal.current(deployment.name)
         if isinstance(happened, (life.Switched, life.PreviousReady)):

@@ -1,5 +1,8 @@
 """The inbox: which dropped files are complete, which still wait, which are refused and why.
 
+Bundles (`.sbb`) are judged here; trust updates (`.sbt`) are only read, and trust_inbox.py has them
+judged.
+
 A notification from the kernel is only a hint to look now; the periodic look is what counts. A file
 is taken when it has exactly the size its own signed manifest says, so a slow copy simply waits.
 What happened to a file can be seen where it was dropped: one that was taken disappears once it has
@@ -22,8 +25,10 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from superbrain.bundle.archive import open_bundle
+from superbrain.bundle.signing import TRUST_UPDATE
+from superbrain.bundle.trust_chain import SUFFIX as UPDATE_SUFFIX
 from superbrain.domain.deployment import Reason
-from superbrain.domain.errors import ArchiveError, BundleError, Incomplete
+from superbrain.domain.errors import ArchiveError, BundleError, Incomplete, TrustUnusable
 from superbrain.domain.health import InboxFile
 from superbrain.host.events import Event
 from superbrain.host.files import write_atomically
@@ -31,6 +36,7 @@ from superbrain.host.logs import event
 from superbrain.wire.errors import SuperbrainError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import BinaryIO
 
     from superbrain.bundle.archive import VerifiedBundle
@@ -72,8 +78,16 @@ class Complete(msgspec.Struct, frozen=True):
     verified: VerifiedBundle
 
 
+class DroppedUpdate(msgspec.Struct, frozen=True):
+    """A dropped trust update as it was read, unjudged."""
+
+    path: Path
+    content: Content
+    data: bytes
+
+
 class Inbox:
-    """Looks through one folder.
+    """Looks through one folder. `on_refused` is told of every file that is put aside.
 
     Args:
         path: the folder.
@@ -87,6 +101,7 @@ class Inbox:
         self._aside: list[InboxFile] = []
         self._leaving: dict[str, Content] = {}
         self._lock = threading.Lock()  # a scan runs in a thread of its own
+        self.on_refused: Callable[[str, Reason], None] = lambda _name, _reason: None
 
     def check_usable(self) -> None:
         """Make sure the folder can be read and written.
@@ -130,6 +145,35 @@ class Inbox:
         self._aside = [self._read_aside(name) for name in names if name.endswith(REFUSED_SUFFIX)]
         complete = [item for item in found if item is not None]
         return sorted(complete, key=lambda item: -item.verified.manifest.sequence)
+
+    def updates(self) -> list[DroppedUpdate]:
+        """Read every trust update that lies here and was not judged for good yet.
+
+        Raises:
+            InboxError: the folder cannot be read.
+        """
+        try:
+            names = sorted(entry.name for entry in os.scandir(self.path))
+        except OSError as error:
+            msg = f"the inbox {self.path} cannot be read: {error.strerror}"
+            raise InboxError(msg, mend="Check that it exists and its permissions") from error
+        wanted = [name for name in names if name.endswith(UPDATE_SUFFIX) and not _is_ours(name)]
+        found = [self._read_update(name) for name in wanted]
+        return [update for update in found if update is not None]
+
+    def _read_update(self, name: str) -> DroppedUpdate | None:
+        path = self.path / name
+        if _printable(name) != name or name in self._leaving or self._judged_before(name):
+            return None
+        try:
+            with self.open(path) as file:
+                content = Content.of(os.fstat(file.fileno()))
+                return DroppedUpdate(path, content, file.read(TRUST_UPDATE.max_envelope_bytes + 1))
+        except ArchiveError as error:
+            self.refuse(path, Reason(error.reason, error.message, "Copy the trust update itself"))
+        except OSError as error:
+            self.wait(name, f"it cannot be read yet: {error.strerror}")
+        return None
 
     def open(self, path: Path) -> BinaryIO:
         """Open a dropped file for reading; a symlink, a pipe or a device is refused.
@@ -198,6 +242,7 @@ class Inbox:
             self.explain(path.name, reason)
             path.rename(self.path / (path.name + REFUSED_SUFFIX))
             self._forget(path.name)
+            self.on_refused(path.name, reason)
         except OSError as error:
             detail = f"{reason.message} (and it cannot be put aside: {error.strerror})"
             self._note(path.name, "refused", detail, reason.mend)
@@ -230,20 +275,29 @@ class Inbox:
             status = path.lstat()
         except OSError:
             return None
-        known = self._notes.get(name)
-        if known and known[0] == Content.of(status) and known[1].outcome in ("ignored", "refused"):
+        if self._judged_before(name) or name.endswith(UPDATE_SUFFIX):
             return None
         if _printable(name) != name:
             self._note(name, "ignored", "expected a name in UTF-8, found other bytes", "Rename it")
             return None
         if not name.endswith(SUFFIX) or stat.S_ISDIR(status.st_mode):
-            self._note(name, "ignored", f"expected a bundle named *{SUFFIX}, found another file")
+            message = f"expected a bundle named *{SUFFIX}, found another file"
+            self._note(name, "ignored", message)
             return None
         if not stat.S_ISREG(status.st_mode):
             message = f"{name}: expected a regular file, found a link, pipe or device"
             self.refuse(path, Reason("FILE_NOT_REGULAR", message, "Copy the bundle itself"))
             return None
         return self._judge(path, trust)
+
+    def _judged_before(self, name: str) -> bool:
+        """Whether this very content was ignored or refused already, and could not be moved."""
+        known = self._notes.get(name)
+        if known is None or known[1].outcome not in ("ignored", "refused"):
+            return False
+        with contextlib.suppress(OSError):
+            return known[0] == Content.of((self.path / name).lstat())
+        return False
 
     def _judge(self, path: Path, trust: Trust) -> Complete | None:
         try:
@@ -252,6 +306,8 @@ class Inbox:
                 verified = open_bundle(file, trust)
         except Incomplete as short:
             self._wait(path.name, short.have_bytes, short.need_bytes)
+        except TrustUnusable as error:  # the host is at fault: the bundle is judged when it is well
+            self.wait(path.name, f"it cannot be judged: {error.message}", error.mend)
         except BundleError as error:
             if self.settled(path):
                 self.refuse(path, Reason(error.reason, error.message, error.mend))
@@ -259,12 +315,18 @@ class Inbox:
                 with contextlib.suppress(OSError):
                     self._wait(path.name, path.lstat().st_size, 0)
         except OSError as error:
-            self._note(path.name, "waiting", f"it cannot be read yet: {error.strerror}")
+            self.wait(path.name, f"it cannot be read yet: {error.strerror}")
         else:
             if content.size_bytes >= verified.total_bytes:
                 return Complete(path, content, verified)
             self._wait(path.name, content.size_bytes, verified.total_bytes)
         return None
+
+    def wait(self, name: str, message: str, mend: str = "") -> None:
+        """Note why a file is left where it is."""
+        known = self._notes.get(name)
+        same = known is not None and known[1].outcome == "waiting" and known[1].message == message
+        self._note(name, "waiting", message, mend, since=known[1].since if known and same else None)
 
     def _wait(self, name: str, have: int, need: int) -> None:
         """Note how far a copy is, and when it has stopped to grow."""

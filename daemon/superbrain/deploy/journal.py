@@ -8,6 +8,7 @@ transaction. journal_file.py has the file and its schema.
     transitions   every step any deployment ever took
     proofs        every proof that ran, passed or not
     bundles       who signed the bundles in the store
+    facts         single values: the time floor, the newest trust update of each anchor
 """
 
 from __future__ import annotations
@@ -269,6 +270,23 @@ class Journal:
                     "DELETE FROM bundles WHERE digest NOT IN (SELECT digest FROM deployments)"
                 )
         return len(gone)
+
+    # --- facts --------------------------------------------------------------------------------
+
+    def fact(self, name: str) -> str:
+        """Read a single value; empty when it was never written."""
+        rows = self._read("SELECT value FROM facts WHERE name = ?", name)
+        return str(rows[0]["value"]) if rows else ""
+
+    def set_fact(self, name: str, value: str) -> None:
+        """Write a single value; an empty one is forgotten."""
+        with self._transaction() as db:
+            if value:
+                db.execute(
+                    "INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, value)
+                )
+            else:
+                db.execute("DELETE FROM facts WHERE name = ?", (name,))
 
     # --- inside -------------------------------------------------------------------------------
 

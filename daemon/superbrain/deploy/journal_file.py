@@ -15,8 +15,7 @@ from superbrain.wire.errors import SuperbrainError
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
+_FIRST_SCHEMA = """
 CREATE TABLE models (
     name TEXT PRIMARY KEY,
     current INTEGER NOT NULL DEFAULT 0,
@@ -61,6 +60,15 @@ CREATE TABLE bundles (
     received_at TEXT NOT NULL
 ) STRICT;
 """
+_FACTS = """
+CREATE TABLE facts (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT;
+"""
+# What turns a journal of schema N into one of N + 1; released ones are never edited.
+_MIGRATIONS = (_FIRST_SCHEMA, _FACTS)
+SCHEMA_VERSION = len(_MIGRATIONS)
 
 
 class JournalError(SuperbrainError):
@@ -116,10 +124,9 @@ class JournalFile:
         if found > SCHEMA_VERSION:
             msg = f"the journal {self.path} has schema {found}, this build knows {SCHEMA_VERSION}"
             raise JournalError(msg, mend="Install the version that wrote it, or a newer one")
-        if found == 0:
-            self.db.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
+        for version in range(found, SCHEMA_VERSION):
+            step = f"{_MIGRATIONS[version]} PRAGMA user_version = {version + 1};"
+            self.db.executescript(f"BEGIN IMMEDIATE; {step} COMMIT;")
 
 
 class Transaction:

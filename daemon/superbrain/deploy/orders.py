@@ -9,15 +9,18 @@ import msgspec
 
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
+from superbrain.domain.errors import BundleError
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 from superbrain.wire.errors import SuperbrainError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from superbrain.bundle.store import Store
     from superbrain.deploy.driver import Driver
     from superbrain.deploy.journal import Journal
-
+    from superbrain.domain.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -33,22 +36,26 @@ class OrderRefused(SuperbrainError):
 class Orders:
     """Carries out orders."""
 
-    def __init__(self, journal: Journal, store: Store, driver: Driver) -> None:
+    def __init__(
+        self, journal: Journal, store: Store, driver: Driver, trust: Callable[[], Trust]
+    ) -> None:
         self._journal = journal
         self._store = store
         self._driver = driver
+        self._trust = trust
 
     async def roll_back(self, name: str) -> str:
         """Bring the previous good version back; a sentence about what is under way.
 
         Raises:
-            OrderRefused: there is nothing to go back from or to.
+            OrderRefused: there is nothing to go back from or to, or it may not serve any more.
         """
         current = self._current(name)
         previous = self._journal.get(current.predecessor)
         if previous is None or previous.digest not in self._store.digests():
             msg = f"{name} {current.version} has no earlier good version on this host"
             raise OrderRefused("NO_PREVIOUS", msg, "Drop the bundle you want instead")
+        self._check_may_return(previous)
         if not life.accepts(current, life.RollbackAsked):
             msg = f"{name} {current.version} is {current.state}"
             raise OrderRefused("BUSY", msg, "Wait until that is over: superbrain status")
@@ -108,6 +115,16 @@ class Orders:
         anew = msgspec.structs.replace(newest, attempt=0, source="")
         again = self._driver.again(anew, "retry")
         return f"{name} {again.version} is tried again as deployment {again.id}"
+
+    def _check_may_return(self, previous: Deployment) -> None:
+        signers = self._journal.signers(previous.digest)
+        try:
+            self._trust().check_may_serve(
+                previous.name, previous.version, previous.sequence, previous.digest, signers
+            )
+        except BundleError as error:
+            msg = f"{previous.name} {previous.version} may not serve again: {error.message}"
+            raise OrderRefused(error.reason, msg, error.mend) from error
 
     def _current(self, name: str) -> Deployment:
         current = self._journal.current(name)

@@ -25,7 +25,7 @@ from superbrain.deploy.journal_file import JournalError
 from superbrain.deploy.targets import check_targets
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
-from superbrain.domain.errors import BundleError, Incomplete, StoreError
+from superbrain.domain.errors import BundleError, Incomplete, StoreError, TrustUnusable
 from superbrain.domain.trust import check_policy
 from superbrain.host.events import Event
 from superbrain.host.logs import event
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from superbrain.deploy.crew import Workplace
     from superbrain.deploy.journal import Journal
     from superbrain.deploy.service import ModelService
+    from superbrain.deploy.trust_keeper import TrustKeeper
     from superbrain.domain.manifest import Manifest
-    from superbrain.domain.trust import Trust
 
     Performer = Callable[[Deployment], Awaitable[life.Event | None]]
 
@@ -58,7 +58,7 @@ class Stages:
 
     Args:
         service_of: gives the service of a model, making it on the first call.
-        trust: gives the trust that counts now.
+        keeper: knows the trust that counts now, and the time by which dates are judged.
         workplace: where workers live and what holds them.
         parallel: how many crews may load or prove at the same time.
     """
@@ -69,7 +69,7 @@ class Stages:
         store: Store,
         inbox: Inbox,
         service_of: Callable[[str], ModelService],
-        trust: Callable[[], Trust],
+        keeper: TrustKeeper,
         *,
         workplace: Workplace,
         probation_s: float,
@@ -79,7 +79,8 @@ class Stages:
         self._store = store
         self._inbox = inbox
         self._service_of = service_of
-        self._trust = trust
+        self._trust = keeper.trust
+        self._clock = keeper.clock
         self._workplace = workplace
         self._probation_s = probation_s
         self._slots = asyncio.Semaphore(parallel)
@@ -118,7 +119,7 @@ class Stages:
                 return await self._receive(deployment, path, file)
         except FileNotFoundError:
             return life.Abandoned(_gone(deployment))
-        except StoreError as error:
+        except (StoreError, TrustUnusable) as error:  # this host's fault, not the bundle's
             return life.StageFailed(Reason(error.reason, error.message, error.mend))
         except Incomplete:  # it is being written again; the inbox waits until it is whole
             return life.Abandoned(_gone(deployment))
@@ -142,6 +143,7 @@ class Stages:
         check_targets(verified.manifest)
         await asyncio.to_thread(self._store.receive, file, verified, show)
         self._journal.accept(deployment, list(verified.signers), dt.datetime.now(dt.UTC))
+        self._clock.believe(verified.manifest.created)
         self._inbox.taken(path, content)
         event(log, Event.BUNDLE_TAKEN, file=path.name, digest=deployment.digest)
         return life.Trusted()
@@ -150,22 +152,27 @@ class Stages:
         """Take a bundle that is in the store already: an operator's retry, or after a kill.
 
         Signatures are checked again, so a key or bundle revoked meanwhile counts. Only an operator
-        may go below the sequence floor.
+        may go below the sequence floor; below the security floor nobody may.
         """
         if deployment.digest not in self._store.digests():
             return life.Abandoned(_gone(deployment))
         self._store.verify(deployment.digest, self._trust())
         manifest = await asyncio.to_thread(self._store.rehash, deployment.digest)
+        self._check_security_floor(deployment)
         if deployment.origin == "inbox":
             self._check_policy(deployment, manifest)
         check_targets(manifest)
         return life.Trusted()
 
     def _check_policy(self, deployment: Deployment, manifest: Manifest) -> None:
+        self._check_security_floor(deployment)
         floor = self._journal.floor(deployment.name)
-        now = dt.datetime.now(dt.UTC)
-        for note in check_policy(manifest, deployment.digest, floor.sequence, floor.digest, now):
+        time = self._clock.time()
+        for note in check_policy(manifest, deployment.digest, floor.sequence, floor.digest, time):
             log.warning("%s %s: %s", deployment.name, deployment.version, note)
+
+    def _check_security_floor(self, wanted: Deployment) -> None:
+        self._trust().check_security_floor(wanted.name, wanted.version, wanted.sequence)
 
     async def _refuse(self, deployment: Deployment, path: Path, error: BundleError) -> life.Event:
         """Refuse for good, unless the file is still being written: then look again."""
@@ -231,6 +238,7 @@ class Stages:
         crew = self._crews[deployment.id]
 
         def commit(replaced: Deployment | None) -> Deployment:
+            self._trust().check_not_revoked(deployment.digest)
             if (
                 replaced
                 and deployment.origin == "inbox"
@@ -245,7 +253,7 @@ class Stages:
 
         try:
             await service.switch(crew, commit)
-        except ChildError as error:
+        except (ChildError, BundleError) as error:
             return life.StageFailed(Reason(error.code, error.message, error.mend))
         del self._crews[deployment.id]
         event(log, Event.MODEL_SWITCHED, model=deployment.name, version=deployment.version)
@@ -265,7 +273,7 @@ class Stages:
         try:
             if previous is None:
                 raise ChildError("NO_PREVIOUS", "no previous good version is retained")
-            self._trust().check_not_revoked(previous.digest)
+            self._check_may_return(previous)
             crew = await self._warm_or_new(service, previous)
             await service.switch(crew, restore)
         except (ChildError, BundleError) as error:
@@ -284,6 +292,12 @@ class Stages:
         assert previous is not None  # noqa: S101 - NO_PREVIOUS otherwise
         event(log, Event.ROLLED_BACK, model=previous.name, version=previous.version)
         return life.PreviousReady()
+
+    def _check_may_return(self, previous: Deployment) -> None:
+        signers = self._journal.signers(previous.digest)
+        self._trust().check_may_serve(
+            previous.name, previous.version, previous.sequence, previous.digest, signers
+        )
 
     async def _warm_or_new(self, service: ModelService, previous: Deployment) -> Crew:
         warm = service.warm

@@ -6,7 +6,9 @@ the codes.
 
     SuperbrainError
     └── BundleError
-        ├── SignatureRefused   nobody trusted vouches for these bytes, or the trust itself is broken
+        ├── SignatureRefused   nobody trusted vouches for these bytes
+        ├── TrustUnusable      what this host trusts cannot be read or is empty: nothing is judged
+        ├── UpdateRefused      a trust update breaks a rule of the format or of the chain
         ├── ManifestError      the signed manifest contradicts the format or itself
         ├── ArchiveError       the file is not the archive that the manifest describes
         ├── Incomplete         the file is shorter than announced: perhaps it is still being copied
@@ -17,7 +19,8 @@ the codes.
         ├── RecipeError        an author's folder cannot become a bundle
         └── StoreError         the host's own copy or disk is at fault, not the bundle
 
-Incomplete and StoreError are no judgement on the bundle: the same file may be fine later.
+Incomplete, TrustUnusable and StoreError are no judgement on the bundle: the same file may be fine
+later.
 """
 
 from __future__ import annotations
@@ -40,6 +43,14 @@ class BundleError(SuperbrainError):
 
 class SignatureRefused(BundleError):
     """The envelope is malformed, unsigned, signed by strangers, or signer or bundle is revoked."""
+
+
+class TrustUnusable(BundleError):
+    """The host's trust is at fault, not the bundle: no key, too few, or a folder that is unsafe."""
+
+
+class UpdateRefused(BundleError):
+    """A trust update is malformed, replayed, or not signed by the keys before and after it."""
 
 
 class ManifestError(BundleError):

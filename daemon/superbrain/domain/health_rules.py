@@ -5,7 +5,7 @@ problems, and a host without problems is "ok", also when it serves no model yet.
 
 | severity | means |
 |---|---|
-| critical | callers get no answers, or are about to |
+| critical | callers get no answers, or are about to, or get them from what was revoked |
 | warning  | callers get answers, but somebody should look before that changes |
 """
 

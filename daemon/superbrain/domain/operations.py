@@ -1,5 +1,7 @@
 """What an operator may ask of the daemon over the control socket, and what comes back.
 
+`ORDERS` change something and go into the audit trail; all others only ask.
+
 One JSON structure each way, over a ZeroMQ REQ/REP pair on a socket of its own, with its own
 permissions; it never shares a port with inference. `kind` names the structure.
 """
@@ -10,9 +12,11 @@ import datetime as dt
 
 import msgspec
 
+from superbrain.domain.audit import Entry
 from superbrain.domain.health import Health
 from superbrain.domain.proof import Proof
 from superbrain.domain.settings import Setting
+from superbrain.domain.trust_facts import TrustFacts
 
 
 class Operation(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_fields=True):
@@ -58,6 +62,30 @@ class Retry(Operation, frozen=True, tag="retry"):
 
 class Reload(Operation, frozen=True, tag="reload"):
     """Read the trust folder again and look through the inbox now; `Outcome`."""
+
+
+class GetTrust(Operation, frozen=True, tag="trust"):
+    """Ask whom this host believes; `TrustReply`."""
+
+
+class ImportTrust(Operation, frozen=True, tag="import_trust"):
+    """Take trust updates, each as the text of its envelope, in any order; `Outcome`."""
+
+    updates: list[str]
+
+
+class ForgetTime(Operation, frozen=True, tag="forget_time"):
+    """Forget the latest time this host has seen: its clock was ahead; `Outcome`."""
+
+
+class GetAudit(Operation, frozen=True, tag="audit"):
+    """Ask for the newest `limit` entries of the audit trail; `AuditReply`."""
+
+    limit: int = 50
+
+
+class VerifyAudit(Operation, frozen=True, tag="verify_audit"):
+    """Check the whole audit trail; `AuditVerdict`."""
 
 
 class Transition(msgspec.Struct, frozen=True):
@@ -117,6 +145,28 @@ class ReportReply(Reply, frozen=True, tag="report"):
     transitions: list[Transition]
 
 
+class TrustReply(Reply, frozen=True, tag="trust"):
+    """Answer to `GetTrust`."""
+
+    trust: TrustFacts
+
+
+class AuditReply(Reply, frozen=True, tag="audit"):
+    """Answer to `GetAudit`, newest first."""
+
+    entries: list[Entry]
+
+
+class AuditVerdict(Reply, frozen=True, tag="audit_verdict"):
+    """Answer to `VerifyAudit`: which entries there are, and every fault of the chain."""
+
+    first: int
+    last: int
+    entries: int
+    sha256: str
+    faults: list[str]
+
+
 class Outcome(Reply, frozen=True, tag="outcome"):
     """The order was carried out (or is under way, as `message` says)."""
 
@@ -131,5 +181,28 @@ class Refusal(Reply, frozen=True, tag="refusal"):
     mend: str = ""
 
 
-AnyOperation = GetHealth | GetHistory | GetReport | Rollback | Retire | Retry | Reload
-AnyReply = HealthReply | HistoryReply | ReportReply | Outcome | Refusal
+AnyOperation = (
+    GetHealth
+    | GetHistory
+    | GetReport
+    | GetTrust
+    | GetAudit
+    | VerifyAudit
+    | Rollback
+    | Retire
+    | Retry
+    | Reload
+    | ImportTrust
+    | ForgetTime
+)
+AnyReply = (
+    HealthReply
+    | HistoryReply
+    | ReportReply
+    | TrustReply
+    | AuditReply
+    | AuditVerdict
+    | Outcome
+    | Refusal
+)
+ORDERS = (Rollback, Retire, Retry, Reload, ImportTrust, ForgetTime)

@@ -1,72 +1,117 @@
 """Whom this host believes, and whether a verified bundle may still be refused: pure rules.
 
-`Trust` is what the trust folder says (bundle/trust_folder.py reads it). Empty trust trusts nobody:
-it is an error with a sentence of its own, never "anything goes".
+`Trust` is what the trust folder and the trust updates after it say (bundle/trust_folder.py and
+bundle/trust_chain.py read them). Empty trust trusts nobody: it is an error with a sentence of its
+own, never "anything goes", and never held against a bundle.
 
 `check_policy` judges what a good signature cannot: that the bundle is not an old release replayed
-(sequence) and that its dates make sense. It knows no clock; the caller passes `now`.
+(sequence) and that its dates make sense. It knows no clock; the caller passes the time.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections.abc import Collection
 
 import msgspec
 
-from superbrain.domain.errors import DateRefused, SequenceRefused, SignatureRefused
+from superbrain.domain.errors import (
+    DateRefused,
+    SequenceRefused,
+    SignatureRefused,
+    TrustUnusable,
+)
+from superbrain.domain.host_time import CLOCK_SKEW, HostTime
 from superbrain.domain.manifest import Manifest
-
-CLOCK_SKEW = dt.timedelta(hours=24)
-CLOCK_NOT_SET_BEFORE = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 
 
 class PublicKey(msgspec.Struct, frozen=True):
-    """A public key as SPKI PEM, and its id: the sha256 that TUF and in-toto give the same key."""
+    """A public key as SPKI PEM, and its id: the sha256 that TUF and in-toto give the same key.
+
+    `who` says whose it is. `not_before` and `not_after` bound when new bundles may be installed
+    on its word; what was installed before goes on.
+    """
 
     key_id: str
     pem: bytes
     source: str = ""
+    who: str = ""
+    not_before: dt.datetime | None = None
+    not_after: dt.datetime | None = None
+
+    def valid_at(self, now: dt.datetime) -> bool:
+        """Tell whether new bundles may be installed on its word."""
+        begun = self.not_before is None or self.not_before <= now
+        return begun and (self.not_after is None or now < self.not_after)
 
 
 class Trust(msgspec.Struct, frozen=True):
     """Trusted keys, how many of them must sign (`threshold`), and what is revoked.
 
-    `revoked_keys` are key ids, `revoked_bundles` bundle digests, both lower-case hex.
+    `revoked_keys` are key ids, `revoked_bundles` bundle digests, both lower-case hex;
+    `stopped_bundles` are those of them that must not even go on serving. `security_floors` has the
+    lowest sequence of each model that may serve. `resting_keys` are trusted, but not at this time.
+    `fault` says why nothing can be verified at all, where that is so.
     """
 
     keys: tuple[PublicKey, ...] = ()
     threshold: int = 1
     revoked_keys: frozenset[str] = frozenset()
     revoked_bundles: frozenset[str] = frozenset()
+    stopped_bundles: frozenset[str] = frozenset()
+    security_floors: dict[str, int] = {}
+    resting_keys: frozenset[str] = frozenset()
+    fault: str = ""
 
     def usable_keys(self) -> tuple[PublicKey, ...]:
-        """Give the trusted keys that are not revoked, each once.
+        """Give the trusted keys that are not revoked and not resting, each once.
 
         Raises:
-            SignatureRefused: there is none, or fewer than the threshold asks for.
+            TrustUnusable: there is none, or fewer than the threshold asks for.
         """
         if not self.keys:
-            raise SignatureRefused(
-                "expected at least one trusted public key, found none: nothing can be verified",
+            raise TrustUnusable(
+                self.fault
+                or "expected at least one trusted public key, found none: nothing can be verified",
                 reason="TRUST_EMPTY",
-                mend="Put the author's .pub file into the trust folder's keys directory",
+                mend="Put the author's .pub file into the trust folder's keys directory, then: "
+                "superbrain reload",
             )
         if self.threshold < 1:
-            raise SignatureRefused(
+            raise TrustUnusable(
                 f"expected a threshold of 1 or more, found {self.threshold}",
                 reason="TRUST_THRESHOLD",
                 mend="Set threshold in trust.toml to the number of keys that must sign",
             )
-        by_id = {key.key_id: key for key in self.keys if key.key_id not in self.revoked_keys}
+        unusable = self.revoked_keys | self.resting_keys
+        by_id = {key.key_id: key for key in self.keys if key.key_id not in unusable}
         if len(by_id) < self.threshold:
-            raise SignatureRefused(
-                f"expected at least {self.threshold} trusted keys that are not revoked "
-                f"(the threshold), found {len(by_id)}",
+            raise TrustUnusable(
+                f"expected at least {self.threshold} trusted keys that are not revoked and valid "
+                f"now (the threshold), found {len(by_id)}",
                 reason="TRUST_THRESHOLD",
-                mend="Add public keys to the trust folder or lower threshold in trust.toml",
+                mend="Import a trust update with usable keys, or mend the trust folder",
             )
         return tuple(by_id.values())
+
+    def at(self, time: HostTime) -> Trust:
+        """Give the trust that counts at a time: keys outside their validity rest."""
+        if not time.is_set:
+            return self
+        resting = {key.key_id for key in self.keys if not key.valid_at(time.now)}
+        return msgspec.structs.replace(self, resting_keys=frozenset(resting))
+
+    def also_revoking(
+        self, keys: Collection[str], bundles: Collection[str], stopped: Collection[str] = ()
+    ) -> Trust:
+        """Give this trust with more revoked, such as what an operator revoked on this host."""
+        return msgspec.structs.replace(
+            self,
+            revoked_keys=self.revoked_keys | set(keys),
+            revoked_bundles=self.revoked_bundles | set(bundles),
+            stopped_bundles=self.stopped_bundles | set(stopped),
+        )
 
     def check_not_revoked(self, digest: str) -> None:
         """Refuse a bundle whose digest is on the revocation list.
@@ -76,10 +121,54 @@ class Trust(msgspec.Struct, frozen=True):
         """
         if digest in self.revoked_bundles:
             raise SignatureRefused(
-                f"expected a bundle that is not revoked, found {digest} in revoked_bundles",
+                f"expected a bundle that is not revoked, found {digest} among the revoked ones",
                 reason="BUNDLE_REVOKED",
-                mend="Use another release; trust.toml of this host revokes this one",
+                mend="Use another release; `superbrain trust show` tells who revoked this one",
             )
+
+    def check_signers(self, signers: Collection[str]) -> None:
+        """Refuse what was accepted once, if too many of its signers are revoked since.
+
+        A key that was only replaced still vouches for what it signed before.
+
+        Raises:
+            SignatureRefused: one is revoked, and fewer than the threshold remain.
+        """
+        revoked = sorted(self.revoked_keys.intersection(signers))
+        if revoked and len(set(signers) - self.revoked_keys) < self.threshold:
+            raise SignatureRefused(
+                f"expected {self.threshold} signers that are not revoked, found key "
+                f"{revoked[0][:12]}… which is",
+                reason="KEY_REVOKED",
+                mend="Drop a release that is signed by keys which are still trusted",
+            )
+
+    def check_security_floor(self, name: str, version: str, sequence: int) -> None:
+        """Refuse a version that is too old to be safe.
+
+        Raises:
+            SequenceRefused: its sequence is below the model's security floor.
+        """
+        floor = self.security_floors.get(name, 0)
+        if sequence < floor:
+            raise SequenceRefused(
+                f"{name} {version}: expected a sequence of {floor} or above, the security floor of "
+                f"{name}, found {sequence}: versions below it are known to be unsafe",
+                reason="BELOW_SECURITY_FLOOR",
+                mend=f"Drop a release with a sequence of {floor} or above",
+            )
+
+    def check_may_serve(
+        self, name: str, version: str, sequence: int, digest: str, signers: Collection[str]
+    ) -> None:
+        """Refuse a version that was good once and must not come back.
+
+        Raises:
+            SignatureRefused, SequenceRefused: it is revoked, its signers are, or it is too old.
+        """
+        self.check_not_revoked(digest)
+        self.check_signers(signers)
+        self.check_security_floor(name, version, sequence)
 
 
 def bundle_digest(payload: bytes) -> str:
@@ -95,7 +184,7 @@ def check_policy(
     digest: str,
     floor_sequence: int,
     floor_digest: str,
-    now: dt.datetime,
+    time: HostTime,
 ) -> tuple[str, ...]:
     """Judge sequence and dates of a verified bundle.
 
@@ -104,7 +193,7 @@ def check_policy(
         digest: the bundle's digest.
         floor_sequence: the highest sequence ever accepted for this name, 0 when there is none.
         floor_digest: the digest accepted with it, "" when there is none.
-        now: this host's time, with its time zone.
+        time: this host's time.
 
     Returns:
         Sentences for the log about what could not be judged; usually none.
@@ -114,9 +203,14 @@ def check_policy(
         DateRefused: expired, or made in the future.
     """
     _check_sequence(manifest, digest, floor_sequence, floor_digest)
-    if now < CLOCK_NOT_SET_BEFORE:
-        return (f"the clock is not set ({now.isoformat()}): the bundle's dates were not judged",)
-    _check_dates(manifest, now)
+    if not time.is_set:
+        found = time.now.isoformat()
+        return (f"the clock is not set ({found}): the bundle's dates were not judged",)
+    _check_expiry(manifest, time)
+    if time.behind:
+        found = time.clock.isoformat()
+        return (f"the clock is behind ({found}): whether it is from the future was not judged",)
+    _check_created(manifest, time)
     return ()
 
 
@@ -139,18 +233,21 @@ def _check_sequence(
         )
 
 
-def _check_dates(manifest: Manifest, now: dt.datetime) -> None:
-    if manifest.created > now + CLOCK_SKEW:
+def _check_created(manifest: Manifest, time: HostTime) -> None:
+    if manifest.created > time.now + CLOCK_SKEW:
         raise DateRefused(
             f"{manifest.name} {manifest.version}: expected a bundle made before now "
-            f"({now.isoformat()}), found created = {manifest.created.isoformat()}",
+            f"({time.now.isoformat()}), found created = {manifest.created.isoformat()}",
             reason="CREATED_IN_FUTURE",
             mend="Check the clock of this host and of the one that built the bundle",
         )
-    if manifest.expires is not None and manifest.expires <= now:
+
+
+def _check_expiry(manifest: Manifest, time: HostTime) -> None:
+    if manifest.expires is not None and manifest.expires <= time.now:
         raise DateRefused(
             f"{manifest.name} {manifest.version}: expected a bundle that is still valid now "
-            f"({now.isoformat()}), found expires = {manifest.expires.isoformat()}",
+            f"({time.now.isoformat()}), found expires = {manifest.expires.isoformat()}",
             reason="EXPIRED",
-            mend="Ask its author for a newer release",
+            mend="Ask its author for a newer release; if that time is wrong, see docs/trust.md",
         )

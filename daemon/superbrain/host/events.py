@@ -34,6 +34,10 @@ class Event(StrEnum):
         "control_request_refused",
         "The control socket got a message that is no operation.",
     )
+    CONTROL_PEER_REFUSED = (
+        "control_peer_refused",
+        "A process that may not give orders wrote to the control socket.",
+    )
     OPERATION_CARRIED_OUT = "operation_carried_out", "An operator's order was carried out."
     OPERATION_REFUSED = "operation_refused", "An operator's order was not carried out."
     TASK_FAILED = "task_failed", "A part of the daemon met an error that it did not expect."
@@ -46,6 +50,14 @@ class Event(StrEnum):
     BUNDLE_TAKEN = "bundle_taken", "A file of the inbox was verified and copied into the store."
     BUNDLE_REFUSED = "bundle_refused", "A file of the inbox was not taken; the line says why."
     TRUST_LOADED = "trust_loaded", "The trusted keys and revocations were read."
+    TRUST_UPDATED = "trust_updated", "A signed trust update was verified and counts from now on."
+    TRUST_UPDATE_REFUSED = "trust_update_refused", "A trust update was refused; nothing changed."
+    REVOKED_LIVE = (
+        "revoked_live",
+        "A version that serves may not serve any more; the line says why.",
+    )
+    CLOCK_BEHIND = "clock_behind", "The clock is below a time that this host has already seen."
+    AUDITED = "audited", "An entry of the audit trail; send these to another host to keep them."
     STORE_COLLECTED = "store_collected", "Bundles and engines nobody needs were deleted."
 
     # Deployments.

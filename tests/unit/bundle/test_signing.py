@@ -22,7 +22,7 @@ from superbrain.bundle.signing import (
     sign_payload,
     verify_envelope,
 )
-from superbrain.domain.errors import SignatureRefused
+from superbrain.domain.errors import SignatureRefused, TrustUnusable
 from superbrain.domain.trust import Trust
 from tests.support.bundles import KeyPair, sign_key, trust_in
 
@@ -109,7 +109,9 @@ def test_a_revoked_key_is_refused_by_its_name(keys: Keys) -> None:
 
 
 def test_empty_trust_refuses_a_good_signature(keys: Keys) -> None:
-    assert refusal(signed(keys[0]), Trust()).reason == "TRUST_EMPTY"
+    with pytest.raises(TrustUnusable) as caught:
+        verify_envelope(signed(keys[0]), Trust())
+    assert caught.value.reason == "TRUST_EMPTY"
 
 
 @pytest.mark.parametrize("change", [flip_payload, flip_signature])

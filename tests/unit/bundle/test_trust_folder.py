@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from superbrain.bundle.trust_folder import read_trust_folder
-from superbrain.domain.errors import SignatureRefused
+from superbrain.domain.errors import TrustUnusable
 from tests.support.bundles import KeyPair, make_trust_folder, sign_key
 
 
@@ -22,8 +22,8 @@ def folder(tmp_path: Path, author: KeyPair) -> Path:
     return make_trust_folder(tmp_path / "trust", author)
 
 
-def refusal(folder: Path) -> SignatureRefused:
-    with pytest.raises(SignatureRefused) as caught:
+def refusal(folder: Path) -> TrustUnusable:
+    with pytest.raises(TrustUnusable) as caught:
         read_trust_folder(folder)
     return caught.value
 
