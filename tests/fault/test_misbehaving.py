@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -220,11 +221,12 @@ def test_a_leak_is_recycled_under_load_and_a_runaway_is_ended(tmp_path: Path) ->
         runaway = pipeline(before=f'kept.append(b"x" * ((1 << 30) if first == {BAD} else 0))')
         go_live(appliance, "glutton", pipeline=runaway)
         with appliance.client() as client:
-            client.infer("glutton", x(BAD), timeout=60)
+            with suppress(Internal):  # it may be answered before its worker is looked at
+                client.infer("glutton", x(BAD), timeout=60)
             exceeded = wait_incident(appliance, "glutton", "LimitExceeded")
             assert "600 MiB" in exceeded.message
             assert client.infer("glutton", x(1), timeout=60)["y"][0, 0] == 2
-        appliance.wait_for(lambda: appliance.model("glutton").restarts == 1, "a restart")  # type: ignore[union-attr]
+        appliance.wait_for(lambda: appliance.model("glutton").restarts >= 1, "a restart")  # type: ignore[union-attr]
 
 
 # --- slow and wrong -------------------------------------------------------------------------------
