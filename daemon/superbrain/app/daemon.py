@@ -14,11 +14,14 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+import msgspec
 import zmq.asyncio
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer as FolderWatch
 
 import superbrain
+from superbrain.app.config import ConfigError
+from superbrain.app.config_keys import changes, toml_value
 from superbrain.app.control import ControlServer
 from superbrain.app.observer import Observer
 from superbrain.bundle.store import Store
@@ -33,6 +36,7 @@ from superbrain.deploy.services import Services
 from superbrain.deploy.stages import Stages
 from superbrain.domain.errors import BundleError
 from superbrain.domain.health import Problem
+from superbrain.domain.health_rules import status_line
 from superbrain.domain.trust import Trust
 from superbrain.host import notify
 from superbrain.host.events import Event
@@ -40,6 +44,7 @@ from superbrain.host.logs import event
 from superbrain.wire.errors import SuperbrainError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from superbrain.app.config import Config
@@ -55,8 +60,9 @@ class StartError(SuperbrainError):
 class Daemon:
     """One running superbrain."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
         self._config = config
+        self._reread = reread
         self._trust = Trust()
         self._rescan = asyncio.Event()
         self._stop = asyncio.Event()
@@ -143,7 +149,8 @@ class Daemon:
     async def _work(self) -> None:
         await self._recovery.recover()
         event(log, Event.DAEMON_READY, endpoint=self._config.endpoint)
-        notify.ready()
+        self._observer.started = True
+        notify.ready(status_line(self._observer.report().models))
         await self._watch_inbox()
 
     async def _end(self) -> None:
@@ -195,13 +202,38 @@ class Daemon:
         event(log, Event.TRUST_LOADED, keys=len(self._trust.keys), threshold=self._trust.threshold)
 
     async def _reload(self) -> str:
+        """Read configuration and trust again; what cannot be used changes nothing.
+
+        Raises:
+            ConfigError: the configuration does not fit; the trust folder was read all the same.
+        """
         notify.reloading()
         self._read_trust()
         self._rescan.set()
-        event(log, Event.DAEMON_RELOADED)
-        notify.ready()
+        try:
+            applied, waiting = self._read_config()
+        finally:
+            notify.ready()
+        event(log, Event.DAEMON_RELOADED, applied=applied, needs_restart=waiting)
         keys = len(self._trust.keys)
-        return f"the trust folder was read again ({keys} keys) and the inbox is looked through"
+        said = f"the trust folder was read again ({keys} keys) and the inbox is looked through"
+        return "; ".join([said, *applied, *(f"{change} needs a restart" for change in waiting)])
+
+    def _read_config(self) -> tuple[list[str], list[str]]:
+        """Read the file again; give what was applied and what waits for a restart."""
+        try:
+            fresh = self._reread()
+        except ConfigError as error:
+            problem = Problem("warning", "configuration", error.message, error.mend)
+            self._observer.problems["configuration"] = problem
+            raise
+        self._observer.problems.pop("configuration", None)
+        found = changes(self._config, fresh)
+        logging.getLogger().setLevel(fresh.log.level.upper())
+        self._config = msgspec.structs.replace(self._config, log=fresh.log)
+        said = [(change.applies, f"{change.key} = {toml_value(change.after)}") for change in found]
+        applied = [f"{text} holds now" for applies, text in said if applies == "reload"]
+        return applied, [text for applies, text in said if applies == "restart"]
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -210,7 +242,10 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._driver.spawn(self._reload_on_hup()))
 
     async def _reload_on_hup(self) -> None:
-        await self._reload()
+        try:
+            await self._reload()
+        except ConfigError as error:
+            event(log, Event.OPERATION_REFUSED, logging.ERROR, error.message)
 
     def _poisoned(self, poisoned: Poisoned) -> None:
         event(

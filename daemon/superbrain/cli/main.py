@@ -61,7 +61,8 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("rollback", ("operate",), "bring a model's previous good version back"),
         Command("retire", ("operate",), "stop serving a model"),
         Command("retry", ("operate",), "try a failed or rejected deployment again"),
-        Command("reload", ("operate",), "read the trusted keys and the inbox again"),
+        Command("reload", ("operate",), "read configuration, trusted keys and inbox again"),
+        Command("config", ("config",), "show, check and explain the configuration"),
     ),
     "Ask a model": (
         Command("infer", ("infer",), "send one request and show the answer"),
@@ -76,6 +77,9 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         ),
         Command("key", ("author_key",), "make and show signing keys"),
     ),
+    "For shells": (
+        Command("completion", ("completion",), "what a shell needs to complete this command"),
+    ),
 }
 
 _DESCRIPTION = "superbrain proves signed model bundles on this host and serves them."
@@ -86,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         name = _leading_word(words)
-        parser = _parser_of(_command(name))
+        parser = parser_of(_command(name))
         arguments = parser.parse_args(words)
         if not hasattr(arguments, "run"):
             raise _usage_error(f"expected a command after {name!r}")
@@ -134,7 +138,8 @@ def _command(name: str) -> Command:
     raise _usage_error(f"{name!r} is no command{hint}")
 
 
-def _parser_of(command: Command) -> argparse.ArgumentParser:
+def parser_of(command: Command) -> argparse.ArgumentParser:
+    """Make the parser of one command."""
     parser = argparse.ArgumentParser(prog="superbrain", description=_DESCRIPTION)
     place: object = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in command.modules:
