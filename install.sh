@@ -162,7 +162,7 @@ version_id() {
     local wheel version digest
     wheel=$(find "$wheelhouse/wheels" -name 'superbrain-*.whl' | head -n 1)
     version=$(basename "$wheel" | cut -d- -f2)
-    digest=$({ cat "$wheel" "$wheelhouse/requirements/$set_name.txt" && cat "$wheelhouse"/systemd/superbrain*; \
+    digest=$({ cat "$wheel" "$wheelhouse/requirements/$set_name.txt" && cat "$wheelhouse"/systemd/superbrain.* "$wheelhouse"/systemd/*.service; \
         "$python" -I -c 'import sys; print(sys.version, sys.executable)'; } | sha256sum | cut -c1-8)
     printf '%s-%s\n' "$version" "$digest"
 }
@@ -171,6 +171,16 @@ quietly() {
     "$@" >>"$log" 2>&1 && return
     grep -v '^ *Expected  *or' "$log" | tail -n 15 >&2
     die "$what" "the lines above say why"
+}
+
+# The pip that comes with Python, run from its wheel: the environment itself needs none.
+bundled_pip() {
+    "$python" -I -c '
+import ensurepip, glob, os, sysconfig
+
+places = (sysconfig.get_config_var("WHEEL_PKG_DIR"), os.path.join(ensurepip.__path__[0], "_bundled"))
+found = [wheel for place in places if place for wheel in glob.glob(os.path.join(place, "pip-*.whl"))]
+print(os.path.join(found[0], "pip"))'
 }
 
 make_environment() {
@@ -182,40 +192,30 @@ make_environment() {
     rm -rf -- "$home"
     mkdir -p "$opt"
     : >"$log"
-    quietly "$python" -I -m venv "$home"
-    pip=("$home/bin/python" -I -m pip --isolated --disable-pip-version-check --no-input install
-        --no-index --find-links "$wheelhouse/wheels" --no-cache-dir)
+    quietly "$python" -I -m venv --without-pip "$home"
+    pip=("$home/bin/python" -I "$(bundled_pip)" --isolated --disable-pip-version-check --no-input install
+        --no-index --find-links "$wheelhouse/wheels" --no-cache-dir --no-compile)
     quietly "${pip[@]}" --no-deps --require-hashes -r "$wheelhouse/requirements/$set_name.txt"
     quietly "${pip[@]}" --no-deps "$wheelhouse"/wheels/superbrain-*.whl
+    # On all processors, where pip would take one, and without what no service ever imports.
+    quietly "$home/bin/python" -I -m compileall -q -j 0 -x '/(tests|testing|lexers|f2py)/' "$home/lib"
     what="superbrain does not start on this host"
     quietly "$home/bin/superbraind" --version
     mkdir -p "$home/share/doc/superbrain" "$home/share/man"
     cp -R "$wheelhouse/docs/." "$wheelhouse/LICENSE" "$home/share/doc/superbrain/"
     cp -R "$wheelhouse/systemd" "$home/share/systemd"
     "$home/bin/superbrain" completion bash >"$home/share/completion.bash"
-    manual superbrain 1 >"$home/share/man/superbrain.1"
-    manual superbraind 8 >"$home/share/man/superbraind.8"
+    "$home/bin/superbrain" completion man >"$home/share/man/superbrain.1"
+    daemon_manual >"$home/share/man/superbraind.8"
     : >"$home/complete"
     step made "$home ($set_name, Python $python_version)"
 }
 
-# A manual page from what --help says, so that the two never differ.
-manual() {
-    local command
-    printf '.TH %s %s\n.SH NAME\n%s \\- prove signed model bundles on this host and serve them\n' "${1^^}" "$2" "$1"
-    printf '.SH SYNOPSIS\n.nf\n'
-    "$opt/$id/bin/$1" --help | roff
-    printf '.fi\n'
-    if [[ $1 == superbrain ]]; then
-        for command in $("$opt/$id/bin/superbrain" completion words); do
-            printf '.SH "%s"\n.nf\n' "${command^^}"
-            "$opt/$id/bin/superbrain" "$command" --help | roff
-            printf '.fi\n'
-        done
-    fi
-    printf '.SH "SEE ALSO"\n/opt/superbrain/current/share/doc/superbrain/operations.md\n'
+daemon_manual() {
+    printf '.TH SUPERBRAIND 8\n.SH NAME\nsuperbraind \\- the daemon of superbrain\n.SH SYNOPSIS\n.nf\n'
+    "$opt/$id/bin/superbraind" --help | sed -e 's/\\/\\e/g' -e "s/^[.']/\\\\\&&/" -e 's/-/\\-/g'
+    printf '.fi\n.SH "SEE ALSO"\nsuperbrain(1), /opt/superbrain/current/share/doc/superbrain/operations.md\n'
 }
-roff() { sed -e 's/\\/\\\\/g' -e "s/^[.']/\\\\\\&&/" -e 's/-/\\-/g'; }
 
 # --- the host's files -----------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
     superbrain completion bash > /usr/share/bash-completion/completions/superbrain
 
-`words` lists the commands, one a line, for whoever writes a page about all of them.
+`man` gives the manual page superbrain(1), from the same parsers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 _EXAMPLES = """\
 examples:
   source <(superbrain completion bash)     for this shell
-  superbrain completion words
+  superbrain completion man | man -l -       the manual page
 """
 _BASH = """\
 # bash completion of superbrain; written by: superbrain completion bash
@@ -41,46 +41,69 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
     """Add `completion`."""
     parser = commands.add_parser(
         "completion",
-        help="what a shell needs to complete this command",
-        description="Print what a shell needs to complete the superbrain command.",
+        help="bash completion, and the manual page",
+        description="Print what a shell needs to complete this command, or its manual page.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=("bash", "words"), help="the script, or all commands")
+    parser.add_argument("what", choices=("bash", "man"), help="for bash, or the manual page")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print it."""
-    from superbrain.cli.main import COMMANDS, parser_of
+    from superbrain.cli.main import COMMANDS, overview, parser_of
 
-    names = [command for group in COMMANDS.values() for command in group]
-    if args.what == "words":
-        print("\n".join(command.name for command in names))
-        return 0
-    choices = {"superbrain": [*(command.name for command in names), "--help", "--version"]}
-    for command in names:
-        choices |= dict(_choices("superbrain", parser_of(command)))
-    print(_bash(choices), end="")
+    commands = [command for group in COMMANDS.values() for command in group]
+    parsers = {command.name: parser_of(command) for command in commands}
+    print(_manual(overview(), parsers) if args.what == "man" else _bash(parsers), end="")
     return 0
 
 
-def _choices(place: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, list[str]]]:
-    """Give what may follow each place of one command, subcommand by subcommand."""
-    options: list[str] = []
-    for action in parser._actions:  # noqa: SLF001 - argparse offers no public way to its options
-        options += action.option_strings
+def _manual(overview: str, parsers: dict[str, argparse.ArgumentParser]) -> str:
+    lines = [
+        ".TH SUPERBRAIN 1",
+        ".SH NAME",
+        r"superbrain \- prove signed model bundles on this host and serve them",
+        *_section("SYNOPSIS", overview),
+    ]
+    for parser in parsers.values():
+        for place, inner in _places("superbrain", parser):
+            lines += _section(place.upper(), inner.format_help())
+    lines += [".SH SEE ALSO", "superbraind(8), /opt/superbrain/current/share/doc/superbrain"]
+    return "\n".join(lines) + "\n"
+
+
+def _section(title: str, text: str) -> list[str]:
+    """Give a text as it is, under a title; roff reads a leading dot and backslashes as its own."""
+    plain = text.replace("\\", r"\e").replace("-", r"\-").splitlines()
+    shown = [rf"\&{line}" if line.startswith((".", "'")) else line for line in plain]
+    return [f'.SH "{title}"', ".nf", *shown, ".fi"]
+
+
+def _places(
+    place: str, parser: argparse.ArgumentParser
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Give every command and subcommand below `place`, with its parser."""
+    for action in parser._actions:  # noqa: SLF001 - argparse offers no public way to them
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - no public name for it
             for name, inner in action.choices.items():
-                options.append(name)
-                yield from _choices(f"{place} {name}", inner)
-        elif action.choices and not action.option_strings:
-            options += map(str, action.choices)
-    if place != "superbrain":
-        yield place, options
+                yield f"{place} {name}", inner
+                yield from _places(f"{place} {name}", inner)
 
 
-def _bash(choices: dict[str, list[str]]) -> str:
+def _words(parser: argparse.ArgumentParser) -> list[str]:
+    """Give what may follow: options, subcommands, the values of a positional argument."""
+    words: list[str] = []
+    for action in parser._actions:  # noqa: SLF001 - argparse offers no public way to them
+        words += action.option_strings or map(str, action.choices or ())
+    return words
+
+
+def _bash(parsers: dict[str, argparse.ArgumentParser]) -> str:
+    choices = {"superbrain": [*parsers, "--help", "--version"]}
+    for parser in parsers.values():
+        choices |= {place: _words(inner) for place, inner in _places("superbrain", parser)}
     places = "\n".join(f'            "{p}") place="{p}" ;;' for p in choices if " " in p)
     answers = "\n".join(f'        "{p}") choices="{" ".join(w)}" ;;' for p, w in choices.items())
     return _BASH % {"places": places, "choices": answers}

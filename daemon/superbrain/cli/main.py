@@ -77,9 +77,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         ),
         Command("key", ("author_key",), "make and show signing keys"),
     ),
-    "For shells": (
-        Command("completion", ("completion",), "what a shell needs to complete this command"),
-    ),
+    "For shells": (Command("completion", ("completion",), "bash completion, and the manual page"),),
 }
 
 _DESCRIPTION = "superbrain proves signed model bundles on this host and serves them."
@@ -119,7 +117,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _leading_word(words: list[str]) -> str:
     """The command's name; help, version and usage errors end here."""
     if not words or words[0] in {"-h", "--help", "help"}:
-        print(_overview())
+        print(overview())
         raise SystemExit(0 if words else EXIT_USAGE)
     if words[0] in {"-V", "--version"}:
         print(f"superbrain {__version__}")
@@ -148,7 +146,8 @@ def parser_of(command: Command) -> argparse.ArgumentParser:
     return parser
 
 
-def _overview() -> str:
+def overview() -> str:
+    """Give the text of `superbrain --help`."""
     width = max(len(command.name) for group in COMMANDS.values() for command in group)
     lines = ["usage: superbrain COMMAND [ARGUMENTS]", "", _DESCRIPTION]
     for group, commands in COMMANDS.items():
