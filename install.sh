@@ -117,6 +117,13 @@ explain_python() {
 find_python() {
     python=$("$source_dir/scripts/find-python") ||
         die "no Python 3.11 or newer was found on this host" "$(explain_python)"
+    # The service sees no home folders.
+    case $(readlink -f "$python") in
+        /home/* | /root/* | /run/user/*)
+            [[ -n $prefix ]] || die "$python lies in a home folder, which the service cannot see" \
+                "$(explain_python), then PYTHON=/usr/bin/python3 $0"
+            ;;
+    esac
     python_version=$("$python" -I -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     "$python" -I -c 'import ensurepip, venv' 2>/dev/null ||
         die "$python cannot make environments" "sudo apt-get install python$python_version-venv"
