@@ -191,7 +191,7 @@ print(os.path.join(found[0], "pip"))'
 }
 
 make_environment() {
-    local home=$opt/$id pip what="the packages could not be installed"
+    local home=$opt/$id pip made_from what="the packages could not be installed"
     if [[ -f $home/complete ]]; then
         step ok "$home is there already"
         return
@@ -202,7 +202,14 @@ make_environment() {
     quietly "$python" -I -m venv --without-pip "$home"
     pip=("$home/bin/python" -I "$(bundled_pip)" --isolated --disable-pip-version-check --no-input install
         --no-index --find-links "$wheelhouse/wheels" --no-cache-dir --no-compile)
-    quietly "${pip[@]}" --no-deps --require-hashes -r "$wheelhouse/requirements/$set_name.txt"
+    made_from="$(sha256sum <"$wheelhouse/requirements/$set_name.txt") $python $python_version"
+    if [[ $(cat "$opt/current/complete" 2>/dev/null) == "$made_from" ]]; then
+        # The same packages as in the version that runs: a copy of them, sharing nothing.
+        cp -a --reflink=auto "$opt/current/lib/." "$home/lib/"
+        rm -rf -- "$home"/lib/python*/site-packages/superbrain{,-*}
+    else
+        quietly "${pip[@]}" --no-deps --require-hashes -r "$wheelhouse/requirements/$set_name.txt"
+    fi
     quietly "${pip[@]}" --no-deps "$wheelhouse"/wheels/superbrain-*.whl
     # On all processors, where pip would take one, and without what no service ever imports.
     quietly "$home/bin/python" -I -m compileall -q -j 0 -x '/(tests|testing|lexers|f2py)/' "$home/lib"
@@ -214,7 +221,7 @@ make_environment() {
     "$home/bin/superbrain" completion bash >"$home/share/completion.bash"
     "$home/bin/superbrain" completion man >"$home/share/man/superbrain.1"
     daemon_manual >"$home/share/man/superbraind.8"
-    : >"$home/complete"
+    printf '%s\n' "$made_from" >"$home/complete"
     step made "$home ($set_name, Python $python_version)"
 }
 

@@ -324,7 +324,7 @@ class Asked:
 
     def __exit__(self, kind: object, *_: object) -> None:
         for program in self._programs:
-            said, _ = program.communicate(timeout=PATIENCE_S)
+            said = program.communicate(timeout=PATIENCE_S)[0]
             found = re.match(r"(\d+) (\d+) ([\d. ]*)", said)
             good = found is not None and int(found[1]) > 0 and found[2] == "0"
             if good and found and self._versions:
@@ -360,7 +360,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--require", action="store_true")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the container on the way out
+    signal.signal(signal.SIGTERM, _leave)
     work = Path(tempfile.mkdtemp(prefix="run-", dir=options.base.parent))
     try:
         return _run(options, work)
@@ -369,6 +369,11 @@ def main() -> int:
         return 1 if options.require else 0
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _leave(*_: object) -> None:
+    """Go by the way that ends the container."""
+    sys.exit(143)
 
 
 def _run(options: argparse.Namespace, work: Path) -> int:
