@@ -498,6 +498,8 @@ if has_systemd; then
 else
     point_current_at "$id"
     say ""
-    say "The files are in place. systemd does not run here, so nothing was started; by hand:"
+    why="systemd does not run here"
+    [[ -z $prefix ]] || why="that is what --prefix is for"
+    say "The files are in place. Nothing was started: $why. By hand:"
     say "  $opt/current/bin/superbraind${prefix:+ --root DIR}"
 fi

@@ -35,6 +35,24 @@ INBOX: Final = "/var/lib/superbrain/inbox"
 INSTALL: Final = "/wheelhouse/install.sh"
 T = TypeVar("T")
 
+# Bundle code that uses what real ones use: the confinement must let OpenCV and its threads work.
+PIPELINE: Final = """
+import cv2
+import numpy as np
+
+
+class Pipeline:
+    def __init__(self, bundle):
+        self.kernel = np.ones((3, 3), np.float32) / 9
+
+    def preprocess(self, request):
+        cv2.filter2D(np.zeros((512, 512), np.float32), -1, self.kernel)
+        return {"x": request["x"]}
+
+    def postprocess(self, outputs, request):
+        return {"y": outputs["y"]}
+"""
+
 # Asks until it is told to stop, and says how often, what failed and which versions answered.
 ASKING: Final = """
 import sys, threading, time, numpy as np
@@ -79,6 +97,7 @@ class Story:
         self._began = time.monotonic()
         said = self.host.run(INSTALL, "--trust", "/bundles/author.pub", timeout_s=300)
         self.require("no models are installed" in said and "Next:" in said, said)
+        self.host.run("systemctl", "is-enabled", "superbraind")
         for user in ("alice", "bob"):
             self.host.run("usermod", "-aG", "superbrain", user)
         return "a fresh Debian without network: one command installs and starts the service"
@@ -382,7 +401,14 @@ def _run(options: argparse.Namespace, work: Path) -> int:
     author = sign_key(bundles)
     for number in (1, 2):
         version = f"{number}.0.0"
-        make_bundle(bundles, author, version=version, sequence=number, constant=float(number))
+        make_bundle(
+            bundles,
+            author,
+            version=version,
+            sequence=number,
+            constant=float(number),
+            pipeline=PIPELINE,
+        )
     binds = {options.wheelhouse: "/wheelhouse", bundles: "/bundles"}
     binds |= {
         changed_release(options.wheelhouse, work, name): f"/{name}" for name in ("newer", "broken")
