@@ -203,13 +203,16 @@ class Story:
         folder = "/run/systemd/system/superbraind.service.d"
         examples = "/opt/superbrain/current/share/systemd/superbraind.service.d"
         self.host.run("cp", "-r", examples, folder)
-        self.write("/etc/superbrain/credentials/tcp.key", "secret")
+        self.write("/etc/superbrain/tcp/server.key", "secret")
+        self.host.run("groupadd", "--force", "models")
         self.write(f"{folder}/quick.conf", "[Service]\nWatchdogSec=5\n")
         self.host.run("systemctl", "daemon-reload")
         said = self.host.run("systemd-analyze", "verify", "--man=no", "superbraind.service")
         self.require(not said, said)
         self.host.run("systemctl", "restart", "superbraind")
         daemon = self.pid()
+        seen = f"/proc/{daemon}/root/run/credentials/superbraind.service/server.key"
+        self.require(self.host.run("cat", seen) == "secret", "the credential")
         self.host.run("kill", "-STOP", daemon)
         self.until(lambda: self.pid() not in ("0", daemon), "systemd to start another")
         self.until(lambda: self.version() == "2.0.0", "2.0.0 to answer again")
