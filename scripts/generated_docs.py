@@ -1,4 +1,4 @@
-"""What of docs/ is generated from the code, and how: one row of `GENERATED` for each.
+"""What of docs/ and systemd/ is generated from the code, and how: one row of `GENERATED` for each.
 
 A generator gets what the file holds now (empty when there is none) and returns what it should
 hold. Whole files ignore what was there; a part of a hand-written page is replaced between two
@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from superbrain.app.config import Config
+from superbrain.app.config_keys import KEYS, default_file, toml_value, values
 from superbrain.domain import deployment as life
 from superbrain.domain.health import Health
 from superbrain.host.events import Event
@@ -67,11 +69,14 @@ def log_events(_now: str = "") -> str:
     return f"""\
 # Log events
 
-Every process of superbrain writes one JSON object a line to standard error, which systemd puts
-into the journal. `event` is one of the names below; a released name keeps its meaning. What a
-library or bundle code logs by itself carries the event `log`.
+The daemon logs one JSON object a line to standard error, what its children tell included. Under
+systemd it gives each record to the journal with its fields instead: `event` is
+`SUPERBRAIN_EVENT`, `model` is `SUPERBRAIN_MODEL`, and so on. `event` is one of the names below; a
+released name keeps its meaning. What a library or bundle code logs by itself has the event `log`.
 
-    journalctl -u superbraind -o cat | jq 'select(.event == "worker_died")'
+    journalctl -u superbraind SUPERBRAIN_EVENT=worker_died SUPERBRAIN_MODEL=ocr
+    journalctl -u superbraind -o json SUPERBRAIN_EVENT=deployment_advanced | jq .SUPERBRAIN_STATE
+    jq 'select(.event == "worker_died")' < daemon.log      # started by hand
 
 | event | when |
 |---|---|
@@ -110,10 +115,28 @@ def _state_table() -> str:
     return "\n".join(lines)
 
 
+def configuration(now: str) -> str:
+    """docs/operations.md, part `configuration`: every key."""
+    usual = values(Config())
+    rows = [
+        f"| `{key}` | `{toml_value(usual[key])}` | {of.meaning} | {of.applies} |"
+        for key, of in KEYS.items()
+    ]
+    head = ["| key | default | meaning | a change takes |", "|---|---|---|---|"]
+    return part(now, "configuration", "\n".join(head + rows))
+
+
+def default_configuration(_now: str = "") -> str:
+    """systemd/superbrain.toml: the commented file that an installation begins with."""
+    return default_file()
+
+
 GENERATED: tuple[Generated, ...] = (
     Generated("docs/health.schema.json", health_schema),
     Generated("docs/log-events.md", log_events),
     Generated("docs/architecture.md", states),
+    Generated("docs/operations.md", configuration),
+    Generated("systemd/superbrain.toml", default_configuration),
 )
 
 

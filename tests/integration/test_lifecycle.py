@@ -373,3 +373,22 @@ def test_without_a_trusted_key_nothing_is_taken_and_health_says_so(appliance: Ap
     assert (noted.outcome, noted.name) == ("waiting", "adder-1.0.0.sbb")
     assert "it cannot be judged" in noted.message
     assert any(problem.subject == "trust" for problem in appliance.health().problems)
+
+
+def test_a_reload_applies_what_it_can_names_the_rest_and_refuses_what_does_not_fit(
+    appliance: Appliance,
+) -> None:
+    file = appliance.root / "superbrain.toml"
+    usual = file.read_text()
+    file.write_text(f'{usual}[log]\nlevel = "debug"\n')
+    file.write_text(file.read_text().replace("[deploy]\n", "[deploy]\nparallel = 3\n"))
+    message = appliance.ask(op.Reload(), op.Outcome).message
+    assert 'log.level = "debug" holds now' in message
+    assert "deploy.parallel = 3 needs a restart" in message
+    file.write_text("[deploy]\nparalel = 3\n")
+    refusal = appliance.ask(op.Reload(), op.Refusal)
+    assert "did you mean deploy.parallel?" in refusal.message
+    assert any(problem.subject == "configuration" for problem in appliance.health().problems)
+    file.write_text(usual)
+    assert 'log.level = "info" holds now' in appliance.ask(op.Reload(), op.Outcome).message
+    assert not any(problem.subject == "configuration" for problem in appliance.health().problems)

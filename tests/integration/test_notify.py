@@ -33,6 +33,7 @@ MESSAGES: dict[str, tuple[Callable[[], bool], str]] = {
     "ready with status": (lambda: notify.ready("2 models"), r"READY=1\nSTATUS=2 models"),
     "status in one line": (lambda: notify.status("two\n models"), r"STATUS=two models"),
     "alive": (notify.alive, r"WATCHDOG=1"),
+    "more time": (lambda: notify.still_starting(1.5), r"EXTEND_TIMEOUT_USEC=1500000"),
     "reloading": (notify.reloading, r"RELOADING=1\nMONOTONIC_USEC=\d+"),
     "stopping": (notify.stopping, r"STOPPING=1"),
 }

@@ -2,15 +2,20 @@
 
 Unknown keys are errors; the message names the file, the key and what was expected. Without a file
 the defaults below hold, which are those of an installed appliance. `superbraind --root DIR` puts
-every folder and socket below DIR instead, for development and tests.
+every folder and socket below DIR instead, for development and tests. A variable such as
+`SUPERBRAIN__DEPLOY__PROBATION_S=120` in the environment counts more than the file.
 """
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
+import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 
@@ -25,6 +30,7 @@ LEAST_THREADS = 16
 LEAST_DESCRIPTORS = 64
 MIN_TCP_MEMORY_BYTES = 512 << 20
 _TCP_ADDRESS = re.compile(r"tcp://(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})")
+VARIABLES: Final = "SUPERBRAIN__"
 
 
 class ConfigError(SuperbrainError):
@@ -168,19 +174,27 @@ class Config(_Section, frozen=True):
         return Path(self.health.path or f"{self.paths.runtime}/health.json")
 
 
-def load_config(path: Path | None = None, root: Path | None = None) -> Config:
+def load_config(
+    path: Path | None = None,
+    root: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Config:
     """Read and check the configuration.
 
     Args:
         path: the TOML file; None means the installed one if it exists, else the defaults.
         root: put all folders below this one.
+        environment: whose `SUPERBRAIN__SECTION__KEY` count more than the file; None: the process's.
 
     Raises:
         ConfigError: unreadable, not TOML, an unknown key, a value of the wrong type or range.
     """
-    config = (
-        _read(path or DEFAULT_CONFIG, required=path is not None) if path or not root else Config()
-    )
+    raw: dict[str, Any] = {}
+    if path or not root:
+        raw = _read(path or DEFAULT_CONFIG, required=path is not None)
+    where = f"the configuration {path or DEFAULT_CONFIG}"
+    _add_variables(raw, os.environ if environment is None else environment)
+    config = _converted(raw, where)
     if root is not None:
         base = root.resolve()
         paths = Paths(*(str(base / name) for name in ("inbox", "state", "run", "trust")))
@@ -189,24 +203,74 @@ def load_config(path: Path | None = None, root: Path | None = None) -> Config:
     return config
 
 
-def _read(path: Path, *, required: bool) -> Config:
+def known_keys() -> list[str]:
+    """Every key there is, as `section.key`."""
+    sections = msgspec.to_builtins(Config())
+    return [f"{section}.{key}" for section, keys in sections.items() for key in keys]
+
+
+def nearest(key: str) -> str:
+    """Give the key or section that `key` was probably meant to be; empty when none is like it."""
+    known = known_keys()
+    name = key.rpartition(".")[2]
+    same = [one for one in known if one.rpartition(".")[2] == name]
+    if len(same) == 1:
+        return same[0]
+    candidates = known if "." in key else sorted({one.partition(".")[0] for one in known})
+    return next(iter(difflib.get_close_matches(key, candidates, n=1)), "")
+
+
+def _read(path: Path, *, required: bool) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if not required:
-            return Config()
+            return {}
         raise ConfigError(f"the configuration {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the configuration {path} cannot be read: {error}") from error
-    try:
-        return msgspec.convert(tomllib.loads(text), Config)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the configuration {path} is not TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration {path} cannot be read: {error}") from error
+
+
+def _add_variables(raw: dict[str, Any], environment: Mapping[str, str]) -> None:
+    for variable, text in environment.items():
+        if not variable.startswith(VARIABLES):
+            continue
+        section, _, key = variable.removeprefix(VARIABLES).lower().partition("__")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text  # a word without quotes
+        keys = raw.setdefault(section, {})
+        if isinstance(keys, dict):
+            keys[key] = value
+
+
+def _converted(raw: dict[str, Any], where: str) -> Config:
+    for key in _unknown(raw):
+        near = nearest(key)
+        raise ConfigError(
+            f"{where}: the key {key} is unknown" + (f", did you mean {near}?" if near else ""),
+            mend="superbrain config explain lists every key with its meaning",
+        )
+    try:
+        return msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(
-            f"the configuration {path} does not fit: {error}",
-            mend="docs/operations.md lists every key with its meaning",
+            f"{where} does not fit: {error}",
+            mend="superbrain config explain KEY says what a key takes",
         ) from error
+
+
+def _unknown(raw: dict[str, Any]) -> list[str]:
+    known = known_keys()
+    sections = {key.partition(".")[0] for key in known}
+    unknown = [section for section in raw if section not in sections]
+    for section in raw.keys() - unknown:
+        if isinstance(raw[section], dict):
+            unknown += [f"{section}.{key}" for key in raw[section]]
+    return [key for key in unknown if key not in known]
 
 
 def _check(config: Config, path: Path | None) -> None:

@@ -21,6 +21,8 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer as FolderWatch
 
 import superbrain
+from superbrain.app.config import ConfigError
+from superbrain.app.config_keys import changes, toml_value
 from superbrain.app.control import ControlServer
 from superbrain.app.observer import Observer
 from superbrain.app.trail import Trail
@@ -43,6 +45,7 @@ from superbrain.deploy.trust_inbox import TrustInbox
 from superbrain.deploy.trust_keeper import TrustKeeper
 from superbrain.domain.audit import Action
 from superbrain.domain.health import Problem
+from superbrain.domain.health_rules import status_line
 from superbrain.domain.sandbox import with_memory
 from superbrain.host import notify
 from superbrain.host.audit_log import AuditLog
@@ -53,6 +56,7 @@ from superbrain.host.logs import event
 from superbrain.wire.errors import SuperbrainError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from superbrain.app.config import Config
@@ -68,8 +72,9 @@ class StartError(SuperbrainError):
 class Daemon:
     """One running superbrain."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
         self._config = config
+        self._reread = reread
         self._rescan = asyncio.Event()
         self._stop = asyncio.Event()
 
@@ -187,7 +192,8 @@ class Daemon:
         await self._guard.stop_unfit()
         await self._recovery.recover()
         event(log, Event.DAEMON_READY, endpoint=self._config.endpoint)
-        notify.ready()
+        self._observer.started = True
+        notify.ready(status_line(self._observer.report().models))
         await self._watch_inbox()
 
     async def _end(self) -> None:
@@ -236,16 +242,41 @@ class Daemon:
         self._rescan.set()
 
     async def _reload(self) -> str:
+        """Read configuration and trust again; what cannot be used changes nothing.
+
+        Raises:
+            ConfigError: the configuration does not fit; the trust folder was read all the same.
+        """
         notify.reloading()
         self._keeper.load()
         if self._tcp is not None:
             await self._tcp.read_clients()
-        self._audit.write(Action.RELOADED, "trust folder")
         await self._trust_changed()
-        event(log, Event.DAEMON_RELOADED)
-        notify.ready()
+        try:
+            applied, waiting = self._read_config()
+        finally:
+            self._audit.write(Action.RELOADED, "trust folder and configuration")
+            notify.ready()
+        event(log, Event.DAEMON_RELOADED, applied=applied, needs_restart=waiting)
         keys = len(self._keeper.trust().keys)
-        return f"the trust folder was read again ({keys} keys) and the inbox is looked through"
+        said = f"the trust folder was read again ({keys} keys) and the inbox is looked through"
+        return "; ".join([said, *applied, *(f"{change} needs a restart" for change in waiting)])
+
+    def _read_config(self) -> tuple[list[str], list[str]]:
+        """Read the file again; give what was applied and what waits for a restart."""
+        try:
+            fresh = self._reread()
+        except ConfigError as error:
+            problem = Problem("warning", "configuration", error.message, error.mend)
+            self._observer.problems["configuration"] = problem
+            raise
+        self._observer.problems.pop("configuration", None)
+        found = changes(self._config, fresh)
+        logging.getLogger().setLevel(fresh.log.level.upper())
+        self._config = msgspec.structs.replace(self._config, log=fresh.log)
+        said = [(change.applies, f"{change.key} = {toml_value(change.after)}") for change in found]
+        applied = [f"{text} holds now" for applies, text in said if applies == "reload"]
+        return applied, [text for applies, text in said if applies == "restart"]
 
     def _audit_problems(self) -> list[Problem]:
         found = []
@@ -265,7 +296,10 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._driver.spawn(self._reload_on_hup()))
 
     async def _reload_on_hup(self) -> None:
-        await self._reload()
+        try:
+            await self._reload()
+        except ConfigError as error:
+            event(log, Event.OPERATION_REFUSED, logging.ERROR, error.message)
 
     def _poisoned(self, poisoned: Poisoned) -> None:
         event(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import gc
 import sys
 from pathlib import Path
@@ -36,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
         config = load_config(options.config, options.root)
         logs.configure(config.log.level)
         gc.freeze()
-        asyncio.run(Daemon(config).run())
+        reread = functools.partial(load_config, options.config, options.root)
+        asyncio.run(Daemon(config, reread).run())
     except SuperbrainError as error:
         print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
         if error.mend:

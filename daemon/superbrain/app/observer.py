@@ -55,6 +55,7 @@ log = logging.getLogger(__name__)
 
 PING_TIMEOUT_S = 5.0
 SILENT_PINGS = 3
+START_PATIENCE_S = 60.0
 _NO_TRAFFIC = ModelTraffic("", 0, 0, 0, 0, 0, 0, Quantiles())
 
 
@@ -84,6 +85,9 @@ class Observer:
         self._started_at = dt.datetime.now(dt.UTC)
         self._silent = 0
         self._status = ""
+        watchdog_s = notify.watchdog_s()
+        self._interval_s = min(config.health.interval_s, watchdog_s / 3 if watchdog_s else 1e9)
+        self.started = False
         self.problems: dict[str, Problem] = {}
 
     async def run(self) -> None:
@@ -93,7 +97,7 @@ class Observer:
                 await self.look()
             except Exception as error:  # noqa: BLE001 - it must not end what it observes
                 event(log, Event.TASK_FAILED, logging.ERROR, str(error), exc_info=error)
-            await asyncio.sleep(self._config.health.interval_s)
+            await asyncio.sleep(self._interval_s)
 
     async def look(self) -> Health:
         """Refresh all figures once and publish the report."""
@@ -104,6 +108,8 @@ class Observer:
         health = self.report()
         notify.status(status_line(health.models))
         notify.alive()
+        if not self.started:  # models may load for as long as they need, while this loop runs
+            notify.still_starting(START_PATIENCE_S)
         if health.status != self._status:
             self._status = health.status
             event(log, Event.HEALTH_CHANGED, status=health.status)

@@ -61,7 +61,8 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("rollback", ("operate",), "bring a model's previous good version back"),
         Command("retire", ("operate",), "stop serving a model"),
         Command("retry", ("operate",), "try a failed or rejected deployment again"),
-        Command("reload", ("operate",), "read trusted keys, TCP clients and the inbox again"),
+        Command("reload", ("operate",), "read configuration, keys, TCP clients and inbox again"),
+        Command("config", ("config",), "show, check and explain the configuration"),
         Command("access", ("access",), "who may ask by TCP: keys, allow, deny, list"),
         Command(
             "trust",
@@ -83,6 +84,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         ),
         Command("key", ("author_key",), "make and show signing keys"),
     ),
+    "For shells": (Command("completion", ("completion",), "bash completion, and the manual page"),),
 }
 
 _DESCRIPTION = "superbrain proves signed model bundles on this host and serves them."
@@ -93,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         name = _leading_word(words)
-        parser = _parser_of(_command(name))
+        parser = parser_of(_command(name))
         arguments = parser.parse_args(words)
         if not hasattr(arguments, "run"):
             raise _usage_error(f"expected a command after {name!r}")
@@ -122,7 +124,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _leading_word(words: list[str]) -> str:
     """The command's name; help, version and usage errors end here."""
     if not words or words[0] in {"-h", "--help", "help"}:
-        print(_overview())
+        print(overview())
         raise SystemExit(0 if words else EXIT_USAGE)
     if words[0] in {"-V", "--version"}:
         print(f"superbrain {__version__}")
@@ -141,7 +143,8 @@ def _command(name: str) -> Command:
     raise _usage_error(f"{name!r} is no command{hint}")
 
 
-def _parser_of(command: Command) -> argparse.ArgumentParser:
+def parser_of(command: Command) -> argparse.ArgumentParser:
+    """Make the parser of one command."""
     parser = argparse.ArgumentParser(prog="superbrain", description=_DESCRIPTION)
     place: object = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in command.modules:
@@ -150,7 +153,8 @@ def _parser_of(command: Command) -> argparse.ArgumentParser:
     return parser
 
 
-def _overview() -> str:
+def overview() -> str:
+    """Give the text of `superbrain --help`."""
     width = max(len(command.name) for group in COMMANDS.values() for command in group)
     lines = ["usage: superbrain COMMAND [ARGUMENTS]", "", _DESCRIPTION]
     for group, commands in COMMANDS.items():

@@ -39,7 +39,8 @@ examples:
   superbrain retry ocr --version 3.1.0
 """
 _RELOAD = """\
-What serves goes on serving. Without a usable key nothing new is taken, and status says so.
+What serves goes on serving. The answer says what changed in the configuration, what of it was
+applied and what needs a restart. Without a usable key nothing new is taken, and status says so.
 
 examples:
   superbrain reload
@@ -57,7 +58,7 @@ def register(commands: _Commands[Any]) -> None:
     trying.add_argument(
         "--version", default="", help="the version (default: the newest that failed)"
     )
-    _add(commands, "reload", "read the trusted keys and the inbox again", _RELOAD, reload)
+    _add(commands, "reload", "read configuration, trusted keys and inbox again", _RELOAD, reload)
 
 
 def rollback(args: argparse.Namespace) -> int:
@@ -78,7 +79,7 @@ def retry(args: argparse.Namespace) -> int:
 
 
 def reload(args: argparse.Namespace) -> int:
-    """Read trust folder and inbox again."""
+    """Read configuration, trust folder and inbox again."""
     return _order(args, Reload())
 
 

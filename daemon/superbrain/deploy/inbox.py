@@ -315,7 +315,8 @@ class Inbox:
                 with contextlib.suppress(OSError):
                     self._wait(path.name, path.lstat().st_size, 0)
         except OSError as error:
-            self.wait(path.name, f"it cannot be read yet: {error.strerror}")
+            mend = f"chmod g+r {path}" if isinstance(error, PermissionError) else ""
+            self.wait(path.name, f"it cannot be read yet: {error.strerror}", mend)
         else:
             if content.size_bytes >= verified.total_bytes:
                 return Complete(path, content, verified)

@@ -5,7 +5,9 @@
 - `event` is a stable name (`superbrain.host.events`); what a library or bundle code logs carries
   the event "log" and its text as `message`.
 - A log call never raises and never writes half a line, however odd its values are.
-- Under systemd each line begins with its priority (`<4>`), which the journal takes off again.
+- Under systemd each record goes to the journal with its fields (`superbrain.host.journald`). When
+  the journal does not take it, the line goes to standard error all the same, beginning with its
+  priority (`<4>`), which the journal takes off again.
 """
 
 from __future__ import annotations
@@ -18,16 +20,18 @@ from typing import Any, Final, TextIO
 
 import msgspec
 
+from superbrain.host import journald
+
 _FIELDS: Final = "superbrain_fields"
 _EVENT: Final = "superbrain_event"
 _PLAIN_EVENT: Final = "log"
 
 # sd-daemon(3): the priorities of syslog(3).
 _PRIORITIES: Final = (
-    (logging.CRITICAL, "<2>"),
-    (logging.ERROR, "<3>"),
-    (logging.WARNING, "<4>"),
-    (logging.INFO, "<6>"),
+    (logging.CRITICAL, 2),
+    (logging.ERROR, 3),
+    (logging.WARNING, 4),
+    (logging.INFO, 6),
 )
 
 
@@ -43,8 +47,9 @@ def configure(
         ValueError: `level` is no level that `logging` knows.
     """
     stream = sys.stderr if stream is None else stream
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonLines(process=process, priorities=_is_journal(stream)))
+    under_systemd = _is_journal(stream)
+    handler = JournalHandler(stream) if under_systemd else logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines(process=process, priorities=under_systemd))
     root = logging.getLogger()
     root.setLevel(level.upper() if isinstance(level, str) else level)
     root.handlers[:] = [handler]
@@ -67,6 +72,15 @@ def event(
         logger.log(level, "%s", message, extra=extra, exc_info=exc_info or None)
 
 
+class JournalHandler(logging.StreamHandler[TextIO]):
+    """Gives each record to the journal with its fields; to its stream when that fails."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.formatter.line(record) if isinstance(self.formatter, JsonLines) else {}
+        if not line or not journald.send(_priority(record.levelno), line):
+            super().emit(record)
+
+
 class JsonLines(logging.Formatter):
     """Formats any log record as one line of JSON."""
 
@@ -76,10 +90,11 @@ class JsonLines(logging.Formatter):
         self._priorities = priorities
 
     def format(self, record: logging.LogRecord) -> str:
-        line = _encode(self._line(record))
-        return f"{_priority(record.levelno)}{line}" if self._priorities else line
+        line = _encode(self.line(record))
+        return f"<{_priority(record.levelno)}>{line}" if self._priorities else line
 
-    def _line(self, record: logging.LogRecord) -> dict[str, Any]:
+    def line(self, record: logging.LogRecord) -> dict[str, Any]:
+        """Give what the line says, by name."""
         line: dict[str, Any] = {
             "at": _iso_utc(record.created),
             "level": record.levelname.lower(),
@@ -132,8 +147,8 @@ def _text(value: object) -> str:
         return f"<{type(value).__name__} that cannot be printed>"
 
 
-def _priority(level: int) -> str:
-    return next((prefix for floor, prefix in _PRIORITIES if level >= floor), "<7>")
+def _priority(level: int) -> int:
+    return next((priority for floor, priority in _PRIORITIES if level >= floor), 7)
 
 
 def _is_journal(stream: TextIO) -> bool:

@@ -26,6 +26,19 @@ def alive() -> bool:
     return notify("WATCHDOG=1")
 
 
+def still_starting(seconds: float) -> bool:
+    """Ask for this much more time until `ready`; it counts from now."""
+    return notify(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+
+
+def watchdog_s() -> float | None:
+    """How often `alive` must be said at least, if this process is watched (WATCHDOG_USEC)."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    return int(microseconds) / 1e6 if microseconds.isdecimal() and int(microseconds) else None
+
+
 def reloading() -> bool:
     """A reload has begun; `ready` ends it."""
     return notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")

@@ -35,8 +35,9 @@ def test_a_file_counts_also_with_a_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("[deploy]\nprobation = 7", "probation"),
-        ("[deplyo]", "deplyo"),
+        ("[deploy]\nprobation = 7", "deploy.probation is unknown, did you mean deploy.probation_s"),
+        ("[deplyo]", "deplyo is unknown, did you mean deploy?"),
+        ("deploy = 3", "deploy"),
         ("[deploy]\nparallel = 'two'", "parallel"),
         ("[deploy]\nparallel = 0", "deploy.parallel above 0"),
         ("[log]\nlevel = 'loud'", "'loud'"),

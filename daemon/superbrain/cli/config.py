@@ -1,0 +1,150 @@
+"""`superbrain config`: show the configuration, judge a file, explain a key.
+
+It reads files and the environment alone; the daemon need not run. What the running daemon took from
+a changed file, `superbrain reload` says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from superbrain.app.config import DEFAULT_CONFIG, Config, ConfigError, load_config, nearest
+from superbrain.app.config_keys import KEYS, default_file, toml_value, values
+
+_CONFIG = """\
+examples:
+  superbrain config show
+  superbrain config check
+  superbrain config explain deploy.probation_s
+"""
+_SHOW = """\
+examples:
+  superbrain config show                   what the daemon would use, and what differs from defaults
+  superbrain config show --default         the commented file that an installation begins with
+  superbrain config show --json | jq '.["deploy.probation_s"]'
+"""
+_CHECK = """\
+Exit code 1 when the file cannot be used; the error names the key.
+
+examples:
+  superbrain config check
+  superbrain config check --config new.toml && sudo cp new.toml /etc/superbrain/superbrain.toml
+"""
+_EXPLAIN = """\
+examples:
+  superbrain config explain                every key
+  superbrain config explain deploy.probation_s
+"""
+_APPLIES: Final = {
+    "reload": "superbrain reload applies a change",
+    "restart": "a change needs a restart: systemctl restart superbraind",
+}
+
+
+def register(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add `config show`, `config check` and `config explain`."""
+    parser = commands.add_parser(
+        "config",
+        help="show, check and explain the configuration",
+        description="Show, check and explain the configuration; the daemon need not run.",
+        epilog=_CONFIG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    showing = _add(actions, "show", "what holds now, key by key", _SHOW, show)
+    showing.add_argument("--default", action="store_true", help="the file an installation has")
+    _add(actions, "check", "judge a configuration file", _CHECK, check)
+    explaining = _add(actions, "explain", "what keys mean and take", _EXPLAIN, explain)
+    explaining.add_argument("key", nargs="?", metavar="KEY", help="such as deploy.probation_s")
+
+
+def show(args: argparse.Namespace) -> int:
+    """Print every key with its value; those that are not the default are marked."""
+    if args.default:
+        print(default_file(), end="")
+        return 0
+    found, usual = values(_load(args)), values(Config())
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    width, value_width = max(map(len, found)), max(len(toml_value(v)) for v in found.values())
+    for key, value in found.items():
+        note = "" if value == usual[key] else f"# default: {toml_value(usual[key])}"
+        print(f"{key:{width}} = {toml_value(value):{value_width}}  {note}".rstrip())
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Judge the file."""
+    found, usual = values(_load(args)), values(Config())
+    differing = [key for key, value in found.items() if value != usual[key]]
+    path = args.config or DEFAULT_CONFIG
+    if args.json:
+        print(json.dumps({"file": str(path), "good": True, "set": differing}))
+        return 0
+    there = f"{path} is good" if path.exists() else f"{path} does not exist: the defaults hold"
+    print(f"{there}; it sets {', '.join(differing)}" if differing else there)
+    return 0
+
+
+def explain(args: argparse.Namespace) -> int:
+    """Explain one key, or all."""
+    keys = [args.key] if args.key else list(KEYS)
+    if args.key and args.key not in KEYS:
+        near = nearest(args.key)
+        hint = f", did you mean {near}?" if near else ""
+        raise ConfigError(
+            f"the key {args.key} is unknown{hint}", mend="superbrain config explain lists all"
+        )
+    facts = [_facts(key, args) for key in keys]
+    if args.json:
+        print(json.dumps(facts[0] if args.key else facts, indent=2))
+        return 0
+    for fact in facts:
+        print(f"{fact['key']}\n  {fact['meaning']}")
+        default, now = toml_value(fact["default"]), toml_value(fact["value"])
+        print(f"  default {default}" + ("" if now == default else f", here {now}"))
+        print(f"  {_APPLIES[fact['applies']]}")
+    return 0
+
+
+def _facts(key: str, args: argparse.Namespace) -> dict[str, Any]:
+    default = values(Config())[key]
+    return {
+        "key": key,
+        "meaning": KEYS[key].meaning,
+        "type": {str: "text", int: "number", float: "number"}.get(type(default), "value"),
+        "default": default,
+        "value": values(_load(args))[key],
+        "applies": KEYS[key].applies,
+    }
+
+
+def _load(args: argparse.Namespace) -> Config:
+    return load_config(args.config, None)
+
+
+def _add(
+    actions: argparse._SubParsersAction[Any],
+    name: str,
+    summary: str,
+    epilog: str,
+    run: Callable[[argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help=f"another file than {DEFAULT_CONFIG}"
+    )
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.set_defaults(run=run)
+    return parser

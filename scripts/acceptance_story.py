@@ -1,0 +1,447 @@
+"""What a fresh host must hold, claim by claim; scripts/acceptance prepares and starts it.
+
+Each claim is a method of `Story`, in the order of `CLAIMS`; later ones build on earlier ones, so
+the first that does not hold ends the run. alice and bob are ordinary users of the group
+superbrain, mallory is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from scripts.acceptance_host import CommandFailed, Host, NotBootable
+from scripts.acceptance_releases import changed_release
+from tests.support.bundles import KeyPair, make_bundle, sign_key
+
+PATIENCE_S: Final = 90.0
+FIRST_ANSWER_S: Final = 60.0
+MAX_EXPOSURE: Final = 2.0
+UNIT: Final = "/usr/local/lib/systemd/system/superbraind.service"
+CONFIG: Final = "/etc/superbrain/superbrain.toml"
+INBOX: Final = "/var/lib/superbrain/inbox"
+INSTALL: Final = "/wheelhouse/install.sh"
+T = TypeVar("T")
+
+# Bundle code that uses what real ones use: the confinement must let OpenCV and its threads work.
+PIPELINE: Final = """
+import cv2
+import numpy as np
+
+
+class Pipeline:
+    def __init__(self, bundle):
+        self.kernel = np.ones((3, 3), np.float32) / 9
+
+    def preprocess(self, request):
+        cv2.filter2D(np.zeros((512, 512), np.float32), -1, self.kernel)
+        return {"x": request["x"]}
+
+    def postprocess(self, outputs, request):
+        return {"y": outputs["y"]}
+"""
+
+# Asks until it is told to stop, and says how often, what failed and which versions answered.
+ASKING: Final = """
+import sys, threading, time, numpy as np
+from superbrain.client import Client
+stop = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+asked, failed, seen = 0, [], []
+x = np.zeros((1, 4), np.float32)
+with Client(lanes=sys.argv[1] == "lanes") as client:
+    client.infer("adder", {"x": x}, timeout=80)
+    print("asks", flush=True)
+    while not stop.is_set():
+        asked += 1
+        time.sleep(0.005)
+        try:
+            answer = client.infer("adder", {"x": x}, timeout=80)
+        except Exception as error:
+            failed.append(repr(error))
+        else:
+            if not seen or seen[-1] != answer.model_version:
+                seen.append(answer.model_version)
+            assert float(answer["y"][0, 0]) == float(answer.model_version.split(".")[0]), answer
+print(asked, len(failed), " ".join(seen), *failed[:3])
+"""
+
+
+class Story:
+    """One run on one host."""
+
+    def __init__(self, host: Host, bundles: Path, author: KeyPair) -> None:
+        self.host = host
+        self._bundles = bundles
+        self._author = author
+        self._began = time.monotonic()
+
+    # --- what holds ---------------------------------------------------------------------------
+
+    def installs(self) -> str:
+        """One command, offline."""
+        for user in ("alice", "bob", "mallory"):
+            self.host.run("useradd", "--create-home", user)
+        self._began = time.monotonic()
+        said = self.host.run(INSTALL, "--trust", "/bundles/author.pub", timeout_s=300)
+        self.require("no models are installed" in said and "Next:" in said, said)
+        self.host.run("systemctl", "is-enabled", "superbraind")
+        for user in ("alice", "bob"):
+            self.host.run("usermod", "-aG", "superbrain", user)
+        return "a fresh Debian without network: one command installs and starts the service"
+
+    def answers(self) -> str:
+        """One file copy by an ordinary user, an answer for another."""
+        self.drop("adder-1.0.0.sbb")
+        self.until(lambda: self.version() == "1.0.0", "1.0.0 to answer")
+        took = time.monotonic() - self._began
+        idle = os.getloadavg()[0] < 2 * (os.cpu_count() or 1)
+        self.require(took < FIRST_ANSWER_S or not idle, f"the first answer came after {took:.0f} s")
+        busy = "" if idle else " on a machine with much else to do"
+        return f"alice copies a bundle, bob has an answer {took:.0f} s after install.sh began{busy}"
+
+    def refuses_strangers(self) -> str:
+        """Neither socket nor inbox is for those outside the group; state is for nobody."""
+        asking = ("superbrain", "infer", "adder", "--input", "x=[[0,0,0,0]]")
+        said = self.host.run(*asking, user="mallory", status=1)
+        self.require("group superbrain" in said, said)
+        self.host.run("cp", "/bundles/adder-2.0.0.sbb", INBOX, user="mallory", status=1)
+        self.host.run("ls", "/var/lib/superbrain/state", user="alice", status=2)
+        self.host.run("rm", "-f", f"{INBOX}/adder-1.0.0.sbb", user="alice")
+        self.host.run("touch", f"{INBOX}/mine", user="alice")
+        self.host.run("rm", "-f", f"{INBOX}/mine", user="bob", status=1)
+        self.host.run("rm", f"{INBOX}/mine", user="alice")
+        return "mallory, outside the group, may neither ask nor drop; state is private"
+
+    def verifies(self) -> str:
+        """The unit is without a warning and well confined."""
+        said = self.host.run("systemd-analyze", "verify", "--man=no", UNIT)
+        self.require(not said, said)
+        security = ("systemd-analyze", "security", "superbraind", "--no-pager")
+        found = re.search(r"exposure level for \S+: ([\d.]+)", self.host.run(*security))
+        exposure = float(found[1]) if found else 10.0
+        self.require(exposure <= MAX_EXPOSURE, f"exposure {exposure}")
+        return f"systemd-analyze verify is silent; exposure {exposure:g} of 10"
+
+    def journals(self) -> str:
+        """What happened can be read, and selected by its fields."""
+        records = self.journal("SUPERBRAIN_EVENT=deployment_advanced", "SUPERBRAIN_MODEL=adder")
+        states = [record["SUPERBRAIN_STATE"] for record in records]
+        self.require(states[:3] == ["VERIFYING", "BUILDING", "PROVING"], str(states))
+        (ready,) = self.journal("SUPERBRAIN_EVENT=daemon_ready")
+        self.require(ready["MESSAGE"].startswith("daemon_ready (endpoint="), ready["MESSAGE"])
+        self.require(ready["PRIORITY"] == "6", str(ready))
+        return "the journal is readable, and selects by SUPERBRAIN_EVENT and SUPERBRAIN_MODEL"
+
+    def configures(self) -> str:
+        """A changed file is applied or named; one that does not fit changes nothing."""
+        before = self.pid()
+        self.write(CONFIG, '[deploy]\nprobation_s = 1.0\n[log]\nlevel = "debug"\n')
+        said = self.host.run("superbrain", "reload")
+        self.require('log.level = "debug" holds now' in said, said)
+        self.require("deploy.probation_s = 1.0 needs a restart" in said, said)
+        self.write("/tmp/bad.toml", "[deploy]\nprobation = 1\n")  # noqa: S108 - in the container
+        said = self.host.run("superbrain", "config", "check", "--config", "/tmp/bad.toml", status=1)  # noqa: S108
+        self.require("did you mean deploy.probation_s?" in said, said)
+        self.host.run("cp", CONFIG, "/root/good.toml")
+        self.host.run("cp", "/tmp/bad.toml", CONFIG)  # noqa: S108 - in the container
+        self.host.run("systemctl", "reload", "superbraind", status=1)
+        self.host.run("cp", "/root/good.toml", CONFIG)
+        self.host.run("systemctl", "reload", "superbraind")
+        self.require(self.pid() == before and self.version() == "1.0.0", "it was restarted")
+        return "reload applies what it can and names what needs a restart; a bad file is refused"
+
+    def restarts(self) -> str:
+        """READY means that the models answer; who asked meanwhile got an answer."""
+        with self.asked("the restart"):
+            self.host.run("systemctl", "restart", "superbraind")
+            self.require(self.version() == "1.0.0", "READY before the model answers")
+        status = self.host.run("systemctl", "show", "superbraind", "-p", "StatusText")
+        self.require("1 of 1 models ready" in status, status)
+        return "a restart under load is READY when the model answers; no request failed"
+
+    def swaps(self) -> str:
+        """A new version takes over; nobody's request fails."""
+        with self.asked("the swap", "1.0.0 2.0.0"):
+            self.drop("adder-2.0.0.sbb")
+            self.until(lambda: self.version() == "2.0.0", "2.0.0 to answer")
+        return "2.0.0 takes over from 1.0.0 under load; no request failed"
+
+    def survives_kill(self) -> str:
+        """The daemon is killed."""
+        before = self.processes()
+        with self.asked("kill -9"):
+            self.host.run("systemctl", "kill", "--kill-whom=main", "-s", "KILL", "superbraind")
+            self.until(lambda: not before & self.processes(), "all old processes to end")
+            self.until(lambda: self.version() == "2.0.0", "2.0.0 to answer again")
+        return "kill -9 of the daemon: all ends with it, all comes back; no request failed"
+
+    def survives_hung_gateway(self) -> str:
+        """The daemon ends a gateway that hangs."""
+        daemon = self.pid()
+        gateway = self.host.run("pgrep", "-f", "superbrain.serve.gateway")
+        self.host.run("kill", "-STOP", gateway)
+        self.until(lambda: self.version(timeout="2") == "2.0.0", "a new gateway")
+        self.require(gateway != self.host.run("pgrep", "-f", "superbrain.serve.gateway"), "same")
+        self.require(daemon == self.pid(), "the daemon was restarted")
+        return "a gateway that hangs is ended and replaced by the daemon"
+
+    def survives_hang(self) -> str:
+        """A daemon that hangs is ended by systemd."""
+        folder = "/run/systemd/system/superbraind.service.d"
+        examples = "/opt/superbrain/current/share/systemd/superbraind.service.d"
+        self.host.run("cp", "-r", examples, folder)
+        self.write("/etc/superbrain/tcp/server.key", "secret")
+        self.host.run("groupadd", "--force", "models")
+        self.write(f"{folder}/quick.conf", "[Service]\nWatchdogSec=5\n")
+        self.host.run("systemctl", "daemon-reload")
+        said = self.host.run("systemd-analyze", "verify", "--man=no", "superbraind.service")
+        self.require(not said, said)
+        self.host.run("systemctl", "restart", "superbraind")
+        daemon = self.pid()
+        seen = f"/proc/{daemon}/root/run/credentials/superbraind.service/server.key"
+        self.require(self.host.run("cat", seen) == "secret", "the credential")
+        self.host.run("kill", "-STOP", daemon)
+        self.until(lambda: self.pid() not in ("0", daemon), "systemd to start another")
+        self.until(lambda: self.version() == "2.0.0", "2.0.0 to answer again")
+        self.host.run("rm", "-r", folder)
+        self.host.run("systemctl", "daemon-reload")
+        log = self.host.run("journalctl", "-u", "superbraind", "-o", "cat", "--no-pager")
+        self.require("Watchdog timeout" in log, log[-2000:])
+        return "with all drop-ins: a daemon that hangs is ended by the watchdog; its model is back"
+
+    def installs_again(self) -> str:
+        """The same once more changes nothing."""
+        before = self.pid()
+        said = self.host.run(INSTALL, "--trust", "/bundles/author.pub")
+        self.require("runs this version already" in said and self.pid() == before, said)
+        self.require("probation_s = 1.0" in self.host.run("cat", CONFIG), "configuration")
+        return "install.sh again: nothing is restarted, the configuration stays"
+
+    def upgrades(self) -> str:
+        """Another version takes the place of this one, with its models."""
+        before = self.installed()
+        with self.asked("the upgrade"):
+            self.host.run("/newer/install.sh", timeout_s=300)
+            self.require(self.version() == "2.0.0", "the model is not back")
+        self.require(self.installed() != before, "the same version runs")
+        self.require("probation_s = 1.0" in self.host.run("cat", CONFIG), "configuration")
+        return "an upgrade in place under load: models, configuration and journal stay"
+
+    def takes_back(self) -> str:
+        """A version with which the models do not come up is taken back."""
+        before = self.installed()
+        said = self.host.run("/broken/install.sh", status=1, timeout_s=300)
+        self.require(f"{before} serves again: adder" in said, said)
+        self.require(self.installed() == before and self.version() == "2.0.0", said)
+        versions = self.host.run("ls", "/opt/superbrain").split()
+        self.require(len(versions) == 3, str(versions))
+        return "an upgrade whose workers do not come up is taken back; the old version serves"
+
+    def uninstalls(self) -> str:
+        """It goes, its data stays; with --purge nothing stays."""
+        self.host.run(INSTALL, "--uninstall", "--yes")
+        self.host.run("systemctl", "cat", "superbraind", status=1)
+        self.host.run(INSTALL, timeout_s=300)
+        self.require(self.version() == "2.0.0", "the model is not back")
+        self.host.run(INSTALL, "--uninstall", "--purge", "--yes")
+        places = ("/etc", "/usr", "/opt", "/var/lib", "/run", "/tmp")  # noqa: S108 - in the container
+        left = self.host.run("find", *places, "-xdev", "-name", "*superbrain*")
+        self.require(not left, left)
+        self.host.run("getent", "passwd", "superbrain", status=2)
+        self.host.run("getent", "group", "superbrain", status=2)
+        return "uninstall keeps the data, which comes back; --purge leaves nothing"
+
+    # --- how it is seen -----------------------------------------------------------------------
+
+    def require(self, holds: bool, found: str) -> None:  # noqa: FBT001 - reads as a sentence
+        """End the run unless it holds."""
+        if not holds:
+            raise CommandFailed(found)
+
+    def until(self, condition: Callable[[], T], what: str) -> T:
+        """Look until `condition` gives something true."""
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            if found := condition():
+                return found
+            time.sleep(0.1)
+        raise CommandFailed(f"waited in vain for {what}")
+
+    def drop(self, name: str) -> None:
+        """Deploy as alice would."""
+        self.host.run("cp", f"/bundles/{name}", INBOX, user="alice")
+
+    def version(self, timeout: str = "20") -> str:
+        """Which version answers bob; empty when none does."""
+        asking = ("superbrain", "infer", "adder", "--input", "x=[[0,0,0,0]]", "--json")
+        said = self.host.run(*asking, "--timeout", timeout, user="bob", status=None)
+        try:
+            return str(json.loads(said.splitlines()[0])["model_version"])
+        except (IndexError, KeyError, ValueError):
+            return ""
+
+    def pid(self) -> str:
+        """The daemon's process id."""
+        return self.host.run("systemctl", "show", "superbraind", "-p", "MainPID", "--value")
+
+    def processes(self) -> set[str]:
+        """Every process of the service."""
+        return set(self.host.run("pgrep", "-u", "superbrain", status=None).split())
+
+    def installed(self) -> str:
+        """The version that `current` names."""
+        return self.host.run("readlink", "/opt/superbrain/current")
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file in the container."""
+        self.host.run("sh", "-c", 'printf %s "$1" >"$0"', path, text)
+
+    def journal(self, *fields: str) -> list[dict[str, Any]]:
+        """The service's records with these fields."""
+        command = ("journalctl", "-u", "superbraind", "-o", "json", "--no-pager", *fields)
+        return [json.loads(line) for line in self.host.run(*command).splitlines()]
+
+    def asked(self, during: str, versions: str = "") -> Asked:
+        """Somebody who asks all the time while something happens."""
+        return Asked(self.host, during, versions)
+
+
+class Asked:
+    """bob's two programs, one through the gateway and one by lanes; no request may fail."""
+
+    def __init__(self, host: Host, during: str, versions: str) -> None:
+        self._host = host
+        self._during = during
+        self._versions = versions
+
+    def __enter__(self) -> None:
+        python = "/opt/superbrain/current/bin/python"
+        self._programs = [
+            subprocess.Popen(
+                self._host.entering((python, "-c", ASKING, road), "bob"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for road in ("gateway", "lanes")
+        ]
+        for program in self._programs:
+            assert program.stdout is not None  # noqa: S101 - a pipe
+            if (said := program.stdout.readline()) != "asks\n":
+                raise CommandFailed(f"before {self._during}: {said}{program.communicate()[0]}")
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        for program in self._programs:
+            said = program.communicate(timeout=PATIENCE_S)[0]
+            found = re.match(r"(\d+) (\d+) ([\d. ]*)", said)
+            good = found is not None and int(found[1]) > 0 and found[2] == "0"
+            if good and found and self._versions:
+                good = found[3].strip() == self._versions
+            if kind is None and not good:
+                raise CommandFailed(f"during {self._during}: {said[-3000:]}")
+
+
+CLAIMS: Final = (
+    Story.installs,
+    Story.answers,
+    Story.refuses_strangers,
+    Story.verifies,
+    Story.journals,
+    Story.configures,
+    Story.restarts,
+    Story.swaps,
+    Story.survives_kill,
+    Story.survives_hung_gateway,
+    Story.survives_hang,
+    Story.installs_again,
+    Story.upgrades,
+    Story.takes_back,
+    Story.uninstalls,
+)
+
+
+def main() -> int:
+    """Run the story in a container of its own."""
+    parser = argparse.ArgumentParser(prog="scripts/acceptance")
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--wheelhouse", type=Path, required=True)
+    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--require", action="store_true")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, _leave)
+    work = Path(tempfile.mkdtemp(prefix="run-", dir=options.base.parent))
+    try:
+        return _run(options, work)
+    except NotBootable as error:
+        print(f"not run: {error}")
+        return 1 if options.require else 0
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _leave(*_: object) -> None:
+    """Go by the way that ends the container."""
+    sys.exit(143)
+
+
+def _run(options: argparse.Namespace, work: Path) -> int:
+    began = time.monotonic()
+    bundles = work / "bundles"
+    author = sign_key(bundles)
+    for number in (1, 2):
+        version = f"{number}.0.0"
+        make_bundle(
+            bundles,
+            author,
+            version=version,
+            sequence=number,
+            constant=float(number),
+            pipeline=PIPELINE,
+        )
+    binds = {options.wheelhouse: "/wheelhouse", bundles: "/bundles"}
+    binds |= {
+        changed_release(options.wheelhouse, work, name): f"/{name}" for name in ("newer", "broken")
+    }
+    with Host(options.base, work / "host", binds) as host:
+        print(f"ok  {time.monotonic() - began:6.1f} s  a Debian boots with its own systemd")
+        story = Story(host, bundles, author)
+        for claim in CLAIMS:
+            since = time.monotonic()
+            try:
+                text = claim(story)
+            except Exception as error:  # noqa: BLE001 - said, and the end of the run
+                _say_failure(host, claim.__name__, time.monotonic() - since, error)
+                if options.keep:
+                    input(f"The container is there: nsenter -t {host.leader} -a. Enter ends it. ")
+                return 1
+            print(f"ok  {time.monotonic() - since:6.1f} s  {text}", flush=True)
+    print(f"{len(CLAIMS) + 1} claims hold after {time.monotonic() - began:.0f} s")
+    return 0
+
+
+def _say_failure(host: Host, name: str, took_s: float, error: Exception) -> None:
+    print(f"FAILED {took_s:.1f} s  {name}")
+    if isinstance(error, CommandFailed):
+        print(error)
+    else:
+        traceback.print_exception(error, file=sys.stdout)
+    print("--- the end of the journal")
+    print(host.run("journalctl", "-n", "40", "--no-pager", "-o", "short-monotonic", status=None))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
