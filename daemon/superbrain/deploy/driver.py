@@ -270,7 +270,7 @@ class Driver:
         self.spawn(self.roll_back(deployment, spent))
 
     def retry_later(self, deployment: Deployment) -> None:
-        """Try a failed deployment again after a while, unless it was tried often enough."""
+        """Try a failed deployment again after a while, a few times, unless its model is retired."""
         delay_s = retry_delay_s(deployment.attempt)
         if delay_s is not None:
             self.spawn(self._retry_after(deployment, delay_s))
@@ -278,7 +278,7 @@ class Driver:
     async def _retry_after(self, failed: Deployment, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
         newest = self._journal.of_model(failed.name, 1)
-        if newest and newest[0].id == failed.id:
+        if newest and newest[0].id == failed.id and not self._journal.retired_since(failed):
             self.again(failed)
 
     def again(

@@ -164,6 +164,16 @@ class Journal:
         )
         return _deployment(rows[0]) if rows else None
 
+    def retired_since(self, deployment: Deployment) -> bool:
+        """Tell whether an operator has retired the model since a deployment's last step."""
+        rows = self._read(
+            "SELECT 1 FROM transitions t JOIN deployments d ON d.id = t.deployment"
+            " WHERE d.name = ? AND t.event = 'RetireAsked'"
+            " AND t.id > (SELECT max(id) FROM transitions WHERE deployment = ?) LIMIT 1",
+            *(deployment.name, deployment.id),
+        )
+        return bool(rows)
+
     def live_since(self, deployment_id: int) -> dt.datetime | None:
         """Tell since when a deployment has been the current one."""
         rows = self._read("SELECT live_since FROM deployments WHERE id = ?", deployment_id)
