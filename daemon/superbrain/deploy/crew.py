@@ -108,10 +108,11 @@ class Worker:
             await self.child.exited.wait()
 
     async def end(self) -> None:
-        """End the process."""
+        """End the process; nothing of it is left."""
         if self.child.alive:
             await self.child.end()
             event(log, Event.WORKER_STOPPED, worker=self.child.name)
+        self.forget_lane()
 
 
 class Crew:

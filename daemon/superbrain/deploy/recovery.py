@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AGAIN_S = 60.0
+TRIES = 3
 
 
 class Recovery:
@@ -96,16 +97,32 @@ class Recovery:
         failure: Reason | None = None
         for index in range(deployment.rung_index, len(deployment.ladder)):
             attempt = msgspec.structs.replace(deployment, rung_index=index)
-            try:
-                await self._serve_again(attempt)
-            except (ChildError, BundleError) as error:
-                code = error.code if isinstance(error, ChildError) else error.reason
-                failure = Reason(code, error.message, error.mend)
-                continue
-            self._revived(deployment, attempt)
-            return
+            failure = await self._try(attempt)
+            if failure is None:
+                self._revived(deployment, attempt)
+                return
         assert failure is not None  # noqa: S101 - a ladder is never empty
         await self._lost(deployment, failure)
+
+    async def _try(self, attempt: Deployment) -> Reason | None:
+        """Serve again on one rung; None, or what it failed on.
+
+        A process that died is no judgement: who killed it may have meant another, so that what is
+        good is not given up before it has died `TRIES` times.
+        """
+        failure: Reason | None = None
+        for _ in range(TRIES):
+            try:
+                await self._serve_again(attempt)
+            except ChildError as error:
+                failure = Reason(error.code, error.message, error.mend)
+                if error.code != "DIED":
+                    break
+            except BundleError as error:
+                return Reason(error.reason, error.message, error.mend)
+            else:
+                return None
+        return failure
 
     async def _serve_again(self, deployment: Deployment) -> None:
         crew = await self._stages.revive(deployment)
