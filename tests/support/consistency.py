@@ -141,7 +141,7 @@ def _unfinished(appliance: Appliance, children: int | None) -> Iterator[str]:
 def _partial_files(appliance: Appliance) -> list[Path]:
     """Give what a writer that was cut short would leave."""
     folders = (appliance.inbox, appliance.root / "state", appliance.root / "run")
-    names = (".*.sbb*", ".*.json.*", "*.part", "*.tmp")
+    names = (".*.sbb*", "*.part", "*.tmp", ".*.part")
     return [path for folder in folders for name in names for path in folder.glob(name)]
 
 

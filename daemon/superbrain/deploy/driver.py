@@ -320,6 +320,7 @@ class Driver:
 
     async def collect(self) -> None:
         """Remove bundles that nothing refers to any more, and the past beyond what is kept."""
+        await asyncio.to_thread(self._store.sweep_leftovers)
         there = await asyncio.to_thread(self._store.digests)
         for digest in there:
             if digest not in self._retained():  # asked for each: bundles arrive meanwhile

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from superbrain.bundle.archive import open_bundle
+from superbrain.bundle.disk import make_folder, remove, rename
 from superbrain.domain.deployment import Reason
 from superbrain.domain.errors import ArchiveError, BundleError, Incomplete
 from superbrain.domain.health import InboxFile
 from superbrain.host.events import Event
-from superbrain.host.files import write_atomically
+from superbrain.host.files import PART_SUFFIX, write_atomically
 from superbrain.host.logs import event
 from superbrain.wire.errors import SuperbrainError
 
@@ -89,20 +90,23 @@ class Inbox:
         self._lock = threading.Lock()  # a scan runs in a thread of its own
 
     def check_usable(self) -> None:
-        """Make sure the folder can be read and written.
+        """Make sure the folder can be read and written; clear away notes that were cut short.
 
         Raises:
             InboxError: it cannot, and what to do.
         """
         mend = f"Create it and give it to the user that runs superbraind (install -d {self.path})"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
         except OSError as error:
             msg = f"the inbox {self.path} cannot be created: {error.strerror}"
             raise InboxError(msg, mend=mend) from error
         if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
             msg = f"the inbox {self.path} is expected to be readable and writable, and it is not"
             raise InboxError(msg, mend=mend)
+        for part in self.path.glob(f".*{REFUSED_SUFFIX}.txt{PART_SUFFIX}"):
+            with contextlib.suppress(OSError):
+                remove(part)
 
     @property
     def files(self) -> list[InboxFile]:
@@ -177,7 +181,7 @@ class Inbox:
         try:
             same = Content.of(path.lstat()) == self._leaving.get(path.name)
             if same and self.settled(path):
-                path.unlink()
+                remove(path)
         except OSError:
             return True  # gone already, or tried again at the next scan
         if not same:
@@ -196,7 +200,7 @@ class Inbox:
         )
         try:
             self.explain(path.name, reason)
-            path.rename(self.path / (path.name + REFUSED_SUFFIX))
+            rename(path, self.path / (path.name + REFUSED_SUFFIX))
             self._forget(path.name)
         except OSError as error:
             detail = f"{reason.message} (and it cannot be put aside: {error.strerror})"

@@ -19,7 +19,7 @@ from superbrain.deploy.child import ChildError
 from superbrain.deploy.journal_file import JournalError
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
-from superbrain.domain.errors import BundleError
+from superbrain.domain.errors import BundleError, StoreError
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 
@@ -57,7 +57,8 @@ class Recovery:
 
     async def recover(self) -> None:
         """Bring every current deployment back, proven again, then go on with all unfinished."""
-        self._store.sweep_staging()
+        with _disk_may_fail():
+            self._store.sweep_staging()
         current = self._all_current()
         await asyncio.gather(*(self._bring_back(deployment) for deployment in current))
         serving = {deployment.id for deployment in current}
@@ -167,6 +168,15 @@ class Recovery:
         current = self._journal.current(deployment.name)
         if current is not None and current.id == deployment.id:
             await self._bring_back(current)
+
+
+@contextlib.contextmanager
+def _disk_may_fail() -> Iterator[None]:
+    """What cannot be cleared away takes room and does no other harm."""
+    try:
+        yield
+    except StoreError as error:
+        event(log, Event.TASK_FAILED, logging.ERROR, str(error))
 
 
 @contextlib.contextmanager
