@@ -11,11 +11,11 @@ from pathlib import Path
 
 from tests.corpus.draft import Draft
 from tests.corpus.every_case import CASES
+from tests.corpus.test_corpus import model_of
 from tests.support.appliance import Appliance
 from tests.support.bundles import make_bundle, sign_key
 
 HARMED = ("damaged", "golden", "text", "short")
-BAD_MODEL = "bad"
 #: So that a request waits for as long as a soak lets it, however often its worker is killed.
 SERVING = "request_timeout_ms = 120000"
 
@@ -49,10 +49,8 @@ class BundleMaker:
 
     def _drop_case(self) -> None:
         case = CASES[self._random.choice(list(CASES))]
-        self.version += 1
         with self._folder() as folder:
-            draft = Draft(folder, self._appliance.author.signing, self._stranger, BAD_MODEL)
-            draft.manifest |= {"version": f"{self.version}.0.0", "sequence": self.version}
+            draft = Draft(folder, self._appliance.author.signing, self._stranger, model_of(case))
             case.bend(draft)
             self._move_in(draft.pack(), f"{case.name}.sbb")
 

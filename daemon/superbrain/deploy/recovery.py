@@ -2,7 +2,8 @@
 
 Requests for it wait in the gateway meanwhile. What cannot come back on the rung it had is tried on
 the later ones; then its predecessor is brought back; where there is none, callers are told so, and
-another try follows every minute. Then all that was under way goes on from what was written down.
+another try follows every `AGAIN_S` seconds. Then all that was under way goes on from what was
+written down.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AGAIN_S = 60.0
-TRIES = 3
+AGAIN_S = 15.0
+PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each try with a process that died
 
 
 class Recovery:
@@ -108,11 +109,12 @@ class Recovery:
     async def _try(self, attempt: Deployment) -> Reason | None:
         """Serve again on one rung; None, or what it failed on.
 
-        A process that died is no judgement: who killed it may have meant another, so that what is
-        good is not given up before it has died `TRIES` times.
+        A process that died is no judgement: who killed it may have meant another. What is good is
+        not given up before it has died once for each of `PAUSES_S`.
         """
         failure: Reason | None = None
-        for _ in range(TRIES):
+        for pause_s in PAUSES_S:
+            await asyncio.sleep(pause_s)
             try:
                 await self._serve_again(attempt)
             except ChildError as error:
@@ -145,6 +147,8 @@ class Recovery:
     async def _lost(self, deployment: Deployment, reason: Reason) -> None:
         """The current deployment cannot serve after a restart: go back, or say so and try again."""
         previous = self._journal.get(deployment.predecessor)
+        if previous is not None and previous.digest not in self._store.digests():
+            previous = None
         self._services.of(deployment.name).fault = reason
         if deployment.state is State.SWITCHING:
             if previous is not None:
