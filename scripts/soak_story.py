@@ -34,6 +34,7 @@ REPORT_EVERY_S = 10.0
 LOOK_AGAIN_S = 0.02
 WARM_REQUESTS = 2_000
 ANSWER_WITHIN_S = 120.0
+THINK_S = 0.002  # clients that never pause leave no processor for what is to be tried
 PAUSE_S = 3.0
 PAUSE_OF_KILLS_S = 0.6
 #: So many deaths without a new version, and the next one is waited for: a version that dies again
@@ -58,7 +59,7 @@ class Soak:
         self.ledger = Ledger()
         self.findings: list[str] = []
         self.sizes: list[Size] = []
-        self.load = Load(self._client, clients)
+        self.load = Load(self._client, clients, pause_s=THINK_S)
         self._roads = itertools.cycle((False, True))
         self._appliance = appliance
         self._random = random.Random(seed)  # noqa: S311 - disturbances, not secrets
@@ -253,8 +254,12 @@ class Soak:
     def _come_to_rest(self) -> None:
         """Drop one last good version and wait until it is live and nothing else is under way."""
         self._swap()
-        self._appliance.wait_live("adder", f"{self._maker.version}.0.0")
-        assert_at_rest(self._appliance)
+        try:
+            self._appliance.wait_live("adder", f"{self._maker.version}.0.0")
+            assert_at_rest(self._appliance)
+        except AssertionError as error:
+            self.findings.append(str(error)[:2000])
+            self._say(f"FOUND: {self.findings[-1]}")
         self._look()
 
     def _measure(self) -> None:

@@ -19,7 +19,6 @@ from tests.support.releases import answer, go_live, release
 
 pytestmark = pytest.mark.fault
 
-KILLED_DAEMON = str(Path(__file__).parents[1] / "support" / "killed_daemon.py")
 FULL_DISK_DAEMON = str(Path(__file__).parents[1] / "support" / "full_disk_daemon.py")
 
 SLOW_START = """
@@ -255,25 +254,6 @@ def test_a_retired_model_stays_retired_though_a_candidate_was_loading(tmp_path: 
         appliance.ask(op.Retire("adder"), op.Outcome)
         appliance.wait_ended("adder", "2.0.0", "ABANDONED")
         appliance.wait_for(lambda: len(appliance.children()) == 1, "the gateway alone")
-        with pytest.raises(NotFound):
-            answer(appliance)
-
-
-def test_a_model_retired_by_a_daemon_killed_meanwhile_is_not_found_after_the_start(
-    tmp_path: Path,
-) -> None:
-    with Appliance(tmp_path, start=False) as appliance:
-        appliance.start()
-        go_live(appliance, 1)
-        appliance.stop()
-        appliance.start(KILLED_DAEMON, "1")
-        appliance.wait_live("adder", "1.0.0")
-        with pytest.raises(AssertionError):
-            appliance.ask(op.Retire("adder"), op.Outcome, timeout_s=2)
-        assert appliance.process is not None
-        appliance.process.wait(10)
-        appliance.start()
-        appliance.wait_ended("adder", "1.0.0", "RETIRED")
         with pytest.raises(NotFound):
             answer(appliance)
 

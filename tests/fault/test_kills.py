@@ -1,4 +1,4 @@
-"""SIGKILL of every process, at every persisted step and with requests in flight."""
+"""SIGKILL of every process with requests in flight; that of the daemon is in test_cuts.py."""
 
 from __future__ import annotations
 
@@ -18,10 +18,6 @@ from tests.support.releases import go_live, release
 
 pytestmark = [pytest.mark.fault, pytest.mark.integration]
 
-KILLED_DAEMON = str(Path(__file__).parent.parent / "support" / "killed_daemon.py")
-#: Writes between a dropped file and the retirement of what it replaced: created, Settled,
-#: accepted, Trusted, Built, proof, Matched, current, Switched, Stable; Superseded, Drained.
-WRITES_OF_A_SWAP = 12
 SLOW = """
 import time
 
@@ -48,28 +44,6 @@ HANGING = DEADLY.replace("os._exit(1)", "import time; time.sleep(3600)")
 
 def child_named(appliance: Appliance, module: str) -> psutil.Process:
     return next(c for c in appliance.children() if f"superbrain.serve.{module}" in c.cmdline())
-
-
-@pytest.mark.parametrize("writes", range(1, WRITES_OF_A_SWAP + 1))
-def test_a_daemon_killed_after_any_step_finishes_the_inbox_and_keeps_serving(
-    tmp_path: Path, writes: int
-) -> None:
-    with Appliance(tmp_path) as appliance:
-        go_live(appliance, 1)
-        appliance.stop()
-        appliance.start(KILLED_DAEMON, str(writes))
-        assert appliance.process is not None
-        orphans = appliance.children()
-        appliance.drop(release(appliance, 2))
-        appliance.process.wait(60)
-        _, alive = psutil.wait_procs(orphans, 10)
-        assert not alive
-        appliance.start()
-        with Load(appliance.client, clients=1) as load:
-            appliance.wait_live("adder", "2.0.0")
-        load.assert_flawless()
-        appliance.wait_for(lambda: not list(appliance.inbox.iterdir()), "an empty inbox")
-        assert list((appliance.root / "state/store/.staging").iterdir()) == []
 
 
 def test_a_worker_killed_with_requests_in_flight_costs_no_answer(tmp_path: Path) -> None:

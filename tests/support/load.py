@@ -35,6 +35,8 @@ class Span(NamedTuple):
 class Load:
     """`clients` threads, each with a connection of its own, asking until the block ends.
 
+    Between two requests each waits `pause_s`.
+
     Attributes:
         answered: how many answers came.
         failed: every error that came instead; `failures` tells when it was asked and answered.
@@ -44,7 +46,9 @@ class Load:
         versions: all versions seen; `newest` is the highest major number among them.
     """
 
-    def __init__(self, make_client: Callable[[], Client], clients: int = 4) -> None:
+    def __init__(
+        self, make_client: Callable[[], Client], clients: int = 4, *, pause_s: float = 0.0
+    ) -> None:
         self.answered = 0
         self.failed: list[str] = []
         self.failures: list[Span] = []
@@ -54,6 +58,7 @@ class Load:
         self.versions: set[str] = set()
         self.newest = 0
         self._make_client = make_client
+        self._pause_s = pause_s
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(clients)]
@@ -77,7 +82,7 @@ class Load:
     def _ask(self, number: int) -> None:
         newest, count, last = 0, 0, 0.0
         with self._make_client() as client:
-            while not self._stop.is_set():
+            while not self._stop.wait(self._pause_s):
                 count += 1
                 x = np.full((1, 4), number * 1000 + count % 1000, np.float32)
                 asked = time.monotonic()

@@ -23,10 +23,10 @@ from superbrain.app.control import ControlServer
 from superbrain.app.observer import Observer
 from superbrain.bundle.store import Store
 from superbrain.bundle.trust_folder import read_trust_folder
+from superbrain.deploy.adoption import Adoption, open_journal
 from superbrain.deploy.driver import Driver
 from superbrain.deploy.gateway import GatewayKeeper
 from superbrain.deploy.inbox import Inbox
-from superbrain.deploy.journal import Journal
 from superbrain.deploy.orders import Orders
 from superbrain.deploy.recovery import Recovery
 from superbrain.deploy.services import Services
@@ -85,10 +85,11 @@ class Daemon:
 
     def _make_parts(self, stack: contextlib.ExitStack) -> None:
         config = self._config
-        self._journal = Journal(config.journal_path)
+        self._journal = open_journal(config.journal_path)
         stack.callback(self._journal.close)
         event(log, Event.JOURNAL_OPENED, path=str(config.journal_path))
         self._store = Store(config.store_path)
+        self._adoption = Adoption(self._journal, self._store, config.journal_path)
         self._inbox = Inbox(config.inbox_path, config.deploy.settle_s)
         self._gateway = GatewayKeeper(config.endpoint, self._poisoned)
         self._services = Services(self._gateway, config.budget)
@@ -113,6 +114,7 @@ class Daemon:
             self._gateway,
             self._services,
             self._stages,
+            self._adoption,
         )
         self._control = ControlServer(
             config.control_endpoint,
@@ -127,6 +129,7 @@ class Daemon:
     async def _serve(self, stack: contextlib.ExitStack) -> None:
         context = zmq.asyncio.Context()
         stack.callback(context.term)
+        self._adoption.adopt(self._trust)
         await self._recovery.hold()
         await self._gateway.start()
         self._control.open(context)

@@ -38,6 +38,7 @@ from superbrain.host.logs import event
 
 if TYPE_CHECKING:
     from superbrain.app.config import Config
+    from superbrain.deploy.adoption import Adoption
     from superbrain.deploy.gateway import GatewayKeeper
     from superbrain.deploy.inbox import Inbox
     from superbrain.deploy.journal import Journal
@@ -63,6 +64,7 @@ class Observer:
         gateway: GatewayKeeper,
         services: Services,
         stages: Stages,
+        adoption: Adoption,
     ) -> None:
         self._config = config
         self._journal = journal
@@ -70,9 +72,11 @@ class Observer:
         self._gateway = gateway
         self._services = services
         self._stages = stages
+        self._adoption = adoption
         self._started_at = dt.datetime.now(dt.UTC)
         self._silent = 0
         self._status = ""
+        self._unwritten = ""
         self.problems: dict[str, Problem] = {}
 
     async def run(self) -> None:
@@ -88,17 +92,26 @@ class Observer:
         """Refresh all figures once and publish the report."""
         checks = [service.check() for service in self._services.all()]
         await asyncio.gather(self._check_gateway(), *checks)
+        self._adoption.remember()
         health = self.report()
         notify.status(status_line(health.models))
         notify.alive()
         if health.status != self._status:
             self._status = health.status
             event(log, Event.HEALTH_CHANGED, status=health.status)
+        self._publish(health)
+        return health
+
+    def _publish(self, health: Health) -> None:
+        """Write the report; what keeps it from being written is said once, not every time."""
         try:
             write_atomically(self._config.health_path, msgspec.json.encode(health))
         except OSError as error:
-            event(log, Event.HEALTH_WRITE_FAILED, logging.ERROR, str(error))
-        return health
+            if self._unwritten != str(error):
+                event(log, Event.HEALTH_WRITE_FAILED, logging.ERROR, str(error))
+            self._unwritten = str(error)
+        else:
+            self._unwritten = ""
 
     def report(self) -> Health:
         """Put the report together from what is known now."""
@@ -138,7 +151,12 @@ class Observer:
 
     def _journal_problems(self) -> list[Problem]:
         trouble = self._journal.trouble
-        return [Problem("warning", "journal", trouble.message, trouble.mend)] if trouble else []
+        found = [Problem("warning", "journal", trouble.message, trouble.mend)] if trouble else []
+        for path in self._adoption.damaged():
+            message = f"the journal was damaged and begun anew from the store; see {path}"
+            mend = "See what serves with `superbrain status`, then remove that file"
+            found.append(Problem("warning", "journal", message, mend))
+        return found
 
     async def _check_gateway(self) -> None:
         if self._gateway.pid is None or await self._gateway.ping(PING_TIMEOUT_S):

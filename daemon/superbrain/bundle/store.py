@@ -109,8 +109,8 @@ class Store:
         """
         return stored_manifest(self.path(digest), digest)
 
-    def verify(self, digest: str, trust: Trust) -> None:
-        """Check a stored bundle's signatures again, against the trust that counts now.
+    def verify(self, digest: str, trust: Trust) -> tuple[str, ...]:
+        """Check a stored bundle's signatures again, by the trust that counts now; give the signers.
 
         Raises:
             SignatureRefused: too few trusted keys vouch for it, or it has been revoked.
@@ -121,8 +121,9 @@ class Store:
             envelope = path.read_bytes()
         except OSError as error:
             raise _damaged(path, "a readable envelope", str(error.strerror)) from error
-        verify_envelope(envelope, trust)
+        signers = verify_envelope(envelope, trust).signers
         trust.check_not_revoked(digest)
+        return signers
 
     def rehash(self, digest: str, progress: Progress | None = None) -> Manifest:
         """Check every byte of a stored bundle, and that nothing was added.

@@ -77,6 +77,8 @@ class Driver:
             self._inbox.refuse(arrival.path, known.reason)
             return
         if known is not None and known.state is State.FAILED and self._there_since(arrival, known):
+            if self._was_taken(known):
+                self._inbox.taken(arrival.path, arrival.content)
             return
         if self._newer_under_way(manifest) or not self._inbox.holds(str(arrival.path)):
             return  # a later look sees what became of the newer one; a file may go after the look
@@ -100,6 +102,11 @@ class Driver:
         """
         last = self._journal.history(deployment_id=known.id, limit=1)
         return known.state is State.REJECTED and last[0].state_from != State.VERIFYING
+
+    def _was_taken(self, failed: Deployment) -> bool:
+        """Whether it failed with its bytes in the store: its file is not needed any more."""
+        last = self._journal.history(deployment_id=failed.id, limit=1)
+        return last[0].state_from != State.VERIFYING
 
     def _newer_under_way(self, manifest: Manifest) -> bool:
         return any(
@@ -203,7 +210,10 @@ class Driver:
             state=after.state,
             rung=after.rung,
         )
-        self._after(after, happened)
+        try:
+            self._after(after, happened)
+        except JournalError as error:  # the step is written down and counts
+            event(log, Event.TASK_FAILED, logging.ERROR, str(error))
         return after, commands
 
     def _after(self, deployment: Deployment, happened: life.Event) -> None:

@@ -50,6 +50,7 @@ class Journal:
         self._file = JournalFile(path)
         self._transaction = self._file.transaction
         self._read = self._file.read
+        self._check_deployments()
 
     @property
     def trouble(self) -> JournalError | None:
@@ -267,6 +268,19 @@ class Journal:
                     "DELETE FROM bundles WHERE digest NOT IN (SELECT digest FROM deployments)"
                 )
         return len(gone)
+
+    def _check_deployments(self) -> None:
+        """Make sure that every deployment can be read.
+
+        Raises:
+            JournalDamaged: one cannot.
+        """
+        try:
+            for row in self._read("SELECT body FROM deployments"):
+                _deployment(row)
+        except msgspec.MsgspecError as error:
+            self.close()
+            raise self._file.damage(f"a deployment that is none: {error}") from error
 
     # --- inside -------------------------------------------------------------------------------
 

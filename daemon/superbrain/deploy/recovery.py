@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from superbrain.deploy.child import ChildError
+from superbrain.deploy.driver import JOURNAL_AGAIN_S
 from superbrain.deploy.journal_file import JournalError
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
@@ -66,8 +67,8 @@ class Recovery:
         waiting = {*life.UNFINISHED, State.DRAINING}
         for deployment in self._journal.in_states(waiting):
             if deployment.id not in serving:
-                with _journal_may_fail():
-                    self._resume(deployment)
+                self._resume_or_later(deployment)
+        self._finish_last()
         for deployment in self._journal.in_states((State.FAILED,)):
             newest = self._journal.of_model(deployment.name, 1)
             if newest and newest[0].id == deployment.id:
@@ -84,11 +85,31 @@ class Recovery:
         manifest = self._stages.manifest(deployment)
         await self._services.of(deployment.name).hold(manifest, deployment)
 
+    def _finish_last(self) -> None:
+        """Do again what follows an end, if that is the last thing that was written down."""
+        for step in self._journal.history(limit=1):
+            ended = self._journal.get(step.deployment_id)
+            if ended is not None and ended.state in life.ENDED:
+                self._driver.run(ended, life.ON_ENTRY[ended.state])
+
     def _resume(self, deployment: Deployment) -> None:
         resumed, commands = life.resume(deployment)
         if resumed is not deployment:
             self._journal.record(deployment, "Resumed", resumed, dt.datetime.now(dt.UTC))
         self._driver.run(resumed, commands)
+
+    def _resume_or_later(self, deployment: Deployment) -> None:
+        """Go on with what was under way; while the journal cannot be written it waits."""
+        try:
+            self._resume(deployment)
+        except JournalError as error:
+            event(log, Event.TASK_FAILED, logging.ERROR, str(error))
+            self._driver.spawn(self._resume_later(deployment))
+
+    async def _resume_later(self, deployment: Deployment) -> None:
+        await asyncio.sleep(JOURNAL_AGAIN_S)
+        if self._journal.get(deployment.id) == deployment:
+            self._resume_or_later(deployment)
 
     async def _bring_back(self, deployment: Deployment) -> None:
         with _journal_may_fail():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from superbrain.deploy.journal import Floor, Journal
-from superbrain.deploy.journal_file import SCHEMA_VERSION, JournalError
+from superbrain.deploy.journal_file import SCHEMA_VERSION, JournalDamaged, JournalError
 from superbrain.domain.deployment import Deployment, Settled, State, advance
 from superbrain.domain.proof import CaseTime, OutputFigures, Proof
 
@@ -63,7 +63,7 @@ def test_a_journal_of_a_newer_superbrain_is_refused_with_both_numbers(tmp_path: 
 def test_a_file_that_is_no_journal_is_refused_with_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     path.write_bytes(b"this is not a database" * 100)
-    with pytest.raises(JournalError, match="cannot be opened"):
+    with pytest.raises(JournalDamaged, match="is damaged: file is not a database"):
         Journal(path)
 
 
