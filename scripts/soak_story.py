@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 
 from scripts.soak_bundles import BundleMaker
+from scripts.soak_cuts import every_cut
 from scripts.soak_ledger import Ledger
 from scripts.soak_sizes import Size, growth, measure, size_table
 from superbrain.client import Client
@@ -305,11 +306,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/soak")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--cuts", action="store_true")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--clients", type=int, default=3)
     parser.add_argument("--swaps", type=int, default=0)
     parser.add_argument("--requests", type=int, default=0)
     options = parser.parse_args()
+    if options.cuts:
+        return _cut()
     _say(f"seed {options.seed}")
     with tempfile.TemporaryDirectory() as folder, Appliance(Path(folder)) as appliance:
         soak = Soak(appliance, options.seed, options.clients, _say)
@@ -323,10 +327,22 @@ def main() -> int:
             kept = Path(tempfile.gettempdir()) / f"soak-{options.seed}.log"
             shutil.copy(appliance.log, kept)
             _say(f"the daemon's log is in {kept}")
-    for finding in soak.findings:
+    return _verdict(soak.findings)
+
+
+def _cut() -> int:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Appliance(Path(folder), start=False) as appliance,
+    ):
+        return _verdict(every_cut(appliance, _say))
+
+
+def _verdict(findings: list[str]) -> int:
+    for finding in findings:
         _say(f"FOUND: {finding}")
-    _say(f"{len(soak.findings)} findings" if soak.findings else "nothing was found")
-    return 1 if soak.findings else 0
+    _say(f"{len(findings)} findings" if findings else "nothing was found")
+    return 1 if findings else 0
 
 
 def _run(soak: Soak, options: argparse.Namespace) -> None:

@@ -19,7 +19,6 @@ from tests.support.releases import answer, go_live, release
 
 pytestmark = pytest.mark.fault
 
-FULL_DISK_DAEMON = str(Path(__file__).parents[1] / "support" / "full_disk_daemon.py")
 
 SLOW_START = """
 import time
@@ -29,60 +28,6 @@ class Pipeline:
     def preprocess(self, request): return request
     def postprocess(self, outputs, request): return outputs
 """
-
-
-# --- the disk -------------------------------------------------------------------------------------
-
-
-def test_a_full_disk_stops_no_answer_and_the_swap_follows_when_there_is_room(
-    tmp_path: Path,
-) -> None:
-    with Appliance(tmp_path, start=False) as appliance:
-        full = appliance.root / "full"
-        appliance.start(FULL_DISK_DAEMON, str(full))
-        go_live(appliance, 1)
-        with Load(appliance.client, clients=1) as load:
-            full.touch()
-            appliance.drop(release(appliance, 2))
-            appliance.wait_for(
-                lambda: any("journal" in p.message for p in appliance.health().problems),
-                "health to say that the journal cannot be written",
-            )
-            full.unlink()
-            appliance.wait_live("adder", "2.0.0")
-        load.assert_flawless()
-
-
-def test_a_disk_that_fills_up_in_the_middle_of_a_swap_stops_no_answer(tmp_path: Path) -> None:
-    with Appliance(tmp_path, start=False) as appliance:
-        full = appliance.root / "full"
-        appliance.start(FULL_DISK_DAEMON, str(full))
-        go_live(appliance, 1)
-        with Load(appliance.client, clients=1) as load:
-            appliance.drop(release(appliance, 2, pipeline=SLOW_START))
-            appliance.wait_for(
-                lambda: [s for s in appliance.history("adder") if s.state_to == "BUILDING"],
-                "the load to begin",
-            )
-            full.touch()
-            appliance.wait_for(
-                lambda: any("journal" in p.message for p in appliance.health().problems),
-                "health to say that the journal cannot be written",
-            )
-            full.unlink()
-            appliance.wait_live("adder", "2.0.0")
-        load.assert_flawless()
-
-
-def test_a_daemon_that_starts_on_a_full_disk_serves_what_it_served(tmp_path: Path) -> None:
-    with Appliance(tmp_path) as appliance:
-        go_live(appliance, 1)
-        appliance.kill()
-        full = appliance.root / "full"
-        full.touch()
-        appliance.start(FULL_DISK_DAEMON, str(full))
-        appliance.wait_live("adder", "1.0.0")
-        assert answer(appliance) == 1
 
 
 def test_fifty_bad_bundles_later_the_serving_one_is_still_in_the_store(tmp_path: Path) -> None:

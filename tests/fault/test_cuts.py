@@ -7,6 +7,7 @@ what must follow, tests/support/consistency.py what must hold after each.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,12 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CutStage]:
 def some(count: int) -> list[int]:
     """Give some operations of so many: the first, the last, and between them."""
     return sorted({1 + (count - 1) * step // (CUTS - 1) for step in range(CUTS)})
+
+
+def test_the_document_has_every_story() -> None:
+    document = (Path(__file__).parents[2] / "docs/faults.md").read_text()
+    for story in STORIES:
+        assert f"| {story.name} | {story.must} |" in document
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)

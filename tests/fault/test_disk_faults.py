@@ -35,6 +35,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, VerifiedBund
     return built.path, verified(built, author)
 
 
+def test_the_document_has_every_scene() -> None:
+    document = (Path(__file__).parents[2] / "docs/faults.md").read_text()
+    named = [line.split("|")[1] for line in document.splitlines() if line.startswith("| ")]
+    for scene in SCENES:
+        assert any(scene.__name__ in line for line in named), scene
+
+
 class Places:
     """Gives every run of a scene a folder of its own."""
 

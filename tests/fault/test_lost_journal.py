@@ -132,6 +132,26 @@ def test_an_older_release_is_still_refused_afterwards(appliance: Appliance) -> N
     assert answer(appliance) == 2
 
 
+def test_a_damaged_bundle_under_the_current_version_brings_its_predecessor_back(
+    tmp_path: Path,
+) -> None:
+    with Appliance(tmp_path) as appliance:
+        go_live(appliance, 1)
+        go_live(appliance, 2)
+        assert_at_rest(appliance)
+        model = appliance.model("adder")
+        assert model is not None
+        appliance.stop()
+        graph = appliance.root / "state/store/bundles" / model.digest / "graphs/main.onnx"
+        graph.chmod(0o600)
+        graph.write_bytes(b"damaged")
+        appliance.start()
+        appliance.wait_live("adder", "1.0.0")
+        assert answer(appliance) == 1
+        step = appliance.wait_ended("adder", "2.0.0", "ROLLED_BACK")
+        assert step.event == "PreviousReady"
+
+
 def test_a_deployment_that_cannot_be_read_is_damage_too(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     journal = Journal(path)

@@ -53,6 +53,7 @@ class CutStage:
         self.number = 0
         self.live = 0
         self.before = 0
+        self._counts: dict[str, int] = {}
         appliance.start(CUT_DAEMON, str(self.orders))
         self.next_version()
 
@@ -97,6 +98,21 @@ class CutStage:
         count = len(self.orders.with_suffix(".done").read_text().splitlines())
         self._check(story)
         return count
+
+    def counted(self, story: Story) -> int:
+        """Give how many operations a story has, counted once."""
+        if story.name not in self._counts:
+            self._counts[story.name] = self.count(story)
+        return self._counts[story.name]
+
+    def fail(self, story: Story, kind: str, number: int) -> None:
+        """Let every operation from one on fail while a story happens, then let the disk be good."""
+        self._begin(story, f"{kind} {number} lasting")
+        done = self.orders.with_suffix(".done")
+        self.appliance.wait_for(
+            lambda: len(done.read_text().splitlines()) > number + 1, "the disk to fail"
+        )
+        self.orders.unlink()
 
     def cut(self, story: Story, number: int, *, again_at: int = 0) -> bool:
         """Cut a story at one operation, and the recovery from it at another; whether it was cut."""

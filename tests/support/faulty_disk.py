@@ -209,13 +209,13 @@ def in_place(operations: Operations) -> Iterator[None]:
     faulty, connect = FaultyOs(operations), sqlite3.connect
     sqlite3.connect = connecting(operations)  # type: ignore[assignment]
     for module in PORTS:
-        module.os = faulty  # type: ignore[assignment]
+        setattr(module, "os", faulty)  # noqa: B010 - a module is no class of ours
     try:
         yield
     finally:
         sqlite3.connect = connect
         for module in PORTS:
-            module.os = os  # type: ignore[assignment]
+            setattr(module, "os", os)  # noqa: B010
 
 
 def killed_at(number: int, begin: Callable[[], object], act: Callable[[], object]) -> bool:
