@@ -169,3 +169,56 @@ def test_a_version_that_answers_with_errors_is_rolled_back_by_itself(tmp_path: P
                     client.infer("adder", {"x": x})
             appliance.wait_ended("adder", "2.0.0", "ROLLED_BACK")
             assert client.infer("adder", {"x": x})["y"][0, 0] == 501
+
+
+SLOW_WHILE = """
+import os, time
+while os.path.exists({marker!r}):
+    time.sleep(0.02)
+class Pipeline:
+    def __init__(self, bundle): pass
+    def preprocess(self, request): return request
+    def postprocess(self, outputs, request): return outputs
+"""
+
+
+def test_a_worker_killed_while_the_daemon_starts_costs_no_version(tmp_path: Path) -> None:
+    marker = tmp_path / "slow"
+    with Appliance(tmp_path) as appliance:
+        go_live(appliance, 1)
+        go_live(appliance, 2, pipeline=SLOW_WHILE.format(marker=str(marker)))
+        appliance.stop()
+        marker.touch()
+        appliance.start()
+        for _ in range(2):
+            victim = appliance.wait_for(lambda: workers(appliance), "a worker")[0]
+            victim.kill()
+            victim.wait(10)
+        marker.unlink()
+        appliance.wait_live("adder", "2.0.0")
+        assert not [s for s in appliance.history("adder") if s.event == "BudgetSpent"]
+
+
+def test_a_bundle_whose_worker_and_then_the_daemon_was_killed_leaves_the_inbox(
+    tmp_path: Path,
+) -> None:
+    marker = tmp_path / "slow"
+    with Appliance(tmp_path, start=False) as appliance:
+        configuration = appliance.root / "superbrain.toml"
+        patient = configuration.read_text().replace("settle_s = 0.3", "settle_s = 2.0")
+        configuration.write_text(patient)
+        appliance.start()
+        made = release(appliance, 1, pipeline=SLOW_WHILE.format(marker=str(marker)))
+        marker.touch()
+        dropped = appliance.drop(made)
+        appliance.wait_for(lambda: workers(appliance), "a worker")[0].kill()
+        appliance.wait_ended("adder", "1.0.0", "FAILED")
+        dropped.touch()
+        appliance.kill()
+        marker.unlink()
+        appliance.start()
+        appliance.wait_for(lambda: not list(appliance.inbox.iterdir()), "an empty inbox")
+
+
+def workers(appliance: Appliance) -> list[psutil.Process]:
+    return [c for c in appliance.children() if "superbrain.serve.worker" in c.cmdline()]

@@ -31,12 +31,13 @@ DIES_WITHIN_S = 20.0
 
 
 class Story(NamedTuple):
-    """What happens, and what must follow wherever it was cut."""
+    """What happens, and what must follow wherever it was cut; `needs` is made sure of before."""
 
     name: str
     happens: Callable[[CutStage], None]
     follows: Callable[[CutStage], None]
     must: str
+    needs: Callable[[CutStage], None] = lambda _stage: None
 
 
 class CutStage:
@@ -131,6 +132,7 @@ class CutStage:
         return cut
 
     def _begin(self, story: Story, orders: str) -> None:
+        story.needs(self)
         self.number += 1
         self.orders.write_text(orders)
         story.happens(self)
@@ -207,10 +209,12 @@ def _was_put_aside(stage: CutStage) -> None:
     note.unlink()
 
 
-def _ask_back(stage: CutStage) -> None:
-    if not stage.before:
+def _have_two(stage: CutStage) -> None:
+    while not stage.before:
         stage.next_version()
-        stage.number += 1
+
+
+def _ask_back(stage: CutStage) -> None:
     stage.order(op.Rollback("adder"))
 
 
@@ -242,6 +246,12 @@ STORIES = (
     Story("swap", _drop_next, _next_serves, "the new version serves, nothing needless is stored"),
     Story("unproven bundle", _drop_unproven, _was_rejected, "REJECTED with a note; the old serves"),
     Story("damaged bundle", _drop_damaged, _was_put_aside, "put aside, with a note"),
-    Story("rollback", _ask_back, _went_back_if_asked, "the previous one serves, or nobody asked"),
+    Story(
+        "rollback",
+        _ask_back,
+        _went_back_if_asked,
+        "the previous one serves, or nobody asked",
+        needs=_have_two,
+    ),
     Story("retire", _ask_retirement, _was_retired_if_asked, "nothing serves, or nobody asked"),
 )

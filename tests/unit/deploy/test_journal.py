@@ -174,3 +174,15 @@ def test_a_deployment_after_pruning_gets_no_number_that_was_used(journal: Journa
     gone = journal.create(a_deployment(), NOW)
     journal.prune("ocr", set())
     assert journal.create(a_deployment(2), NOW).id > gone.id
+
+
+def test_a_retirement_is_known_to_candidates_that_failed_before_it_and_not_after(
+    journal: Journal,
+) -> None:
+    serving = journal.create(a_deployment(), NOW)
+    failed = journal.create(a_deployment(2, "cd"), NOW)
+    assert not journal.retired_since(failed)
+    journal.record(serving, "RetireAsked", serving, NOW)
+    assert journal.retired_since(failed)
+    later = journal.create(a_deployment(3, "ef"), NOW)
+    assert not journal.retired_since(later)
