@@ -4,8 +4,8 @@ Two errors may be right, and only where the harness itself is to blame for them:
 
 - A request that ends two workers is answered with an error, for it cannot be told from one that
   kills. It is explained when two kills that end workers fell between its question and its answer.
-- A client that connects while nobody listens is told so. It is explained when gateway or daemon
-  were down meanwhile.
+- A client that connects while nobody listens is told so. It is explained when it asked after
+  gateway or daemon were ended and before the socket was seen to take connections again.
 
 Everything else that is no answer is lost.
 """
@@ -21,11 +21,10 @@ import msgspec
 from tests.support.load import Load, Span
 
 WORKERS_DIE = frozenset({"worker killed", "daemon killed", "daemon killed in its start"})
-NOBODY_LISTENS = frozenset({*WORKERS_DIE, "gateway killed", "daemon restarted"}) - {"worker killed"}
 KILLS = frozenset({*WORKERS_DIE, "gateway killed"})
 ENDS = KILLS | {"daemon restarted"}
 ANSWERED_AFTER_S = 0.05
-SETTLES_S = 5.0  # so long after a kill of the gateway a connection may still find nobody
+SOONER_S = 0.5  # a socket may vanish before a death is noted, and come back before it is seen
 
 
 class Deed(msgspec.Struct, frozen=True):
@@ -44,11 +43,24 @@ class Ledger:
         self.orphans = 0
         self.versions_lost = 0
         self._deeds: list[Deed] = []
+        self._deaf: list[Span] = []
+        self._deaf_since: float | None = None
 
     @property
     def kills(self) -> int:
         """How many SIGKILLs were sent."""
         return sum(count for what, count in self.done.items() if what in KILLS)
+
+    def deaf(self, begin: float) -> None:
+        """Note that since `begin` nobody may listen any more."""
+        if self._deaf_since is None:
+            self._deaf_since = begin
+
+    def hears(self) -> None:
+        """Note that somebody listens."""
+        if self._deaf_since is not None:
+            self._deaf.append(Span(self._deaf_since, time.monotonic()))
+            self._deaf_since = None
 
     def enter(self, what: str, begin: float) -> None:
         """Note what has been done since `begin`."""
@@ -57,16 +69,11 @@ class Ledger:
 
     def explained(self, failure: Span) -> bool:
         """Tell whether the harness itself is to blame for an error."""
-        during = [
-            deed
-            for deed in self._deeds
-            if deed.begin <= failure.end and deed.end + SETTLES_S >= failure.begin
-        ]
         if "ended 2 workers" in failure.error:
-            deadly = [deed for deed in during if deed.what in WORKERS_DIE]
-            return sum(deed.end >= failure.begin for deed in deadly) >= 2
+            deadly = (deed for deed in self._deeds if deed.what in WORKERS_DIE)
+            return sum(_overlap(deed, failure) for deed in deadly) >= 2
         if "no superbrain gateway answers" in failure.error:
-            return any(deed.what in NOBODY_LISTENS for deed in during)
+            return any(_overlap(span, failure, SOONER_S) for span in self._deaf)
         return False
 
     def lost(self, load: Load) -> list[Span]:
@@ -113,3 +120,7 @@ class Ledger:
 def _touches(deed: Deed, gap: Span) -> bool:
     """Tell whether a deed fell into a gap; what was under way may still be answered after it."""
     return deed.begin <= gap.end and deed.end + ANSWERED_AFTER_S >= gap.begin
+
+
+def _overlap(one: Deed | Span, other: Span, more_s: float = 0.0) -> bool:
+    return one.begin - more_s <= other.end and one.end + more_s >= other.begin

@@ -13,6 +13,8 @@ import contextlib
 import itertools
 import random
 import shutil
+import signal
+import socket
 import sys
 import tempfile
 import time
@@ -60,6 +62,7 @@ class Soak:
         self.ledger = Ledger()
         self.findings: list[str] = []
         self.sizes: list[Size] = []
+        self.enough = False  # set it, and what is under way comes to its end
         self.load = Load(self._client, clients, pause_s=THINK_S)
         self._roads = itertools.cycle((False, True))
         self._appliance = appliance
@@ -128,7 +131,7 @@ class Soak:
         with self.load:
             self._appliance.wait_for(lambda: self.load.answered > WARM_REQUESTS, "the load")
             self._measure()
-            while (done := progress()) < 1:
+            while (done := progress()) < 1 and not self.enough:
                 if done >= 0.5 and len(self.sizes) == 1:
                     self._come_to_rest()
                     self._measure()
@@ -184,6 +187,8 @@ class Soak:
         ]
         if victims:
             began = time.monotonic()
+            if kind == "gateway":
+                self.ledger.deaf(began)
             with contextlib.suppress(psutil.NoSuchProcess):
                 self._random.choice(victims).kill()
             self.ledger.enter(f"{kind} killed", began)
@@ -204,6 +209,7 @@ class Soak:
 
     def _end_daemon(self) -> None:
         children = set(self._appliance.children())
+        self.ledger.deaf(time.monotonic())
         try:
             self._appliance.kill()
         except AssertionError:
@@ -211,6 +217,7 @@ class Soak:
 
     def _restart_daemon(self) -> None:
         began = time.monotonic()
+        self.ledger.deaf(began)
         self._appliance.stop()
         self._appliance.start()
         self.ledger.enter("daemon restarted", began)
@@ -240,6 +247,8 @@ class Soak:
 
     def _look(self) -> None:
         """Hold the appliance against what must be true at any instant."""
+        if self._listens():
+            self.ledger.hears()
         self.findings += [fault for fault in broken(self._appliance) if fault not in self.findings]
         model = self._appliance.model("adder")
         version = model.version if model else ""
@@ -251,6 +260,11 @@ class Soak:
             self._deaths = 0
             self._may_go_back = False
         self._seen = version
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as plain:
+            plain.setblocking(False)
+            return plain.connect_ex(self._appliance.endpoint.removeprefix("ipc://")) == 0
 
     def _come_to_rest(self) -> None:
         """Drop one last good version and wait until it is live and nothing else is under way."""
@@ -317,6 +331,8 @@ def main() -> int:
     _say(f"seed {options.seed}")
     with tempfile.TemporaryDirectory() as folder, Appliance(Path(folder)) as appliance:
         soak = Soak(appliance, options.seed, options.clients, _say)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: setattr(soak, "enough", True))
         try:
             _run(soak, options)
         except AssertionError as error:

@@ -236,7 +236,7 @@ def _was_retired_if_asked(stage: CutStage) -> None:
     assert_at_rest(stage.appliance)
     if stage.asked("RetireAsked"):
         stage.appliance.wait_ended("adder", f"{stage.live}.0.0", "RETIRED")
-        stage.before = 0
+        stage.live = stage.before = 0
     else:
         stage.appliance.wait_live("adder", f"{stage.live}.0.0")
 

@@ -59,6 +59,7 @@ class Driver:
         self._stages = stages
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._chores: set[asyncio.Task[None]] = set()
+        self._trouble = ""
         services.on_budget_spent = self._budget_spent
 
     # --- what arrives -------------------------------------------------------------------------
@@ -168,8 +169,14 @@ class Driver:
             try:
                 return self.apply(deployment_id, happened)
             except JournalError as error:
-                event(log, Event.TASK_FAILED, logging.ERROR, str(error))
+                self._say_once(error)
             await asyncio.sleep(JOURNAL_AGAIN_S)
+
+    def _say_once(self, error: JournalError) -> None:
+        """Log what the journal fails on, once for as long as it is the same."""
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            event(log, Event.TASK_FAILED, logging.ERROR, self._trouble)
 
     async def _perform(self, deployment: Deployment, command: life.Command) -> life.Event | None:
         """Have a command performed; what nobody foresaw fails the stage, and is logged whole."""
@@ -178,7 +185,7 @@ class Driver:
                 try:
                     return await self._stages.perform(deployment, command)
                 except JournalError as error:  # a full disk is no stage's fault: again
-                    event(log, Event.TASK_FAILED, logging.ERROR, str(error))
+                    self._say_once(error)
                 await asyncio.sleep(JOURNAL_AGAIN_S)
         except Exception as error:
             if not life.accepts(deployment, life.StageFailed):
@@ -198,6 +205,7 @@ class Driver:
         reason = happened.reason if isinstance(happened, life.Bad) else None
         detail = reason.message if reason else ""
         self._journal.record(before, type(happened).__name__, after, _now(), detail)
+        self._trouble = ""
         event(
             log,
             Event.DEPLOYMENT_ADVANCED,

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AGAIN_S = 15.0
+CUT_SHORT_WITHIN = dt.timedelta(hours=1)  # what ended earlier has had all that follows
 PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each try with a process that died
 
 
@@ -86,10 +87,11 @@ class Recovery:
         await self._services.of(deployment.name).hold(manifest, deployment)
 
     def _finish_last(self) -> None:
-        """Do again what follows an end, if that is the last thing that was written down."""
+        """Do again what follows an end that was the last thing to be written down, of late."""
+        since = dt.datetime.now(dt.UTC) - CUT_SHORT_WITHIN
         for step in self._journal.history(limit=1):
             ended = self._journal.get(step.deployment_id)
-            if ended is not None and ended.state in life.ENDED:
+            if ended is not None and ended.state in life.ENDED and step.at > since:
                 self._driver.run(ended, life.ON_ENTRY[ended.state])
 
     def _resume(self, deployment: Deployment) -> None:
