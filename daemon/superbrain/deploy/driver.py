@@ -234,7 +234,7 @@ class Driver:
             self.spawn(self.supersede(deployment.name))
         if deployment.state in (State.FAILED, State.BROKEN):
             self.retry_later(deployment)
-        if deployment.state in life.ENDED or deployment.state is State.RETIRED:
+        if deployment.state in {*life.ENDED, State.RETIRED, State.LIVE}:
             self.spawn(self.collect())
 
     async def supersede(self, name: str) -> None:

@@ -69,6 +69,9 @@ class Recovery:
         for deployment in self._journal.in_states(waiting):
             if deployment.id not in serving:
                 self._resume_or_later(deployment)
+        for deployment in self._journal.in_states((State.ROLLING_BACK,)):
+            if deployment.id not in serving:  # its predecessor was made current, and nothing more
+                self._driver.spawn(self._driver.inject(deployment.id, life.PreviousReady()))
         self._finish_last()
         for deployment in self._journal.in_states((State.FAILED,)):
             newest = self._journal.of_model(deployment.name, 1)
