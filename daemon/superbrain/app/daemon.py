@@ -104,6 +104,7 @@ class Daemon:
             parallel=config.deploy.parallel,
         )
         self._driver = Driver(self._journal, self._store, self._inbox, self._services, self._stages)
+        self._driver.on_step = self._adoption.remember
         self._recovery = Recovery(
             self._journal, self._store, self._services, self._stages, self._driver
         )
@@ -130,6 +131,7 @@ class Daemon:
         context = zmq.asyncio.Context()
         stack.callback(context.term)
         self._adoption.adopt(self._trust)
+        self._adoption.remember()
         await self._recovery.hold()
         await self._gateway.start()
         self._control.open(context)

@@ -92,7 +92,6 @@ class Observer:
         """Refresh all figures once and publish the report."""
         checks = [service.check() for service in self._services.all()]
         await asyncio.gather(self._check_gateway(), *checks)
-        self._adoption.remember()
         health = self.report()
         notify.status(status_line(health.models))
         notify.alive()

@@ -24,7 +24,7 @@ from superbrain.host.events import Event
 from superbrain.host.logs import event
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from typing import Any, Literal
 
     from superbrain.bundle.store import Store
@@ -42,7 +42,10 @@ _NEEDS_PREDECESSOR = frozenset({State.SWITCHING, State.PROBATION, State.ROLLING_
 
 
 class Driver:
-    """Advances deployments. All methods belong to one event loop."""
+    """Advances deployments. All methods belong to one event loop.
+
+    `on_step` is called after every step of any deployment.
+    """
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class Driver:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._chores: set[asyncio.Task[None]] = set()
         self._trouble = ""
+        self.on_step: Callable[[], None] = lambda: None
         services.on_budget_spent = self._budget_spent
 
     # --- what arrives -------------------------------------------------------------------------
@@ -228,13 +232,15 @@ class Driver:
         """Look after what one deployment's step means for others."""
         service = self._services.of(deployment.name)
         service.deployment = self._journal.current(deployment.name)
+        self.on_step()
         if isinstance(happened, (life.Switched, life.PreviousReady)):
             service.fault = None
         if isinstance(happened, _MAY_LEAVE_OTHERS):
             self.spawn(self.supersede(deployment.name))
         if deployment.state in (State.FAILED, State.BROKEN):
             self.retry_later(deployment)
-        if deployment.state in {*life.ENDED, State.RETIRED, State.LIVE}:
+        alone = deployment.state is State.LIVE and not deployment.predecessor
+        if deployment.state in life.ENDED or deployment.state is State.RETIRED or alone:
             self.spawn(self.collect())
 
     async def supersede(self, name: str) -> None:
