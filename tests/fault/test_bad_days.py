@@ -19,8 +19,6 @@ from tests.support.releases import answer, go_live, release
 
 pytestmark = pytest.mark.fault
 
-KILLED_DAEMON = str(Path(__file__).parents[1] / "support" / "killed_daemon.py")
-FULL_DISK_DAEMON = str(Path(__file__).parents[1] / "support" / "full_disk_daemon.py")
 
 SLOW_START = """
 import time
@@ -30,60 +28,6 @@ class Pipeline:
     def preprocess(self, request): return request
     def postprocess(self, outputs, request): return outputs
 """
-
-
-# --- the disk -------------------------------------------------------------------------------------
-
-
-def test_a_full_disk_stops_no_answer_and_the_swap_follows_when_there_is_room(
-    tmp_path: Path,
-) -> None:
-    with Appliance(tmp_path, start=False) as appliance:
-        full = appliance.root / "full"
-        appliance.start(FULL_DISK_DAEMON, str(full))
-        go_live(appliance, 1)
-        with Load(appliance.client, clients=1) as load:
-            full.touch()
-            appliance.drop(release(appliance, 2))
-            appliance.wait_for(
-                lambda: any("journal" in p.message for p in appliance.health().problems),
-                "health to say that the journal cannot be written",
-            )
-            full.unlink()
-            appliance.wait_live("adder", "2.0.0")
-        load.assert_flawless()
-
-
-def test_a_disk_that_fills_up_in_the_middle_of_a_swap_stops_no_answer(tmp_path: Path) -> None:
-    with Appliance(tmp_path, start=False) as appliance:
-        full = appliance.root / "full"
-        appliance.start(FULL_DISK_DAEMON, str(full))
-        go_live(appliance, 1)
-        with Load(appliance.client, clients=1) as load:
-            appliance.drop(release(appliance, 2, pipeline=SLOW_START))
-            appliance.wait_for(
-                lambda: [s for s in appliance.history("adder") if s.state_to == "BUILDING"],
-                "the load to begin",
-            )
-            full.touch()
-            appliance.wait_for(
-                lambda: any("journal" in p.message for p in appliance.health().problems),
-                "health to say that the journal cannot be written",
-            )
-            full.unlink()
-            appliance.wait_live("adder", "2.0.0")
-        load.assert_flawless()
-
-
-def test_a_daemon_that_starts_on_a_full_disk_serves_what_it_served(tmp_path: Path) -> None:
-    with Appliance(tmp_path) as appliance:
-        go_live(appliance, 1)
-        appliance.kill()
-        full = appliance.root / "full"
-        full.touch()
-        appliance.start(FULL_DISK_DAEMON, str(full))
-        appliance.wait_live("adder", "1.0.0")
-        assert answer(appliance) == 1
 
 
 def test_fifty_bad_bundles_later_the_serving_one_is_still_in_the_store(tmp_path: Path) -> None:
@@ -255,25 +199,6 @@ def test_a_retired_model_stays_retired_though_a_candidate_was_loading(tmp_path: 
         appliance.ask(op.Retire("adder"), op.Outcome)
         appliance.wait_ended("adder", "2.0.0", "ABANDONED")
         appliance.wait_for(lambda: len(appliance.children()) == 1, "the gateway alone")
-        with pytest.raises(NotFound):
-            answer(appliance)
-
-
-def test_a_model_retired_by_a_daemon_killed_meanwhile_is_not_found_after_the_start(
-    tmp_path: Path,
-) -> None:
-    with Appliance(tmp_path, start=False) as appliance:
-        appliance.start()
-        go_live(appliance, 1)
-        appliance.stop()
-        appliance.start(KILLED_DAEMON, "1")
-        appliance.wait_live("adder", "1.0.0")
-        with pytest.raises(AssertionError):
-            appliance.ask(op.Retire("adder"), op.Outcome, timeout_s=2)
-        assert appliance.process is not None
-        appliance.process.wait(10)
-        appliance.start()
-        appliance.wait_ended("adder", "1.0.0", "RETIRED")
         with pytest.raises(NotFound):
             answer(appliance)
 

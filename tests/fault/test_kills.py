@@ -1,4 +1,4 @@
-"""SIGKILL of every process, at every persisted step and with requests in flight."""
+"""SIGKILL of every process with requests in flight; that of the daemon is in test_cuts.py."""
 
 from __future__ import annotations
 
@@ -18,10 +18,6 @@ from tests.support.releases import go_live, release
 
 pytestmark = [pytest.mark.fault, pytest.mark.integration]
 
-KILLED_DAEMON = str(Path(__file__).parent.parent / "support" / "killed_daemon.py")
-#: Writes between a dropped file and the retirement of what it replaced: created, Settled,
-#: accepted, Trusted, Built, proof, Matched, current, Switched, Stable; Superseded, Drained.
-WRITES_OF_A_SWAP = 12
 SLOW = """
 import time
 
@@ -48,28 +44,6 @@ HANGING = DEADLY.replace("os._exit(1)", "import time; time.sleep(3600)")
 
 def child_named(appliance: Appliance, module: str) -> psutil.Process:
     return next(c for c in appliance.children() if f"superbrain.serve.{module}" in c.cmdline())
-
-
-@pytest.mark.parametrize("writes", range(1, WRITES_OF_A_SWAP + 1))
-def test_a_daemon_killed_after_any_step_finishes_the_inbox_and_keeps_serving(
-    tmp_path: Path, writes: int
-) -> None:
-    with Appliance(tmp_path) as appliance:
-        go_live(appliance, 1)
-        appliance.stop()
-        appliance.start(KILLED_DAEMON, str(writes))
-        assert appliance.process is not None
-        orphans = appliance.children()
-        appliance.drop(release(appliance, 2))
-        appliance.process.wait(60)
-        _, alive = psutil.wait_procs(orphans, 10)
-        assert not alive
-        appliance.start()
-        with Load(appliance.client, clients=1) as load:
-            appliance.wait_live("adder", "2.0.0")
-        load.assert_flawless()
-        appliance.wait_for(lambda: not list(appliance.inbox.iterdir()), "an empty inbox")
-        assert list((appliance.root / "state/store/.staging").iterdir()) == []
 
 
 def test_a_worker_killed_with_requests_in_flight_costs_no_answer(tmp_path: Path) -> None:
@@ -195,3 +169,56 @@ def test_a_version_that_answers_with_errors_is_rolled_back_by_itself(tmp_path: P
                     client.infer("adder", {"x": x})
             appliance.wait_ended("adder", "2.0.0", "ROLLED_BACK")
             assert client.infer("adder", {"x": x})["y"][0, 0] == 501
+
+
+SLOW_WHILE = """
+import os, time
+while os.path.exists({marker!r}):
+    time.sleep(0.02)
+class Pipeline:
+    def __init__(self, bundle): pass
+    def preprocess(self, request): return request
+    def postprocess(self, outputs, request): return outputs
+"""
+
+
+def test_a_worker_killed_while_the_daemon_starts_costs_no_version(tmp_path: Path) -> None:
+    marker = tmp_path / "slow"
+    with Appliance(tmp_path) as appliance:
+        go_live(appliance, 1)
+        go_live(appliance, 2, pipeline=SLOW_WHILE.format(marker=str(marker)))
+        appliance.stop()
+        marker.touch()
+        appliance.start()
+        for _ in range(2):
+            victim = appliance.wait_for(lambda: workers(appliance), "a worker")[0]
+            victim.kill()
+            victim.wait(10)
+        marker.unlink()
+        appliance.wait_live("adder", "2.0.0")
+        assert not [s for s in appliance.history("adder") if s.event == "BudgetSpent"]
+
+
+def test_a_bundle_whose_worker_and_then_the_daemon_was_killed_leaves_the_inbox(
+    tmp_path: Path,
+) -> None:
+    marker = tmp_path / "slow"
+    with Appliance(tmp_path, start=False) as appliance:
+        configuration = appliance.root / "superbrain.toml"
+        patient = configuration.read_text().replace("settle_s = 0.3", "settle_s = 2.0")
+        configuration.write_text(patient)
+        appliance.start()
+        made = release(appliance, 1, pipeline=SLOW_WHILE.format(marker=str(marker)))
+        marker.touch()
+        dropped = appliance.drop(made)
+        appliance.wait_for(lambda: workers(appliance), "a worker")[0].kill()
+        appliance.wait_ended("adder", "1.0.0", "FAILED")
+        dropped.touch()
+        appliance.kill()
+        marker.unlink()
+        appliance.start()
+        appliance.wait_for(lambda: not list(appliance.inbox.iterdir()), "an empty inbox")
+
+
+def workers(appliance: Appliance) -> list[psutil.Process]:
+    return [c for c in appliance.children() if "superbrain.serve.worker" in c.cmdline()]

@@ -94,10 +94,14 @@ class Appliance:
 
     def start(self, *program: str) -> None:
         """Start the daemon (or `program` with its arguments) and wait until it answers."""
+        self.launch(*program)
+        self.wait_for(self._answers, "the daemon to answer")
+
+    def launch(self, *program: str) -> None:
+        """Start the daemon (or `program` with its arguments) and wait for nothing."""
         command = [sys.executable, *(program or ("-m", "superbrain.app.main")), *self.arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        self.wait_for(self._answers, "the daemon to answer")
 
     def start_another(self) -> subprocess.CompletedProcess[str]:
         """Start one more daemon on the same folders, and wait until it gives up."""

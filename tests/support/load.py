@@ -7,34 +7,58 @@ another is found out at once.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from superbrain.client import Client
 from superbrain.wire.errors import SuperbrainError
 
+GAP_S = 0.05
+
+
+class Span(NamedTuple):
+    """From when to when, in seconds of the monotonic clock, and what came of it."""
+
+    begin: float
+    end: float
+    error: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long."""
+        return self.end - self.begin
+
 
 class Load:
     """`clients` threads, each with a connection of its own, asking until the block ends.
 
+    Between two requests each waits `pause_s`.
+
     Attributes:
         answered: how many answers came.
-        failed: every error that came instead.
+        failed: every error that came instead; `failures` tells when it was asked and answered.
+        gaps: when one of them got no answer for more than `GAP_S`.
         mixed: answers whose value is not that of the version they are labelled with.
         backwards: answers of an older version than the same client had seen before.
         versions: all versions seen; `newest` is the highest major number among them.
     """
 
-    def __init__(self, make_client: Callable[[], Client], clients: int = 4) -> None:
+    def __init__(
+        self, make_client: Callable[[], Client], clients: int = 4, *, pause_s: float = 0.0
+    ) -> None:
         self.answered = 0
         self.failed: list[str] = []
+        self.failures: list[Span] = []
+        self.gaps: list[Span] = []
         self.mixed: list[str] = []
         self.backwards: list[str] = []
         self.versions: set[str] = set()
         self.newest = 0
         self._make_client = make_client
+        self._pause_s = pause_s
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(clients)]
@@ -56,25 +80,29 @@ class Load:
         assert self.answered > 0
 
     def _ask(self, number: int) -> None:
-        newest, count = 0, 0
+        newest, count, last = 0, 0, 0.0
         with self._make_client() as client:
-            while not self._stop.is_set():
+            while not self._stop.wait(self._pause_s):
                 count += 1
                 x = np.full((1, 4), number * 1000 + count % 1000, np.float32)
+                asked = time.monotonic()
                 try:
                     result = client.infer("adder", {"x": x})
                 except SuperbrainError as error:
                     with self._lock:
                         self.failed.append(str(error))
+                        self.failures.append(Span(asked, time.monotonic(), str(error)))
                     continue
                 added = int(result["y"][0, 0] - x[0, 0])
                 version = int(result.model_version.split(".")[0])
                 with self._lock:
                     self.answered += 1
+                    if (now := time.monotonic()) - last > GAP_S and count > 1:
+                        self.gaps.append(Span(last, now))
                     self.versions.add(result.model_version)
                     self.newest = max(self.newest, version)
                     if added != version:
                         self.mixed.append(f"{result.model_version} added {added}")
                     if version < newest:
                         self.backwards.append(f"{version} after {newest}")
-                newest = max(newest, version)
+                newest, last = max(newest, version), now

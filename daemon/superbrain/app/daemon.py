@@ -28,13 +28,13 @@ from superbrain.app.observer import Observer
 from superbrain.app.trail import Trail
 from superbrain.app.trust_desk import TrustDesk
 from superbrain.bundle.store import Store
+from superbrain.deploy.adoption import Adoption, open_journal
 from superbrain.deploy.confinement import remove_scratch
 from superbrain.deploy.crew import Workplace
 from superbrain.deploy.driver import Driver
 from superbrain.deploy.gateway import GatewayKeeper
 from superbrain.deploy.host_clock import HostClock
 from superbrain.deploy.inbox import Inbox
-from superbrain.deploy.journal import Journal
 from superbrain.deploy.orders import Orders
 from superbrain.deploy.recovery import Recovery
 from superbrain.deploy.services import Services
@@ -43,6 +43,7 @@ from superbrain.deploy.tcp_face import TcpFaceKeeper
 from superbrain.deploy.trust_guard import TrustGuard
 from superbrain.deploy.trust_inbox import TrustInbox
 from superbrain.deploy.trust_keeper import TrustKeeper
+from superbrain.domain import deployment as life
 from superbrain.domain.audit import Action
 from superbrain.domain.health import Problem
 from superbrain.domain.health_rules import status_line
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 
     from superbrain.app.config import Config
     from superbrain.domain.ctl import Poisoned
+    from superbrain.domain.deployment import Deployment
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +105,7 @@ class Daemon:
 
     def _make_parts(self, stack: contextlib.ExitStack) -> None:
         config = self._config
-        self._journal = Journal(config.journal_path)
+        self._journal = open_journal(config.journal_path)
         stack.callback(self._journal.close)
         event(log, Event.JOURNAL_OPENED, path=str(config.journal_path))
         self._audit = AuditLog(config.journal_path.parent)
@@ -115,6 +117,7 @@ class Daemon:
             config.trust_path, config.chains_path, self._journal, self._clock, self._audit
         )
         self._store = Store(config.store_path)
+        self._adoption = Adoption(self._journal, self._store, config.journal_path)
         self._inbox = Inbox(config.inbox_path, config.deploy.settle_s)
         self._gateway = GatewayKeeper(config.endpoint, self._poisoned, self._group)
         self._tcp = _tcp_face(config) if config.tcp.endpoints else None
@@ -136,9 +139,9 @@ class Daemon:
         self._driver = Driver(self._journal, self._store, self._inbox, self._services, self._stages)
         self._guard = TrustGuard(self._journal, self._store, self._driver, self._keeper)
         self._updates = TrustInbox(self._inbox, self._keeper, self._audit)
-        trail = Trail(self._audit)
-        self._driver.on_step = trail.step
-        self._inbox.on_refused = trail.refused
+        self._trail = Trail(self._audit)
+        self._driver.on_step = self._stepped
+        self._inbox.on_refused = self._trail.refused
         self._recovery = Recovery(
             self._journal, self._store, self._services, self._stages, self._driver
         )
@@ -155,6 +158,7 @@ class Daemon:
                 self._clock.problems,
                 self._guard.problems,
                 self._audit_problems,
+                self._adoption.problems,
             ),
         )
         desk = TrustDesk(self._keeper, self._clock, self._journal, self._audit, self._trust_changed)
@@ -173,6 +177,8 @@ class Daemon:
     async def _serve(self, stack: contextlib.ExitStack) -> None:
         context = zmq.asyncio.Context()
         stack.callback(context.term)
+        self._adoption.adopt(self._keeper.trust())
+        self._adoption.remember()
         await self._recovery.hold()
         await self._gateway.start()
         if self._tcp is not None:
@@ -233,6 +239,11 @@ class Daemon:
             event(log, Event.INBOX_SCAN_FAILED, logging.ERROR, str(error), exc_info=trace)
         else:
             self._observer.problems.pop("inbox", None)
+
+    def _stepped(self, after: Deployment, happened: life.Event) -> None:
+        """Write down beside the journal what one step of a deployment has changed."""
+        self._trail.step(after, happened)
+        self._adoption.remember()
 
     # --- orders and signals -------------------------------------------------------------------
 

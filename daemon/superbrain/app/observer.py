@@ -88,6 +88,7 @@ class Observer:
         watchdog_s = notify.watchdog_s()
         self._interval_s = min(config.health.interval_s, watchdog_s / 3 if watchdog_s else 1e9)
         self.started = False
+        self._unwritten = ""
         self.problems: dict[str, Problem] = {}
 
     async def run(self) -> None:
@@ -113,11 +114,19 @@ class Observer:
         if health.status != self._status:
             self._status = health.status
             event(log, Event.HEALTH_CHANGED, status=health.status)
+        self._publish(health)
+        return health
+
+    def _publish(self, health: Health) -> None:
+        """Write the report; what keeps it from being written is said once, not every time."""
         try:
             write_atomically(self._config.health_path, msgspec.json.encode(health))
         except OSError as error:
-            event(log, Event.HEALTH_WRITE_FAILED, logging.ERROR, str(error))
-        return health
+            if self._unwritten != str(error):
+                event(log, Event.HEALTH_WRITE_FAILED, logging.ERROR, str(error))
+            self._unwritten = str(error)
+        else:
+            self._unwritten = ""
 
     def report(self) -> Health:
         """Put the report together from what is known now."""

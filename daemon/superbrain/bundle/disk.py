@@ -1,7 +1,9 @@
 """Writing to the disk so that it stays written, with the operating system's errors translated.
 
-A file that was written and renamed may still be empty after a power cut unless it and its folder
-were synchronised; both are done here and nowhere else.
+Everything that changes what lies in store and inbox goes through here, and the small files that
+others read through `host.files`; so tests can have each of these operations fail, or the process
+killed before it. A file that was written and renamed may still be empty after a power cut unless
+it and its folder were synchronised; both are done here and nowhere else.
 """
 
 from __future__ import annotations
@@ -30,6 +32,53 @@ def storing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; one that is there already is left as it is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    os.makedirs(path, mode=0o755, exist_ok=True)  # noqa: PTH103 - tests take the place of `os` here
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file or folder another name.
+
+    Raises:
+        OSError: it cannot; nothing has changed.
+    """
+    os.rename(source, target)  # noqa: PTH104
+
+
+def remove(path: Path) -> None:
+    """Remove a file or link.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    os.unlink(path)  # noqa: PTH108
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with everything in it, and never what a link in it leads to.
+
+    Raises:
+        OSError: it cannot be removed, or only a part of it.
+    """
+    for parent, folders, files in os.walk(folder, topdown=False, onerror=_let_out):
+        inside = Path(parent)
+        for path in (*(inside / name for name in files), *(inside / name for name in folders)):
+            if path.is_dir() and not path.is_symlink():
+                os.rmdir(path)  # noqa: PTH106
+            else:
+                remove(path)
+    os.rmdir(folder)  # noqa: PTH106
+
+
+def _let_out(error: OSError) -> None:
+    raise error
+
+
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
     """Write a new read-only file that is on the disk when the block ends.
@@ -37,7 +86,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     Folders above it are made. Nothing is ever written over a file or through a link: StoreError.
     """
     with storing(path):
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_folder(path.parent)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
             yield file

@@ -26,7 +26,15 @@ from superbrain.bundle.archive import (
     VerifiedBundle,
     copy_members,
 )
-from superbrain.bundle.disk import fsync_folder, new_file, storing
+from superbrain.bundle.disk import (
+    fsync_folder,
+    make_folder,
+    new_file,
+    remove,
+    remove_tree,
+    rename,
+    storing,
+)
 from superbrain.bundle.signing import MAX_ENVELOPE_BYTES, read_envelope, verify_envelope
 from superbrain.domain.errors import BundleError, StoreError, shown
 from superbrain.domain.manifest import FileEntry, Manifest
@@ -44,9 +52,10 @@ class Store:
         self._bundles = root / "bundles"
         self._staging = root / ".staging"
         self._reserve_bytes = reserve_bytes
+        self._leftovers: set[Path] = set()
         with storing(root):
-            self._bundles.mkdir(parents=True, exist_ok=True)
-            self._staging.mkdir(exist_ok=True)
+            make_folder(self._bundles)
+            make_folder(self._staging)
 
     def receive(
         self, file: BinaryIO, verified: VerifiedBundle, progress: Progress | None = None
@@ -61,21 +70,22 @@ class Store:
         """
         final = self.path(verified.digest)
         if final.exists() and self._intact(verified.digest):
+            fsync_folder(self._bundles)  # whoever brought it here may have been cut short
             return final
         self._check_room(verified.total_bytes)
         staged = self._staging / f"{verified.digest}-{secrets.token_hex(4)}"
         try:
             with storing(staged):
-                staged.mkdir(mode=0o755)
+                make_folder(staged)
             with new_file(staged / ENVELOPE_NAME) as file_there:
                 file_there.write(verified.envelope)
             copy_members(file, verified, staged, progress)
             self.remove(verified.digest)
             with storing(final):
-                staged.rename(final)
+                rename(staged, final)
             fsync_folder(self._bundles)
         finally:
-            shutil.rmtree(staged, ignore_errors=True)
+            self._sweep_later(staged)
         return final
 
     def path(self, digest: str) -> Path:
@@ -99,8 +109,8 @@ class Store:
         """
         return stored_manifest(self.path(digest), digest)
 
-    def verify(self, digest: str, trust: Trust) -> None:
-        """Check a stored bundle's signatures again, against the trust that counts now.
+    def verify(self, digest: str, trust: Trust) -> tuple[str, ...]:
+        """Check a stored bundle's signatures again, by the trust that counts now; give the signers.
 
         Raises:
             SignatureRefused: too few trusted keys vouch for it, or it has been revoked.
@@ -111,8 +121,9 @@ class Store:
             envelope = path.read_bytes()
         except OSError as error:
             raise _damaged(path, "a readable envelope", str(error.strerror)) from error
-        verify_envelope(envelope, trust)
+        signers = verify_envelope(envelope, trust).signers
         trust.check_not_revoked(digest)
+        return signers
 
     def rehash(self, digest: str, progress: Progress | None = None) -> Manifest:
         """Check every byte of a stored bundle, and that nothing was added.
@@ -148,22 +159,47 @@ class Store:
         folder = self.path(digest)
         with storing(folder):
             try:
-                folder.rename(doomed)
+                rename(folder, doomed)
             except FileNotFoundError:
                 return
+        try:
             fsync_folder(self._bundles)
-            shutil.rmtree(doomed)
+        finally:
+            self._sweep_later(doomed)
 
     def sweep_staging(self) -> int:
-        """Delete what interrupted copies left behind; give how many. Call it at the start only."""
+        """Delete what interrupted copies left behind; give how many. Call it at the start only.
+
+        Raises:
+            StoreError: something cannot be removed; everything else has been.
+        """
         with storing(self._staging):
-            leftovers = list(self._staging.iterdir())
-            for path in leftovers:
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-        return len(leftovers)
+            found = list(self._staging.iterdir())
+        self._leftovers |= set(found)
+        self.sweep_leftovers()
+        if self._leftovers:
+            stuck = min(self._leftovers)
+            msg = f"{stuck}: expected to remove it, found that it cannot be"
+            raise StoreError(msg, reason="STORE_IO", mend="Check the disk and its permissions")
+        return len(found)
+
+    def sweep_leftovers(self) -> None:
+        """Try again to remove what a disk that failed would not let go of."""
+        for path in tuple(self._leftovers):
+            self._leftovers.discard(path)
+            self._sweep_later(path)
+
+    def _sweep_later(self, path: Path) -> None:
+        """Remove what is in staging and not needed any more, now or when the disk is mended."""
+        try:
+            if path.is_dir() and not path.is_symlink():
+                remove_tree(path)
+            else:
+                remove(path)
+        except FileNotFoundError:
+            return
+        except OSError:
+            self._leftovers.add(path)
 
     def free_bytes(self) -> int:
         """Give the free space on the store's disk."""

@@ -110,10 +110,6 @@ class Worker:
         event(log, Event.WORKER_STARTED, worker=name, pid=worker.child.pid, rung=bringup.rung)
         return worker
 
-    def forget_lane(self) -> None:
-        """Remove what a process that was killed has left of its lane."""
-        Path(self.lane_path).unlink(missing_ok=True)
-
     async def prove(self, manifest: Manifest) -> Proof:
         """Run the golden cases in this very process."""
         timeout_s = manifest.proof_timeout_s
@@ -146,7 +142,7 @@ class Worker:
         return 0.0
 
     async def end(self) -> None:
-        """End the process."""
+        """End the process; nothing of it is left."""
         if self.child.alive:
             await self.child.end()
             event(log, Event.WORKER_STOPPED, worker=self.child.name)

@@ -43,7 +43,10 @@ _NEEDS_PREDECESSOR = frozenset({State.SWITCHING, State.PROBATION, State.ROLLING_
 
 
 class Driver:
-    """Advances deployments. All methods belong to one event loop."""
+    """Advances deployments. All methods belong to one event loop.
+
+    `on_step` is called after every step of any deployment.
+    """
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Driver:
         services.on_given_up = self._given_up
         services.on_incident = self._note
         self.on_step: Callable[[Deployment, life.Event], None] = lambda _after, _happened: None
+        self._trouble = ""
 
     # --- what arrives -------------------------------------------------------------------------
 
@@ -80,6 +84,8 @@ class Driver:
             self._inbox.refuse(arrival.path, known.reason)
             return
         if known is not None and known.state is State.FAILED and self._there_since(arrival, known):
+            if self._was_taken(known):
+                self._inbox.taken(arrival.path, arrival.content)
             return
         if self._newer_under_way(manifest) or not self._inbox.holds(str(arrival.path)):
             return  # a later look sees what became of the newer one; a file may go after the look
@@ -103,6 +109,11 @@ class Driver:
         """
         last = self._journal.history(deployment_id=known.id, limit=1)
         return known.state is State.REJECTED and last[0].state_from != State.VERIFYING
+
+    def _was_taken(self, failed: Deployment) -> bool:
+        """Whether it failed with its bytes in the store: its file is not needed any more."""
+        last = self._journal.history(deployment_id=failed.id, limit=1)
+        return last[0].state_from != State.VERIFYING
 
     def _newer_under_way(self, manifest: Manifest) -> bool:
         return any(
@@ -164,8 +175,14 @@ class Driver:
             try:
                 return self.apply(deployment_id, happened)
             except JournalError as error:
-                event(log, Event.TASK_FAILED, logging.ERROR, str(error))
+                self._say_once(error)
             await asyncio.sleep(JOURNAL_AGAIN_S)
+
+    def _say_once(self, error: JournalError) -> None:
+        """Log what the journal fails on, once for as long as it is the same."""
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            event(log, Event.TASK_FAILED, logging.ERROR, self._trouble)
 
     async def _perform(self, deployment: Deployment, command: life.Command) -> life.Event | None:
         """Have a command performed; what nobody foresaw fails the stage, and is logged whole."""
@@ -174,7 +191,7 @@ class Driver:
                 try:
                     return await self._stages.perform(deployment, command)
                 except JournalError as error:  # a full disk is no stage's fault: again
-                    event(log, Event.TASK_FAILED, logging.ERROR, str(error))
+                    self._say_once(error)
                 await asyncio.sleep(JOURNAL_AGAIN_S)
         except Exception as error:
             if not life.accepts(deployment, life.StageFailed):
@@ -194,6 +211,7 @@ class Driver:
         reason = happened.reason if isinstance(happened, life.Bad) else None
         detail = reason.message if reason else ""
         self._journal.record(before, type(happened).__name__, after, _now(), detail)
+        self._trouble = ""
         event(
             log,
             Event.DEPLOYMENT_ADVANCED,
@@ -206,14 +224,17 @@ class Driver:
             state=after.state,
             rung=after.rung,
         )
-        self._after(after, happened)
+        try:
+            self._after(after, happened)
+        except JournalError as error:  # the step is written down and counts
+            event(log, Event.TASK_FAILED, logging.ERROR, str(error))
         return after, commands
 
     def _after(self, deployment: Deployment, happened: life.Event) -> None:
         """Look after what one deployment's step means for others."""
-        self.on_step(deployment, happened)
         service = self._services.of(deployment.name)
         service.deployment = self._journal.current(deployment.name)
+        self.on_step(deployment, happened)
         if isinstance(happened, (life.Switched, life.PreviousReady)):
             service.fault = None
         if isinstance(happened, life.PreviousLost):
@@ -222,7 +243,8 @@ class Driver:
             self.spawn(self.supersede(deployment.name))
         if deployment.state in (State.FAILED, State.BROKEN):
             self.retry_later(deployment)
-        if deployment.state in life.ENDED or deployment.state is State.RETIRED:
+        alone = deployment.state is State.LIVE and not deployment.predecessor
+        if deployment.state in life.ENDED or deployment.state is State.RETIRED or alone:
             self.spawn(self.collect())
 
     async def supersede(self, name: str) -> None:
@@ -292,7 +314,7 @@ class Driver:
             event(log, Event.TASK_FAILED, logging.ERROR, str(error))
 
     def retry_later(self, deployment: Deployment) -> None:
-        """Try a failed deployment again after a while, unless it was tried often enough."""
+        """Try a failed deployment again after a while, a few times, unless its model is retired."""
         delay_s = retry_delay_s(deployment.attempt)
         if delay_s is not None:
             self.spawn(self._retry_after(deployment, delay_s))
@@ -300,7 +322,7 @@ class Driver:
     async def _retry_after(self, failed: Deployment, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
         newest = self._journal.of_model(failed.name, 1)
-        if newest and newest[0].id == failed.id:
+        if newest and newest[0].id == failed.id and not self._journal.retired_since(failed):
             self.again(failed)
 
     def again(
@@ -342,6 +364,7 @@ class Driver:
 
     async def collect(self) -> None:
         """Remove bundles that nothing refers to any more, and the past beyond what is kept."""
+        await asyncio.to_thread(self._store.sweep_leftovers)
         there = await asyncio.to_thread(self._store.digests)
         for digest in there:
             if digest not in self._retained():  # asked for each: bundles arrive meanwhile

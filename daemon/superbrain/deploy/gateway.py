@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from superbrain.deploy.child import Child, ChildError
 from superbrain.domain import ctl
-from superbrain.domain.policy import restart_delay_s
+from superbrain.domain.policy import gateway_restart_delay_s
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 from superbrain.wire.errors import Unavailable
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 GATEWAY_MODULE = "superbrain.serve.gateway"
 START_TIMEOUT_S = 20.0
 ROUTE_TIMEOUT_S = 20.0
+ROUTE_AGAIN_S = 1.0
 
 
 class GatewayKeeper:
@@ -49,6 +50,7 @@ class GatewayKeeper:
         self._child: Child | None = None
         self._ready = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._late: dict[str, asyncio.Task[None]] = {}
 
     @property
     def pid(self) -> int | None:
@@ -66,9 +68,10 @@ class GatewayKeeper:
 
     async def stop(self) -> None:
         """End the gateway."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        tasks = [*self._late.values(), *([self._keeper] if self._keeper else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._child is not None:
             await self._child.end()
 
@@ -110,7 +113,8 @@ class GatewayKeeper:
     async def _order(self, child: Child, message: ctl.Message) -> None:
         """Give one order; a lane that nobody answers on is no fault of the gateway.
 
-        The worker behind such a lane has died, and whoever replaces it routes again.
+        Either the worker behind it has died, and whoever replaces it routes again, or it greets
+        late: the same route is told again until one or the other has happened.
         """
         try:
             await child.order(message, ctl.Done, ROUTE_TIMEOUT_S)
@@ -118,6 +122,21 @@ class GatewayKeeper:
             if error.code != Unavailable.code:
                 raise
             log.warning("gateway: %s", error.message)
+            if isinstance(message, ctl.Route):
+                self._tell_later(message)
+
+    def _tell_later(self, route: ctl.Route) -> None:
+        """Look after a lane that was not there yet, for as long as its route is the one."""
+        waiting = self._late.get(route.model)
+        if waiting is None or waiting.done() or waiting is asyncio.current_task():
+            self._late[route.model] = asyncio.create_task(self._tell_again(route))
+
+    async def _tell_again(self, route: ctl.Route) -> None:
+        await asyncio.sleep(ROUTE_AGAIN_S)
+        await self._ready.wait()
+        newest = self._routes.get(route.model)
+        if newest is not None:
+            await self._tell(newest)
 
     async def _spawn(self) -> None:
         bound = asyncio.Event()
@@ -181,7 +200,7 @@ class GatewayKeeper:
             event(log, Event.GATEWAY_DIED, level=logging.ERROR, message=self._child.epitaph())
             while not self._ready.is_set():
                 deaths = [*deaths[-20:], time.monotonic()]
-                await asyncio.sleep(restart_delay_s(deaths, deaths[-1]))
+                await asyncio.sleep(gateway_restart_delay_s(deaths, deaths[-1]))
                 self.restarts += 1
                 with contextlib.suppress(ChildError):
                     await self._spawn()

@@ -25,13 +25,14 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from superbrain.bundle.archive import open_bundle
+from superbrain.bundle.disk import make_folder, remove, rename
 from superbrain.bundle.signing import TRUST_UPDATE
 from superbrain.bundle.trust_chain import SUFFIX as UPDATE_SUFFIX
 from superbrain.domain.deployment import Reason
 from superbrain.domain.errors import ArchiveError, BundleError, Incomplete, TrustUnusable
 from superbrain.domain.health import InboxFile
 from superbrain.host.events import Event
-from superbrain.host.files import write_atomically
+from superbrain.host.files import PART_SUFFIX, write_atomically
 from superbrain.host.logs import event
 from superbrain.wire.errors import SuperbrainError
 
@@ -104,20 +105,23 @@ class Inbox:
         self.on_refused: Callable[[str, Reason], None] = lambda _name, _reason: None
 
     def check_usable(self) -> None:
-        """Make sure the folder can be read and written.
+        """Make sure the folder can be read and written; clear away notes that were cut short.
 
         Raises:
             InboxError: it cannot, and what to do.
         """
         mend = f"Create it and give it to the user that runs superbraind (install -d {self.path})"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
         except OSError as error:
             msg = f"the inbox {self.path} cannot be created: {error.strerror}"
             raise InboxError(msg, mend=mend) from error
         if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
             msg = f"the inbox {self.path} is expected to be readable and writable, and it is not"
             raise InboxError(msg, mend=mend)
+        for part in self.path.glob(f".*{REFUSED_SUFFIX}.txt{PART_SUFFIX}"):
+            with contextlib.suppress(OSError):
+                remove(part)
 
     @property
     def files(self) -> list[InboxFile]:
@@ -221,7 +225,7 @@ class Inbox:
         try:
             same = Content.of(path.lstat()) == self._leaving.get(path.name)
             if same and self.settled(path):
-                path.unlink()
+                remove(path)
         except OSError:
             return True  # gone already, or tried again at the next scan
         if not same:
@@ -240,7 +244,7 @@ class Inbox:
         )
         try:
             self.explain(path.name, reason)
-            path.rename(self.path / (path.name + REFUSED_SUFFIX))
+            rename(path, self.path / (path.name + REFUSED_SUFFIX))
             self._forget(path.name)
             self.on_refused(path.name, reason)
         except OSError as error:

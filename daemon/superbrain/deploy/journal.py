@@ -52,6 +52,7 @@ class Journal:
         self._file = JournalFile(path)
         self._transaction = self._file.transaction
         self._read = self._file.read
+        self._check_deployments()
 
     @property
     def trouble(self) -> JournalError | None:
@@ -177,6 +178,16 @@ class Journal:
         )
         return _deployment(rows[0]) if rows else None
 
+    def retired_since(self, deployment: Deployment) -> bool:
+        """Tell whether an operator has retired the model since a deployment's last step."""
+        rows = self._read(
+            "SELECT 1 FROM transitions t JOIN deployments d ON d.id = t.deployment"
+            " WHERE d.name = ? AND t.event = 'RetireAsked'"
+            " AND t.id > (SELECT max(id) FROM transitions WHERE deployment = ?) LIMIT 1",
+            *(deployment.name, deployment.id),
+        )
+        return bool(rows)
+
     def live_since(self, deployment_id: int) -> dt.datetime | None:
         """Tell since when a deployment has been the current one."""
         rows = self._read("SELECT live_since FROM deployments WHERE id = ?", deployment_id)
@@ -287,6 +298,19 @@ class Journal:
                 )
             else:
                 db.execute("DELETE FROM facts WHERE name = ?", (name,))
+
+    def _check_deployments(self) -> None:
+        """Make sure that every deployment can be read.
+
+        Raises:
+            JournalDamaged: one cannot.
+        """
+        try:
+            for row in self._read("SELECT body FROM deployments"):
+                _deployment(row)
+        except msgspec.MsgspecError as error:
+            self.close()
+            raise self._file.damage(f"a deployment that is none: {error}") from error
 
     # --- inside -------------------------------------------------------------------------------
 

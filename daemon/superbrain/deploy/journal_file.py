@@ -15,6 +15,7 @@ from superbrain.wire.errors import SuperbrainError
 if TYPE_CHECKING:
     from pathlib import Path
 
+_NO_ROOM = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN})
 _FIRST_SCHEMA = """
 CREATE TABLE models (
     name TEXT PRIMARY KEY,
@@ -75,13 +76,18 @@ class JournalError(SuperbrainError):
     """The journal cannot be opened, read or written."""
 
 
+class JournalDamaged(JournalError):
+    """What is there is no journal, or not all of one."""
+
+
 class JournalFile:
     """An open journal. Use from one thread.
 
     `trouble` is what the last write failed on, None since one has succeeded.
 
     Raises:
-        JournalError: on every SQLite failure, with the path and what to do.
+        JournalDamaged: when it is opened and its content is not what SQLite wrote.
+        JournalError: on every other SQLite failure, with the path and what to do.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,14 +95,43 @@ class JournalFile:
         self.trouble: JournalError | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self.db.row_factory = sqlite3.Row
-            self.db.execute("PRAGMA journal_mode = WAL")
-            self.db.execute("PRAGMA synchronous = FULL")
-            self.db.execute("PRAGMA foreign_keys = ON")
-            self._migrate()
-        except (sqlite3.Error, OSError) as error:
+            self.db = self._open()
+        except sqlite3.OperationalError as error:
             raise self.failure("be opened", error) from error
+        except sqlite3.DatabaseError as error:
+            raise self.damage(str(error)) from error
+        except OSError as error:
+            raise self.failure("be opened", error) from error
+
+    def _open(self) -> sqlite3.Connection:
+        """Open the file and look through it.
+
+        On a disk that is full to the brim there is no room for the index of the write-ahead log; it
+        is kept in memory then, so that what is written there can be served.
+        """
+        try:
+            return self._connect("NORMAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _NO_ROOM:
+                raise
+            return self._connect("EXCLUSIVE")
+
+    def _connect(self, locking: str) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            db.row_factory = sqlite3.Row
+            db.execute(f"PRAGMA locking_mode = {locking}")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA foreign_keys = ON")
+            found = [row[0] for row in db.execute("PRAGMA integrity_check(3)")]
+            if found != ["ok"]:
+                raise sqlite3.DatabaseError("; ".join(found))
+            self._migrate(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
 
     def close(self) -> None:
         """Close the file; everything recorded is on the disk already."""
@@ -113,20 +148,25 @@ class JournalFile:
         except sqlite3.Error as error:
             raise self.failure("be read", error) from error
 
+    def damage(self, found: str) -> JournalDamaged:
+        """Say that what is there is not what was written."""
+        msg = f"the journal {self.path} is damaged: {found}"
+        return JournalDamaged(msg, mend="Restore it from a backup, or let it be rebuilt")
+
     def failure(self, what: str, error: Exception) -> JournalError:
         """Say what cannot be done with the file, and why."""
         msg = f"the journal {self.path} cannot {what}: {error}"
         mend = "Check free space, permissions and the disk, or restore it from a backup"
         return JournalError(msg, mend=mend)
 
-    def _migrate(self) -> None:
-        found = int(self.db.execute("PRAGMA user_version").fetchone()[0])
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        found = int(db.execute("PRAGMA user_version").fetchone()[0])
         if found > SCHEMA_VERSION:
             msg = f"the journal {self.path} has schema {found}, this build knows {SCHEMA_VERSION}"
             raise JournalError(msg, mend="Install the version that wrote it, or a newer one")
         for version in range(found, SCHEMA_VERSION):
             step = f"{_MIGRATIONS[version]} PRAGMA user_version = {version + 1};"
-            self.db.executescript(f"BEGIN IMMEDIATE; {step} COMMIT;")
+            db.executescript(f"BEGIN IMMEDIATE; {step} COMMIT;")
 
 
 class Transaction:

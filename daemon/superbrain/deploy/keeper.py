@@ -186,7 +186,6 @@ class Keeper:
             return
 
     async def _settle(self, crew: Crew, worker: Worker, fresh: Worker) -> None:
-        worker.forget_lane()
         crew.workers[crew.workers.index(worker)] = fresh
         self.keep(fresh)
         await self._place.show_lanes()

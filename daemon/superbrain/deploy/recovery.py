@@ -2,7 +2,8 @@
 
 Requests for it wait in the gateway meanwhile. What cannot come back on the rung it had is tried on
 the later ones; then its predecessor is brought back; where there is none, callers are told so, and
-another try follows every minute. Then all that was under way goes on from what was written down.
+another try follows every `AGAIN_S` seconds. Then all that was under way goes on from what was
+written down.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from superbrain.deploy.child import ChildError
+from superbrain.deploy.driver import JOURNAL_AGAIN_S
 from superbrain.deploy.journal_file import JournalError
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
-from superbrain.domain.errors import BundleError
+from superbrain.domain.errors import BundleError, StoreError
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AGAIN_S = 60.0
+AGAIN_S = 15.0
+CUT_SHORT_WITHIN = dt.timedelta(hours=1)  # what ended earlier has had all that follows
+PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each try with a process that died
 
 
 class Recovery:
@@ -56,15 +60,19 @@ class Recovery:
 
     async def recover(self) -> None:
         """Bring every current deployment back, proven again, then go on with all unfinished."""
-        self._store.sweep_staging()
+        with _disk_may_fail():
+            self._store.sweep_staging()
         current = self._all_current()
         await asyncio.gather(*(self._bring_back(deployment) for deployment in current))
         serving = {deployment.id for deployment in current}
         waiting = {*life.UNFINISHED, State.DRAINING}
         for deployment in self._journal.in_states(waiting):
             if deployment.id not in serving:
-                with _journal_may_fail():
-                    self._resume(deployment)
+                self._resume_or_later(deployment)
+        for deployment in self._journal.in_states((State.ROLLING_BACK,)):
+            if deployment.id not in serving:  # its predecessor was made current, and nothing more
+                self._driver.spawn(self._driver.inject(deployment.id, life.PreviousReady()))
+        self._finish_last()
         for deployment in self._journal.in_states((State.FAILED,)):
             newest = self._journal.of_model(deployment.name, 1)
             if newest and newest[0].id == deployment.id:
@@ -81,11 +89,32 @@ class Recovery:
         manifest = self._stages.manifest(deployment)
         await self._services.of(deployment.name).hold(manifest, deployment)
 
+    def _finish_last(self) -> None:
+        """Do again what follows an end that was the last thing to be written down, of late."""
+        since = dt.datetime.now(dt.UTC) - CUT_SHORT_WITHIN
+        for step in self._journal.history(limit=1):
+            ended = self._journal.get(step.deployment_id)
+            if ended is not None and ended.state in life.ENDED and step.at > since:
+                self._driver.run(ended, life.ON_ENTRY[ended.state])
+
     def _resume(self, deployment: Deployment) -> None:
         resumed, commands = life.resume(deployment)
         if resumed is not deployment:
             self._journal.record(deployment, "Resumed", resumed, dt.datetime.now(dt.UTC))
         self._driver.run(resumed, commands)
+
+    def _resume_or_later(self, deployment: Deployment) -> None:
+        """Go on with what was under way; while the journal cannot be written it waits."""
+        try:
+            self._resume(deployment)
+        except JournalError as error:
+            event(log, Event.TASK_FAILED, logging.ERROR, str(error))
+            self._driver.spawn(self._resume_later(deployment))
+
+    async def _resume_later(self, deployment: Deployment) -> None:
+        await asyncio.sleep(JOURNAL_AGAIN_S)
+        if self._journal.get(deployment.id) == deployment:
+            self._resume_or_later(deployment)
 
     async def _bring_back(self, deployment: Deployment) -> None:
         with _journal_may_fail():
@@ -96,16 +125,33 @@ class Recovery:
         failure: Reason | None = None
         for index in range(deployment.rung_index, len(deployment.ladder)):
             attempt = msgspec.structs.replace(deployment, rung_index=index)
-            try:
-                await self._serve_again(attempt)
-            except (ChildError, BundleError) as error:
-                code = error.code if isinstance(error, ChildError) else error.reason
-                failure = Reason(code, error.message, error.mend)
-                continue
-            self._revived(deployment, attempt)
-            return
+            failure = await self._try(attempt)
+            if failure is None:
+                self._revived(deployment, attempt)
+                return
         assert failure is not None  # noqa: S101 - a ladder is never empty
         await self._lost(deployment, failure)
+
+    async def _try(self, attempt: Deployment) -> Reason | None:
+        """Serve again on one rung; None, or what it failed on.
+
+        A process that died is no judgement: who killed it may have meant another. What is good is
+        not given up before it has died once for each of `PAUSES_S`.
+        """
+        failure: Reason | None = None
+        for pause_s in PAUSES_S:
+            await asyncio.sleep(pause_s)
+            try:
+                await self._serve_again(attempt)
+            except ChildError as error:
+                failure = Reason(error.code, error.message, error.mend)
+                if error.code != "DIED":
+                    break
+            except BundleError as error:
+                return Reason(error.reason, error.message, error.mend)
+            else:
+                return None
+        return failure
 
     async def _serve_again(self, deployment: Deployment) -> None:
         crew = await self._stages.revive(deployment)
@@ -127,6 +173,8 @@ class Recovery:
     async def _lost(self, deployment: Deployment, reason: Reason) -> None:
         """The current deployment cannot serve after a restart: go back, or say so and try again."""
         previous = self._journal.get(deployment.predecessor)
+        if previous is not None and previous.digest not in self._store.digests():
+            previous = None
         self._services.of(deployment.name).fault = reason
         if deployment.state is State.SWITCHING:
             if previous is not None:
@@ -150,6 +198,15 @@ class Recovery:
         current = self._journal.current(deployment.name)
         if current is not None and current.id == deployment.id:
             await self._bring_back(current)
+
+
+@contextlib.contextmanager
+def _disk_may_fail() -> Iterator[None]:
+    """What cannot be cleared away takes room and does no other harm."""
+    try:
+        yield
+    except StoreError as error:
+        event(log, Event.TASK_FAILED, logging.ERROR, str(error))
 
 
 @contextlib.contextmanager

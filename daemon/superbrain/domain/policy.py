@@ -20,6 +20,9 @@ RESTART_QUIET_S = 300.0
 STAND_BY_LEAST_S = 2.0
 STAND_BY_TIMES = 10.0
 STAND_BY_GRACE_S = 10.0
+GATEWAY_RESTART_BASE_S = 0.1
+GATEWAY_RESTART_MAX_S = 2.0
+GATEWAY_RESTART_WINDOW_S = 60.0
 RETRY_DELAYS_S = (30.0, 120.0, 600.0)
 
 
@@ -80,6 +83,18 @@ def stand_by_limit_s(request_timeout_ms: int, proven_ms: float, longest_s: float
     most_s = request_timeout_ms / 1000 + STAND_BY_GRACE_S
     known_s = max(proven_ms / 1000, longest_s)
     return min(most_s, max(STAND_BY_LEAST_S, STAND_BY_TIMES * known_s))
+
+
+def gateway_restart_delay_s(deaths: Sequence[float], now: float) -> float:
+    """Say how long to wait before the gateway is started again.
+
+    It runs nothing but our own code and nobody is answered without it, so the wait stays short: it
+    only keeps a gateway that cannot start from using up a processor.
+    """
+    recent = sum(1 for at in deaths if now - at <= GATEWAY_RESTART_WINDOW_S)
+    if recent <= 1:
+        return 0.0
+    return float(min(GATEWAY_RESTART_MAX_S, GATEWAY_RESTART_BASE_S * 2 ** (recent - 2)))
 
 
 def budget_spent(

@@ -30,6 +30,11 @@ class Event(StrEnum):
     DAEMON_RELOADED = "daemon_reloaded", "Configuration and trust folder were read again."
     DAEMON_STOPPING = "daemon_stopping", "The daemon was told to stop and ends its children."
     JOURNAL_OPENED = "journal_opened", "The journal is open and its schema is current."
+    JOURNAL_DAMAGED = "journal_damaged", "The journal was no good, is kept aside, and begun anew."
+    MODEL_ADOPTED = (
+        "model_adopted",
+        "A model that the journal had lost serves again from its bundle in the store.",
+    )
     CONTROL_REQUEST_REFUSED = (
         "control_request_refused",
         "The control socket got a message that is no operation.",

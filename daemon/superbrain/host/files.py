@@ -9,24 +9,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+PART_SUFFIX = ".part"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file in one step: a reader sees the old content or the new, never a part.
 
-    Nothing is written through a link that somebody may have put in the file's place.
+    Nothing is written through a link that somebody may have put in the file's place. What a kill
+    leaves is one file, `.NAME.part`, which the next write replaces.
 
     Raises:
         OSError: it cannot be written; the old content is still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}{PART_SUFFIX}")
     try:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)  # noqa: PTH108 - tests take the place of `os` here
         with os.fdopen(os.open(temporary, _NEW, 0o644), "wb") as file:
             file.write(data)
-        temporary.replace(path)
+        os.replace(temporary, path)  # noqa: PTH105
     except OSError:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            os.unlink(temporary)  # noqa: PTH108
         raise

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from superbrain.deploy.journal import KEPT_NOTES, Floor, Journal
-from superbrain.deploy.journal_file import SCHEMA_VERSION, JournalError
+from superbrain.deploy.journal_file import SCHEMA_VERSION, JournalDamaged, JournalError
 from superbrain.domain.deployment import Deployment, Settled, State, advance
 from superbrain.domain.proof import CaseTime, OutputFigures, Proof
 
@@ -63,7 +63,7 @@ def test_a_journal_of_a_newer_superbrain_is_refused_with_both_numbers(tmp_path: 
 def test_a_file_that_is_no_journal_is_refused_with_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     path.write_bytes(b"this is not a database" * 100)
-    with pytest.raises(JournalError, match="cannot be opened"):
+    with pytest.raises(JournalDamaged, match="is damaged: file is not a database"):
         Journal(path)
 
 
@@ -188,3 +188,15 @@ def test_notes_are_history_too_and_only_the_newest_are_kept(journal: Journal) ->
     assert notes == [f"hang {number}" for number in reversed(range(5, KEPT_NOTES + 5))]
     assert {(step.state_from, step.state_to) for step in steps[:-2]} == {("VERIFYING", "VERIFYING")}
     assert journal.get(before.id) == after
+
+
+def test_a_retirement_is_known_to_candidates_that_failed_before_it_and_not_after(
+    journal: Journal,
+) -> None:
+    serving = journal.create(a_deployment(), NOW)
+    failed = journal.create(a_deployment(2, "cd"), NOW)
+    assert not journal.retired_since(failed)
+    journal.record(serving, "RetireAsked", serving, NOW)
+    assert journal.retired_since(failed)
+    later = journal.create(a_deployment(3, "ef"), NOW)
+    assert not journal.retired_since(later)

@@ -6,11 +6,14 @@ import pytest
 
 from superbrain.domain.deployment import Deployment, State
 from superbrain.domain.policy import (
+    GATEWAY_RESTART_MAX_S,
+    GATEWAY_RESTART_WINDOW_S,
     RESTART_MAX_S,
     RESTART_QUIET_S,
     RETRY_DELAYS_S,
     ErrorBudget,
     budget_spent,
+    gateway_restart_delay_s,
     hang_limit_s,
     restart_delay_s,
     retry_delay_s,
@@ -48,6 +51,12 @@ def test_a_loop_that_goes_on_never_becomes_faster_again() -> None:
         now += waits[-1] + 1.0
     assert waits == sorted(waits)
     assert waits[-1] == RESTART_MAX_S
+
+
+def test_the_gateway_is_back_at_once_and_never_waits_long_however_often_it_died() -> None:
+    delays = [gateway_restart_delay_s([NOW] * deaths, NOW) for deaths in (1, 2, 3, 4, 100)]
+    assert delays == [0.0, 0.1, 0.2, 0.4, GATEWAY_RESTART_MAX_S]
+    assert gateway_restart_delay_s([NOW - GATEWAY_RESTART_WINDOW_S - 1] * 10, NOW) == 0
 
 
 def test_a_budget_is_spent_by_one_crash_more_than_it_allows() -> None:
