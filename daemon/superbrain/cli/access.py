@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import zmq
 
 from superbrain.app.config import DEFAULT_CONFIG, load_config
+from superbrain.cli.actions import add_action
 from superbrain.cli.infer import print_as_json, table
 from superbrain.wire.curve import (
     MAX_CERTIFICATE_BYTES,
@@ -59,38 +60,27 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    generate = _action(actions, "generate", "make a key pair: NAME.key (secret) and NAME.pub")
+    generate = add_action(
+        actions, "generate", "make a key pair: NAME.key (secret) and NAME.pub", _EXAMPLES
+    )
     generate.add_argument("name", metavar="NAME", help="what the files are called")
     generate.add_argument(
         "--directory", type=Path, default=Path(), metavar="DIR", help="where to put them (here)"
     )
     generate.set_defaults(run=run_generate)
-    allow = _action(actions, "allow", "let the owner of a key connect")
+    allow = add_action(actions, "allow", "let the owner of a key connect", _EXAMPLES)
     allow.add_argument("file", type=Path, metavar="NAME.pub", help="the client's public half")
     allow.add_argument("--name", default="", help="what to call it (the file's name)")
     _add_folder(allow)
     allow.set_defaults(run=run_allow)
-    deny = _action(actions, "deny", "let a client connect no more")
+    deny = add_action(actions, "deny", "let a client connect no more", _EXAMPLES)
     deny.add_argument("name", metavar="NAME", help="as 'superbrain access list' has it")
     _add_folder(deny)
     deny.set_defaults(run=run_deny)
-    listing = _action(actions, "list", "list who may connect")
+    listing = add_action(actions, "list", "list who may connect", _EXAMPLES)
     listing.add_argument("--json", action="store_true", help="print it as JSON")
     _add_folder(listing)
     listing.set_defaults(run=run_list)
-
-
-def _action(
-    actions: argparse._SubParsersAction[Any], name: str, summary: str
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    return parser
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from superbrain.app.config import DEFAULT_CONFIG, Config, ConfigError, load_config, nearest
 from superbrain.app.config_keys import KEYS, default_file, toml_value, values
+from superbrain.cli.actions import add_action
 
 _CONFIG = """\
 examples:
@@ -135,13 +136,7 @@ def _add(
     epilog: str,
     run: Callable[[argparse.Namespace], int],
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_action(actions, name, summary, epilog)
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help=f"another file than {DEFAULT_CONFIG}"
     )

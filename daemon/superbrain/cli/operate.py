@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from superbrain.cli.actions import add_action
 from superbrain.cli.control import ControlError, add_control_options, control_client
 from superbrain.domain.operations import AnyOperation, Outcome, Reload, Retire, Retry, Rollback
 
@@ -90,13 +91,7 @@ def _add(
     epilog: str,
     run: Callable[[argparse.Namespace], int],
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_action(commands, name, summary, epilog)
     if name != "reload":
         parser.add_argument("model", metavar="MODEL", help="the model's name")
     add_control_options(parser, timeout_s=ORDER_TIMEOUT_S)

@@ -20,6 +20,7 @@ from superbrain.bundle.archive import peek
 from superbrain.bundle.keys import load_public_key
 from superbrain.bundle.signing import TRUST_UPDATE, read_envelope
 from superbrain.bundle.trust_chain import SignedUpdate, read_update
+from superbrain.cli.actions import add_action
 from superbrain.cli.control import (
     ControlError,
     NotRunning,
@@ -98,13 +99,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> argparse._SubParsersA
 def _add(
     actions: argparse._SubParsersAction[Any], name: str, summary: str, epilog: str = _EXAMPLES
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_action(actions, name, summary, epilog)
     add_control_options(parser, timeout_s=ORDER_TIMEOUT_S)
     return parser
 

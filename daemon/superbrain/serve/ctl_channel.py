@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from superbrain.domain import ctl
+from superbrain.serve import child
 
 T = TypeVar("T")
 
@@ -65,3 +66,13 @@ class CtlChannel(Generic[T]):
         if not data:
             raise ChannelEnded
         return self._buffer.feed(data)
+
+    def listen(self, *, wait: bool) -> list[T]:
+        """Read once, as `receive`; end this process when the daemon is gone or not understood."""
+        try:
+            return self.receive(wait=wait)
+        except ChannelEnded:
+            child.end()
+        except ctl.CtlError as error:
+            child.log("control_channel_broken", error=str(error))
+            child.end(1)

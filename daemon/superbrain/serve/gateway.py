@@ -19,7 +19,7 @@ import msgspec
 from superbrain.domain import ctl
 from superbrain.serve import child
 from superbrain.serve.admission import NEVER_NS
-from superbrain.serve.ctl_channel import ChannelEnded, CtlChannel
+from superbrain.serve.ctl_channel import CtlChannel
 from superbrain.serve.front import EndpointUnavailable, Front
 from superbrain.serve.peer import ClientMessage, Malformed, Peer
 from superbrain.serve.switching import Switching
@@ -91,14 +91,7 @@ class Gateway:
             self._front.reply(message.envelope, ERROR, header)
 
     def _listen(self) -> None:
-        try:
-            messages = self._channel.receive(wait=False)
-        except ChannelEnded:
-            child.end()
-        except ctl.CtlError as error:
-            child.log("control_channel_broken", error=str(error))
-            child.end(1)
-        for message in messages:
+        for message in self._channel.listen(wait=False):
             if isinstance(message, ctl.Ping):
                 self._front.hang_up_on_the_silent(time.monotonic())
                 self._channel.send(self._traffic.pong())

@@ -24,7 +24,7 @@ import zmq
 
 from superbrain.domain import ctl
 from superbrain.serve import child
-from superbrain.serve.ctl_channel import ChannelEnded, CtlChannel
+from superbrain.serve.ctl_channel import CtlChannel
 from superbrain.serve.tcp_connections import HANDSHAKE_S, Connection, Connections
 from superbrain.serve.tcp_guard import DOMAIN, Guard
 from superbrain.serve.tcp_keys import read_clients, read_server_key
@@ -264,14 +264,7 @@ class TcpFace:
     # --- the daemon ---------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        try:
-            messages = self._channel.receive(wait=False)
-        except ChannelEnded:
-            child.end()
-        except ctl.CtlError as error:
-            child.log("control_channel_broken", error=str(error))
-            child.end(1)
-        for message in messages:
+        for message in self._channel.listen(wait=False):
             self._channel.send(self._pong() if isinstance(message, ctl.Ping) else self._reread())
 
     def _pong(self) -> ctl.TcpPong:

@@ -21,7 +21,6 @@ from superbrain.domain.errors import BundleError, StoreError
 from superbrain.engines.port import GraphMismatch
 from superbrain.host import scheduling
 from superbrain.serve import child
-from superbrain.serve.ctl_channel import ChannelEnded
 from superbrain.serve.figures import WorkerFigures
 from superbrain.serve.worker_loop import LaneLoop
 from superbrain.wire.errors import RequestError, SuperbrainError
@@ -70,18 +69,12 @@ class Worker:
             self._loop.turn()
 
     def _listen(self) -> NoReturn:
-        try:
-            while True:
-                for message in self._channel.receive(wait=True):
-                    if isinstance(message, ctl.Ping):
-                        self._channel.send(self._figures.pong(time.monotonic_ns()))
-                    else:
-                        self._take(message)
-        except ChannelEnded:
-            child.end()
-        except ctl.CtlError as error:
-            child.log("control_channel_broken", error=str(error))
-            child.end(1)
+        while True:
+            for message in self._channel.listen(wait=True):
+                if isinstance(message, ctl.Ping):
+                    self._channel.send(self._figures.pong(time.monotonic_ns()))
+                else:
+                    self._take(message)
 
     def _take(self, order: Order) -> None:
         self._orders.put(order)

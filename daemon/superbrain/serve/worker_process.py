@@ -19,7 +19,7 @@ from superbrain.domain import ctl
 from superbrain.host import scheduling
 from superbrain.host.sandbox import SandboxError, confine
 from superbrain.serve import child
-from superbrain.serve.ctl_channel import ChannelEnded, CtlChannel
+from superbrain.serve.ctl_channel import CtlChannel
 from superbrain.transport.flight import FlightPage
 from superbrain.transport.listener import bind_lane
 
@@ -49,7 +49,7 @@ def begin(channel: CtlChannel[ctl.ToWorker], close: Close) -> Beginning:
     A process that cannot be prepared says why and ends.
     """
     while True:
-        for message in _receive(channel):
+        for message in channel.listen(wait=True):
             if isinstance(message, ctl.Load):
                 return _prepare(channel, message, close)
             if isinstance(message, ctl.Ping):
@@ -58,16 +58,6 @@ def begin(channel: CtlChannel[ctl.ToWorker], close: Close) -> Beginning:
                 name = type(message).__name__
                 found = f"expected Load before {name}, found no model loaded"
                 channel.send(ctl.Failed("OrderRefused", found))
-
-
-def _receive(channel: CtlChannel[ctl.ToWorker]) -> list[ctl.ToWorker]:
-    try:
-        return channel.receive(wait=True)
-    except ChannelEnded:
-        child.end()
-    except ctl.CtlError as error:
-        child.log("control_channel_broken", error=str(error))
-        child.end(1)
 
 
 def _prepare(channel: CtlChannel[ctl.ToWorker], load: ctl.Load, close: Close) -> Beginning:
