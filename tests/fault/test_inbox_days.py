@@ -22,7 +22,7 @@ from tests.support.releases import answer, go_live, release
 pytestmark = [pytest.mark.fault, pytest.mark.integration]
 
 FLOOD = 10_000
-FLOOD_OF_BUNDLES = 200
+FLOOD_OF_BUNDLES = 100
 MORE_THAN_4_GIB = (4 << 30) + 512
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a tmpfs")
 

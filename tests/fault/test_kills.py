@@ -10,6 +10,8 @@ import numpy as np
 import psutil
 import pytest
 
+from superbrain.deploy.crew import WORKER_MODULE
+from superbrain.deploy.gateway import GATEWAY_MODULE
 from superbrain.domain import operations as op
 from superbrain.wire.errors import Internal, RequestError
 from tests.support.appliance import Appliance
@@ -42,8 +44,8 @@ class Pipeline:
 HANGING = DEADLY.replace("os._exit(1)", "import time; time.sleep(3600)")
 
 
-def child_named(appliance: Appliance, module: str) -> psutil.Process:
-    return next(c for c in appliance.children() if f"superbrain.serve.{module}" in c.cmdline())
+def child_running(appliance: Appliance, module: str) -> psutil.Process:
+    return next(c for c in appliance.children() if module in c.cmdline())
 
 
 def test_a_worker_killed_with_requests_in_flight_costs_no_answer(tmp_path: Path) -> None:
@@ -53,7 +55,7 @@ def test_a_worker_killed_with_requests_in_flight_costs_no_answer(tmp_path: Path)
         with appliance.client() as client:
             pending = [client.submit("adder", {"x": x}) for x in inputs]
             appliance.wait_for(pending[5].done, "the first answers")
-            child_named(appliance, "worker").kill()
+            child_running(appliance, WORKER_MODULE).kill()
             answers = [one.result()["y"] for one in pending]
         for x, y in zip(inputs, answers, strict=True):
             np.testing.assert_array_equal(y, x + 1)
@@ -68,7 +70,7 @@ def test_a_gateway_killed_with_requests_in_flight_costs_no_answer(tmp_path: Path
         with appliance.client() as client:
             pending = [client.submit("adder", {"x": x}) for x in inputs]
             appliance.wait_for(pending[5].done, "the first answers")
-            child_named(appliance, "gateway").kill()
+            child_running(appliance, GATEWAY_MODULE).kill()
             answers = [one.result()["y"] for one in pending]
         for x, y in zip(inputs, answers, strict=True):
             np.testing.assert_array_equal(y, x + 1)
@@ -79,8 +81,8 @@ def test_repeated_kills_under_load_lose_nothing(tmp_path: Path) -> None:
     with Appliance(tmp_path) as appliance:
         go_live(appliance, 1)
         with Load(appliance.client, clients=2) as load:
-            for module in ("worker", "gateway", "worker"):
-                victim = child_named(appliance, module)
+            for module in (WORKER_MODULE, GATEWAY_MODULE, WORKER_MODULE):
+                victim = child_running(appliance, module)
                 victim.kill()
                 victim.wait(10)
                 appliance.wait_live("adder", "1.0.0")
@@ -221,4 +223,4 @@ def test_a_bundle_whose_worker_and_then_the_daemon_was_killed_leaves_the_inbox(
 
 
 def workers(appliance: Appliance) -> list[psutil.Process]:
-    return [c for c in appliance.children() if "superbrain.serve.worker" in c.cmdline()]
+    return [c for c in appliance.children() if WORKER_MODULE in c.cmdline()]

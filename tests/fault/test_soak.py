@@ -11,7 +11,7 @@ from tests.support.appliance import Appliance
 
 pytestmark = pytest.mark.fault
 SECONDS = 15.0
-KILLS = 25
+KILLS = 12
 
 
 @pytest.mark.timeout(240)
