@@ -11,6 +11,7 @@ Source: https://onnxruntime.ai/docs/api/python/api_summary.html
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from superbrain.engines.port import Array
 
 _PROVIDERS = {"onnxruntime:cpu": "CPUExecutionProvider"}
+# Its wheels tell their vendor that they are used, and keep an id below the home folder: not here.
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _INSTALL = "Install it with: pip install 'superbrain[cpu]'"
 _DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -194,6 +197,7 @@ def _not_servable(path: Path, what: str, found: str) -> GraphMismatch:
 
 
 def _import_library() -> Any:  # noqa: ANN401 - the library has no types
+    os.environ[_NO_TELEMETRY] = "1"  # read when it is imported
     try:
         library = importlib.import_module("onnxruntime")
         _ = library.InferenceSession

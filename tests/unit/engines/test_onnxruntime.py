@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -141,3 +143,21 @@ def test_an_engine_of_one_thread_starts_none(tmp_path: Path) -> None:
         onnxruntime, save_graph(tmp_path / "add.onnx", ADD), "CPUExecutionProvider", threads=1
     )
     assert len(list(Path("/proc/self/task").iterdir())) == before
+
+
+def test_the_library_tells_nobody_that_it_is_used(tmp_path: Path) -> None:
+    """Left alone it keeps an id of this host below the home folder, to send with what it tells."""
+    path = save_graph(tmp_path / "graphs" / "add.onnx", ADD)
+    home = tmp_path / "home"
+    home.mkdir()
+    program = (
+        "import pathlib; from superbrain.engines.onnxruntime import look_at; "
+        f"print(len(look_at(pathlib.Path({str(path)!r})).inputs))"
+    )
+    environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == len(ADD.inputs)
+    assert done.stderr == ""
+    assert list(home.iterdir()) == []
