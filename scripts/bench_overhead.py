@@ -3,7 +3,8 @@
 Each round calls `session.run` in this process, then asks the daemon for the same thing, through the
 gateway and on a lane, a block of calls each; so a machine that becomes slower becomes slower for
 all. The graphs do next to nothing: what is left is the road. A bare ZeroMQ echo stands beside it as
-the least that any server costs.
+the least that any server costs. The last columns are processor time, which other work on the
+machine changes less than it changes the time on the clock.
 """
 
 from __future__ import annotations
@@ -27,17 +28,21 @@ import msgspec
 import numpy as np
 import onnx
 import onnxruntime
+import psutil
 import zmq
 from onnx import TensorProto, helper
 
 from superbrain.bundle.folder import build
 from superbrain.client import Client
+from superbrain.deploy.crew import WORKER_MODULE
+from superbrain.deploy.gateway import GATEWAY_MODULE
 from tests.support.appliance import Appliance
 
 BLOCK = 50
 WARM_UP = 200
 CLIENTS = 8
 THROUGHPUT_S = 4.0
+BURN_S = 2.0
 ROADS = ("gateway", "lane", "shared")
 SIZES = {"100 bytes": [25], "602 KB": [3, 224, 224], "6.2 MB": [3, 720, 720]}
 RECIPE = """\
@@ -60,7 +65,10 @@ y = {{ kind = "close", rtol = 1e-4, atol = 1e-4 }}
 
 
 class Row(msgspec.Struct, frozen=True):
-    """Medians over all rounds, in milliseconds, and requests a second of `CLIENTS` clients."""
+    """Medians over all rounds, in milliseconds, and requests a second of `CLIENTS` clients.
+
+    The `_us` are microseconds of processor time for one request of one client.
+    """
 
     request: str
     road: str
@@ -70,6 +78,9 @@ class Row(msgspec.Struct, frozen=True):
     added_ms: float
     added_p99_ms: float
     requests_per_second: float
+    client_us: float
+    gateway_us: float
+    worker_us: float
 
 
 def main(arguments: list[str]) -> int:
@@ -111,6 +122,7 @@ def measure(appliance: Appliance, label: str, shape: list[int], rounds: int) -> 
         for _ in range(WARM_UP):
             for ask_once in asking.values():
                 ask_once()
+        burned = {road: processor_us(appliance, ask_once) for road, ask_once in asking.items()}
         for _ in range(rounds):
             alone += timed(lambda: session.run(None, {"x": x}))
             echoed += timed(lambda: bare(x))
@@ -126,9 +138,37 @@ def measure(appliance: Appliance, label: str, shape: list[int], rounds: int) -> 
             added_ms=statistics.median(times) - statistics.median(alone),
             added_p99_ms=quantile(times, 0.99) - quantile(alone, 0.99),
             requests_per_second=throughput(appliance.endpoint, name, shape, road),
+            client_us=burned[road][0],
+            gateway_us=burned[road][1],
+            worker_us=burned[road][2],
         )
         for road, times in served.items()
     ]
+
+
+def processor_us(
+    appliance: Appliance, ask_once: Callable[[], object]
+) -> tuple[float, float, float]:
+    """Microseconds of processor time a request takes: of the calling thread, gateway, workers."""
+    children = appliance.children()
+    gateways = [one for one in children if GATEWAY_MODULE in one.cmdline()]
+    workers = [one for one in children if WORKER_MODULE in one.cmdline()]
+    before = [time.thread_time(), burned_s(gateways), burned_s(workers)]
+    count, end = 0, time.monotonic() + BURN_S
+    while time.monotonic() < end:
+        ask_once()
+        count += 1
+    after = [time.thread_time(), burned_s(gateways), burned_s(workers)]
+    client, gateway, worker = (
+        1e6 * (late - early) / count for early, late in zip(before, after, strict=True)
+    )
+    return client, gateway, worker
+
+
+def burned_s(processes: list[psutil.Process]) -> float:
+    """Seconds of processor time that these have taken so far."""
+    times = [process.cpu_times() for process in processes]
+    return float(sum(one.user + one.system for one in times))
 
 
 @contextlib.contextmanager
@@ -258,11 +298,14 @@ def show(rows: list[Row]) -> None:
     """Print a table."""
     print(f"{machine()}; medians of one run, milliseconds\n")
     columns = ("in-process", "bare echo", "served", "added", "added p99", f"{CLIENTS} clients/s")
-    print(f"{'request':<12}{'road':<9}" + "".join(f"{column:>14}" for column in columns))
+    burned = ("client us", "gateway us", "worker us")
+    print(f"{'request':<12}{'road':<9}" + "".join(f"{one:>14}" for one in (*columns, *burned)))
     for row in rows:
         figures = (row.in_process_ms, row.echo_ms, row.served_ms, row.added_ms, row.added_p99_ms)
         cells = "".join(f"{figure:>14.3f}" for figure in figures)
-        print(f"{row.request:<12}{row.road:<9}{cells}{row.requests_per_second:>14.0f}")
+        cells += f"{row.requests_per_second:>14.0f}"
+        cells += "".join(f"{us:>14.0f}" for us in (row.client_us, row.gateway_us, row.worker_us))
+        print(f"{row.request:<12}{row.road:<9}{cells}")
 
 
 if __name__ == "__main__":
