@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from superbrain.domain.batching import Patience
 from superbrain.domain.manifest import Batching
 from superbrain.serve.admission import AdmissionQueue
-from superbrain.serve.execution import Execution, Outcome, ServedModel, refuse
+from superbrain.serve.execution import Execution, Outcome, refuse
+from superbrain.serve.served import ServedModel
 from superbrain.wire import lane
 from superbrain.wire.errors import DeadlineExceeded, ResourceExhausted
 from superbrain.wire.messages import salvage_id

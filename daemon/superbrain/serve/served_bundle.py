@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from superbrain.domain.ctl import Load
     from superbrain.domain.manifest import Manifest
     from superbrain.domain.proof import Proof
-    from superbrain.serve.together import Executing
+    from superbrain.serve.served import Executing
     from superbrain.wire.datatypes import Array
 
 

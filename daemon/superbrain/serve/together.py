@@ -18,9 +18,8 @@ from superbrain.wire.errors import Internal
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
 
+    from superbrain.serve.served import Executing
     from superbrain.serve.steps import GraphSteps, Prepared
-
-    Executing = Callable[[Sequence[int]], None]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = dict[str, Array]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from superbrain.serve.ctl_channel import CtlChannel
-    from superbrain.serve.execution import ServedModel
+    from superbrain.serve.served import ServedModel
     from superbrain.serve.worker_process import Beginning
 
     ModelOpener = Callable[[ctl.Load], ServedModel]

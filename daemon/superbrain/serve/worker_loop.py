@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from superbrain.serve.execution import Outcome, ServedModel
+    from superbrain.serve.execution import Outcome
     from superbrain.serve.figures import WorkerFigures
+    from superbrain.serve.served import ServedModel
     from superbrain.transport.flight import FlightPage
 
 _MAX_LANES = 256

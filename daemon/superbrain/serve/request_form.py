@@ -1,0 +1,145 @@
+"""What the header of an inference request says, checked once for all requests that bear the same.
+
+A local client's requests bear the same header as long as names, datatypes and shapes stay, for the
+number of each is in its frame. So a form holds what follows from the header alone: how the frames
+become arrays, which outputs are wanted and where they go, and the header of the response.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from superbrain.wire.datatypes import Array, TensorLayout, datatype_of, encode_tensor
+from superbrain.wire.errors import InvalidArgument, NotFound
+from superbrain.wire.messages import (
+    InferRequest,
+    InferResponse,
+    SharedMemory,
+    TensorHeader,
+    decode_header,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from superbrain.serve.regions import Regions, Room
+    from superbrain.serve.served import ServedModel
+    from superbrain.wire import lane
+
+    _Output = tuple[np.dtype[Any], tuple[int, ...], SharedMemory | None]
+
+_REQUEST = msgspec.json.Decoder(InferRequest)
+_MOST_ANSWERS = 256
+_NO_ROOMS: Mapping[str, Room] = MappingProxyType({})
+
+
+class RequestForm:
+    """What a request header says, checked: good for every request that bears it.
+
+    `fits`: a request of this form has been found to fit the model's interface.
+    """
+
+    __slots__ = ("_answers", "_inputs", "_placed", "fits", "id", "outputs", "wanted")
+
+    def __init__(self, model: ServedModel, header: memoryview | bytes) -> None:
+        request = decode_header(header, _REQUEST, "an inference request")
+        _check_address(model, request)
+        self.id = request.id
+        self.fits = False
+        self.wanted = _wanted_outputs(model, request)
+        self.outputs = [output for output in request.outputs if output.parameters is not None]
+        self._inputs = [
+            (TensorLayout(one.name, one.datatype, one.shape), one.parameters)
+            for one in request.inputs
+        ]
+        self._placed = sum(one.parameters is not None for one in request.inputs)
+        self._answers: dict[tuple[_Output, ...], bytes] = {}
+        _check_names(request.inputs)
+
+    def arrays(self, tensors: Sequence[memoryview], regions: Regions) -> dict[str, Array]:
+        """Give the request's tensors by name, out of its frames and the lane's shared memory."""
+        count = len(self._inputs) - self._placed
+        if count != len(tensors):
+            raise InvalidArgument(
+                f"expected one frame for each of {count} input tensors, found {len(tensors)}"
+            )
+        frames = iter(tensors)
+        arrays: dict[str, Array] = {}
+        for layout, place in self._inputs:
+            if place is None:
+                arrays[layout.name] = layout.read(next(frames))
+            else:
+                data = regions.tensor_bytes(layout.name, layout.datatype, place)
+                arrays[layout.name] = layout.read(data)
+        return arrays
+
+    def rooms(self, regions: Regions) -> Mapping[str, Room]:
+        """Find where outputs have to be written to, by name."""
+        return regions.rooms(self.outputs) if self.outputs else _NO_ROOMS
+
+    def respond(
+        self, model: ServedModel, outputs: Mapping[str, Array], rooms: Mapping[str, Room]
+    ) -> tuple[bytes, list[lane.Data]]:
+        """Give the header of the response, and what of its tensors is not in shared memory."""
+        tensors: list[lane.Data] = []
+        key: list[_Output] = []
+        for name in self.wanted:
+            array = outputs[name]
+            data = encode_tensor(array)
+            room = rooms.get(name)
+            place = room.put(data) if room is not None else None
+            key.append((array.dtype, array.shape, place))
+            if place is None:
+                tensors.append(data)
+        answer = tuple(key)
+        header = self._answers.get(answer)
+        if header is None:
+            header = self._header(model, outputs, answer)
+            if len(self._answers) < _MOST_ANSWERS:
+                self._answers[answer] = header
+        return header, tensors
+
+    def _header(
+        self, model: ServedModel, outputs: Mapping[str, Array], answer: Sequence[_Output]
+    ) -> bytes:
+        headers = [
+            TensorHeader(name, datatype_of(outputs[name]), list(shape), place)
+            for name, (_, shape, place) in zip(self.wanted, answer, strict=True)
+        ]
+        return msgspec.json.encode(InferResponse(model.name, model.version, headers, self.id))
+
+
+def _check_address(model: ServedModel, request: InferRequest) -> None:
+    if request.model_name != model.name:
+        raise NotFound(f"expected model {model.name!r}, found {request.model_name[:100]!r}")
+    if request.model_version and request.model_version != model.version:
+        raise NotFound(
+            f"model {model.name!r}: expected version {model.version!r}, "
+            f"found {request.model_version[:100]!r}",
+            mend="Leave model_version out to take whichever serves",
+        )
+
+
+def _wanted_outputs(model: ServedModel, request: InferRequest) -> Sequence[str]:
+    if not request.outputs:
+        return model.outputs
+    wanted = [output.name for output in request.outputs]
+    for name in wanted:
+        if name not in model.outputs:
+            raise InvalidArgument(
+                f"expected requested outputs among {list(model.outputs)}, found {name[:100]!r}"
+            )
+    return wanted
+
+
+def _check_names(headers: Sequence[TensorHeader]) -> None:
+    seen: set[str] = set()
+    for header in headers:
+        if header.name in seen:
+            raise InvalidArgument(f"expected each input tensor once, found {header.name!r} twice")
+        seen.add(header.name)
