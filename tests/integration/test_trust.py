@@ -262,6 +262,7 @@ def test_nobody_goes_back_below_a_security_floor_and_a_revoked_key_signs_nothing
         refusal = appliance.ask(op.Rollback("adder"), op.Refusal)
         assert refusal.code == "BELOW_SECURITY_FLOOR"
         assert "expected a sequence of 2 or above" in refusal.message
+        appliance.wait_ended("adder", "1.0.0", "RETIRED")
         appliance.ask(op.Retry("adder", "1.0.0"), op.Outcome)
         step = appliance.wait_ended("adder", "1.0.0", "REJECTED")
         assert "security floor" in step.detail
