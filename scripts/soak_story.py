@@ -28,6 +28,8 @@ from scripts.soak_cuts import every_cut
 from scripts.soak_ledger import Ledger
 from scripts.soak_sizes import Size, growth, measure, size_table
 from superbrain.client import Client
+from superbrain.deploy.crew import WORKER_MODULE
+from superbrain.deploy.gateway import GATEWAY_MODULE
 from superbrain.domain import operations as op
 from tests.support.appliance import Appliance
 from tests.support.consistency import assert_at_rest, broken, stray_workers
@@ -174,17 +176,13 @@ class Soak:
         if self._deaths >= DEATHS_IN_A_ROW:
             self._come_to_rest()
         self._deaths += 1
-        self._kill("worker")
+        self._kill("worker", WORKER_MODULE)
 
     def _kill_gateway(self) -> None:
-        self._kill("gateway")
+        self._kill("gateway", GATEWAY_MODULE)
 
-    def _kill(self, kind: str) -> None:
-        victims = [
-            child
-            for child in self._appliance.children()
-            if f"superbrain.serve.{kind}" in _command(child)
-        ]
+    def _kill(self, kind: str, module: str) -> None:
+        victims = [child for child in self._appliance.children() if module in _command(child)]
         if victims:
             began = time.monotonic()
             if kind == "gateway":
