@@ -313,13 +313,15 @@ point_current_at() {
 
 # --- the service ----------------------------------------------------------------------------------
 
+# Prints NAME-VERSION of every model that serves, in one line.
 ready_models() {
     [[ -S /run/superbrain/control.sock ]] || return 0
     "$opt/current/bin/superbrain" health --json 2>/dev/null | "$python" -I -c '
 import json, sys
 
 models = json.load(sys.stdin).get("models", [])
-print(*sorted(model["name"] for model in models if model["state"] in ("ready", "degraded")))
+served = (model for model in models if model["state"] in ("ready", "degraded"))
+print(*sorted("{name}-{version}".format(**model) for model in served))
 ' 2>/dev/null || true
 }
 
@@ -346,14 +348,26 @@ save_journal() {
     [[ ! -f $journal ]] || cp -p "$journal"* "$work/journal/"
 }
 
-# A newer version may have written the journal in a form that the old one refuses.
+# A newer version may have written the journal in a form that the old one refuses, and a broken one
+# may have written there that the models are broken. It stays only where it tells of a bundle that
+# was dropped meanwhile and where the old version can read it.
 restore_journal() {
-    local form='import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute("PRAGMA user_version").fetchone()[0])'
+    local stays
     [[ -f $work/journal/journal.sqlite && -f $journal ]] || return 0
-    if [[ $("$python" -I -c "$form" "$journal") != $("$python" -I -c "$form" "$work/journal/journal.sqlite") ]]; then
-        rm -f -- "$journal"*
-        cp -p "$work/journal/"* "$(dirname "$journal")/"
-    fi
+    stays=$("$python" -I -c '
+import contextlib, sqlite3, sys
+
+def form_and_newest(path):
+    with contextlib.closing(sqlite3.connect(path)) as journal:
+        newest = journal.execute("SELECT max(id) FROM deployments").fetchone()
+        return journal.execute("PRAGMA user_version").fetchone(), newest
+
+(form, newest), (form_before, newest_before) = map(form_and_newest, sys.argv[1:])
+print("yes" if form == form_before and newest != newest_before else "no")
+' "$journal" "$work/journal/journal.sqlite" 2>>"$log") || stays=no
+    [[ $stays == no ]] || return 0
+    rm -f -- "$journal"*
+    cp -p "$work/journal/"* "$(dirname "$journal")/"
 }
 
 switch_service() {

@@ -244,7 +244,7 @@ class Story:
         """A version with which the models do not come up is taken back."""
         before = self.installed()
         said = self.host.run("/broken/install.sh", status=1, timeout_s=300)
-        self.require(f"{before} serves again: adder" in said, said)
+        self.require(f"{before} serves again: adder-2.0.0" in said, said)
         self.require(self.installed() == before and self.version() == "2.0.0", said)
         versions = self.host.run("ls", "/opt/superbrain").split()
         self.require(len(versions) == 3, str(versions))

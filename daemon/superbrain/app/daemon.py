@@ -48,7 +48,7 @@ from superbrain.domain.audit import Action
 from superbrain.domain.health import Problem
 from superbrain.domain.health_rules import status_line
 from superbrain.domain.sandbox import with_memory
-from superbrain.host import notify
+from superbrain.host import logs, notify
 from superbrain.host.audit_log import AuditLog
 from superbrain.host.events import Event
 from superbrain.host.facts import memory_total_bytes
@@ -283,7 +283,7 @@ class Daemon:
             raise
         self._observer.problems.pop("configuration", None)
         found = changes(self._config, fresh)
-        logging.getLogger().setLevel(fresh.log.level.upper())
+        logs.set_level(fresh.log.level)
         self._config = msgspec.structs.replace(self._config, log=fresh.log)
         said = [(change.applies, f"{change.key} = {toml_value(change.after)}") for change in found]
         applied = [f"{text} holds now" for applies, text in said if applies == "reload"]

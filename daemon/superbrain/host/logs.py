@@ -27,6 +27,7 @@ _EVENT: Final = "superbrain_event"
 _PLAIN_EVENT: Final = "log"
 
 # sd-daemon(3): the priorities of syslog(3).
+_OWN: Final = "superbrain"
 _PRIORITIES: Final = (
     (logging.CRITICAL, 2),
     (logging.ERROR, 3),
@@ -50,10 +51,20 @@ def configure(
     under_systemd = _is_journal(stream)
     handler = JournalHandler(stream) if under_systemd else logging.StreamHandler(stream)
     handler.setFormatter(JsonLines(process=process, priorities=under_systemd))
-    root = logging.getLogger()
-    root.setLevel(level.upper() if isinstance(level, str) else level)
-    root.handlers[:] = [handler]
+    set_level(level)
+    logging.getLogger().handlers[:] = [handler]
     logging.captureWarnings(capture=True)
+
+
+def set_level(level: int | str) -> None:
+    """Log what is at least of `level`; libraries never in more detail than `info`.
+
+    Raises:
+        ValueError: `level` is no level that `logging` knows.
+    """
+    own = logging.getLogger(_OWN)
+    own.setLevel(level.upper() if isinstance(level, str) else level)
+    logging.getLogger().setLevel(max(own.level, logging.INFO))
 
 
 def event(

@@ -29,6 +29,7 @@ def stream() -> Iterator[io.StringIO]:
     logs.configure("info", stream)
     yield stream
     root.handlers[:], root.level = handlers, level
+    logging.getLogger("superbrain").setLevel(logging.NOTSET)
     logging.captureWarnings(capture=False)
 
 
@@ -55,6 +56,14 @@ def test_time_is_utc_to_the_millisecond(stream: io.StringIO) -> None:
 def test_a_level_below_the_configured_one_writes_nothing(stream: io.StringIO) -> None:
     logs.event(LOGGER, Event.DAEMON_READY, logging.DEBUG)
     assert stream.getvalue() == ""
+
+
+def test_debug_is_for_our_own_lines_not_for_those_of_libraries(stream: io.StringIO) -> None:
+    logs.set_level("debug")
+    logging.getLogger("watchdog").debug("in-event")
+    assert stream.getvalue() == ""
+    LOGGER.debug("ours")
+    assert only_line(stream)["level"] == "debug"
 
 
 def test_what_a_library_logs_is_an_event_called_log(stream: io.StringIO) -> None:
