@@ -12,7 +12,9 @@ from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State, advance, resume
 
 REASON = Reason("CODE", "what happened", "what to do")
-EVENTS: tuple[type[life.Event], ...] = tuple({kind for row in life.TABLE.values() for kind in row})
+EVENTS: list[type[life.Event]] = sorted(
+    {kind for row in life.TABLE.values() for kind in row}, key=lambda kind: kind.__name__
+)
 
 
 def a_deployment(state: State = State.RECEIVED, ladder: tuple[str, ...] = ("one",)) -> Deployment:
