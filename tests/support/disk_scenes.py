@@ -14,11 +14,16 @@ from pathlib import Path
 
 from superbrain.bundle.archive import VerifiedBundle
 from superbrain.bundle.store import Store
+from superbrain.bundle.trust_chain import TrustChain, read_update
 from superbrain.deploy.inbox import Content, Inbox
 from superbrain.deploy.journal import Journal
+from superbrain.domain.audit import Action
 from superbrain.domain.deployment import Deployment, Reason, Settled, advance
 from superbrain.domain.errors import StoreError
+from superbrain.host.audit_log import AuditLog, verify_folder
 from superbrain.host.files import write_atomically
+from tests.support.bundles import sign_key, trust_in
+from tests.support.trust import make_update
 
 NOW = dt.datetime(2026, 3, 1, 9, 30, tzinfo=dt.UTC)
 REASON = Reason("SIGNATURE", "it is no good", "Make another")
@@ -213,6 +218,52 @@ class Report(Scene):
         return f"left: {left}" if done and left else ""
 
 
+# --- the trail and the chain of trust -------------------------------------------------------------
+
+
+class Audit(Scene):
+    """Entries are added to the trail, which goes on in another file meanwhile."""
+
+    def begin(self) -> None:
+        self.trail = AuditLog(self.at, max_bytes=600, keep_files=2)
+        self.trail.open()
+
+    def act(self) -> None:
+        for number in range(4):
+            self.trail.write(Action.ORDER, f"retire model-{number}", "carried out")
+
+    def mended(self) -> None:
+        self.trail.write(Action.ORDER, "retry", "asked")
+
+    def wrong(self, *, done: bool) -> str:
+        if not done:
+            return ""  # half an entry may be there until the next write or start
+        chain = verify_folder(self.at)
+        newest = [entry.subject for entry in self.trail.newest(6)]
+        if chain.faults:
+            return f"the chain has faults: {chain.faults}"
+        return "" if "retire model-3" in newest else f"expected the last order, found {newest}"
+
+
+class TrustUpdate(Scene):
+    """A trust update becomes part of the chain."""
+
+    def prepare(self) -> None:
+        author = sign_key(self.at / "keys")
+        self.before = trust_in(author)
+        self.update = read_update(make_update(1, [author], signed_by=[author]))
+
+    def begin(self) -> None:
+        self.chain = TrustChain(self.at / "chain", self.before)
+
+    def act(self) -> None:
+        self.chain.append(self.update)
+
+    def wrong(self, *, done: bool) -> str:
+        found = [signed.update.sequence for signed, _ in self.chain.walk()]
+        return "" if found == [1] or (not done and not found) else f"expected it, found {found}"
+
+
 # --- the journal ----------------------------------------------------------------------------------
 
 
@@ -293,6 +344,8 @@ SCENES = (
     Refuse,
     LetGo,
     Report,
+    Audit,
+    TrustUpdate,
     Create,
     Step,
     Commit,

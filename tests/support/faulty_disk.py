@@ -26,14 +26,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from superbrain.bundle import disk
-from superbrain.host import files
+from superbrain.bundle import disk, trust_chain
+from superbrain.host import audit_log, files
 
-PORTS = (disk, files)
+PORTS = (disk, files, audit_log, trust_chain)
 ERRORS = ("ENOSPC", "EIO", "EDQUOT", "short")
 KILL = "kill"
 _SHORT = "short"
-_PATH_FIRST = ("makedirs", "unlink", "rmdir")
+_PATH_FIRST = ("makedirs", "unlink", "rmdir", "truncate")
 _CHANGES = ("INSERT", "UPDATE", "DELETE")
 
 
@@ -131,6 +131,21 @@ class FaultyOs:
     def fchmod(self, fd: int, mode: int) -> None:
         self._operations.fail("fchmod", _path_of(fd))
         os.fchmod(fd, mode)
+
+    def write(self, fd: int, data: bytes) -> int:
+        kind = self._operations.due("write", _path_of(fd))
+        if kind in (_SHORT, KILL):
+            written = os.write(fd, data[: len(data) // 2])
+            if kind == KILL:
+                raise _error(KILL, _path_of(fd))
+            return written
+        if kind:
+            raise _error(kind, _path_of(fd))
+        return os.write(fd, data)
+
+    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        self._operations.fail("pwrite", _path_of(fd))
+        return os.pwrite(fd, data, offset)
 
     def fsync(self, fd: int) -> None:
         self._operations.fail("fsync", _path_of(fd))

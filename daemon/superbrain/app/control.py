@@ -168,6 +168,10 @@ class ControlServer:
         except SuperbrainError as error:
             event(log, Event.OPERATION_REFUSED, logging.ERROR, error.message)
             return op.Refusal("INTERNAL", error.message, error.mend)
+        except Exception as error:  # noqa: BLE001 - whoever asks hears of a fault of ours, too
+            said = f"{type(error).__name__}: {error}"
+            event(log, Event.OPERATION_REFUSED, logging.ERROR, said, exc_info=error)
+            return op.Refusal("INTERNAL", said, "Report this; the daemon's log has the traceback")
 
     async def _perform(self, operation: op.AnyOperation) -> op.AnyReply:
         match operation:

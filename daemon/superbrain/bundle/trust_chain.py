@@ -9,6 +9,7 @@ from the first to the last, at every start. A file that was changed breaks the c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from superbrain.bundle.disk import fsync_folder, storing
+from superbrain.bundle.disk import fsync_folder, remove, rename, storing
 from superbrain.bundle.keys import parse_public_key
 from superbrain.bundle.signing import TRUST_UPDATE, read_envelope, verify_envelope
 from superbrain.domain.errors import SignatureRefused, TrustUnusable, UpdateRefused
@@ -151,14 +152,15 @@ class TrustChain:
         path = self.path(signed.update.sequence)
         part = path.with_suffix(".part")
         with storing(path):
-            self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-            part.unlink(missing_ok=True)
+            os.makedirs(self._folder, mode=0o750, exist_ok=True)  # noqa: PTH103 - as in bundle.disk
+            with contextlib.suppress(FileNotFoundError):
+                remove(part)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             with os.fdopen(os.open(part, flags, 0o640), "wb") as file:
                 file.write(signed.data)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(path)
+            rename(part, path)
         fsync_folder(self._folder)
         fsync_folder(self._folder.parent)
 

@@ -79,6 +79,8 @@ class AuditLog:
         self._max_bytes = max_bytes
         self._keep_files = keep_files
         self._last = Link()
+        self._head = Link()
+        self._torn_at: int | None = None
         self._waiting: collections.deque[_Draft] = collections.deque()
         self._lost = 0
         self._lock = threading.Lock()
@@ -180,20 +182,41 @@ class AuditLog:
             if self._lost:
                 self._append(self._draft(Action.ENTRIES_LOST, f"{self._lost} could not be written"))
                 self._lost = 0
+            if self._head != self._last:
+                _write_head(self._head_path, self._last)
+                self._head = self._last
         except OSError as error:
             waiting = len(self._waiting) + self._lost
-            self.trouble = f"{self.path}: {error.strerror}: {waiting} entries are not written yet"
+            what = f"{waiting} entries are not written yet" if waiting else "its head is behind"
+            self.trouble = f"{self.path}: {error.strerror}: {what}"
             return
         self.trouble = ""
 
     def _append(self, draft: _Draft) -> None:
+        self._cut_torn_write()
         line = encode_entry(self._entry(draft))
         if self._size() + len(line) >= self._max_bytes:
             self._begin_another_file()
             line = encode_entry(self._entry(draft))
-        _append_line(self.path, line)
+        self._write_line(line)
+
+    def _write_line(self, line: bytes) -> None:
+        """Bring a line to the disk; what of it a failure leaves there goes before the next one."""
+        before = self._size()
+        try:
+            _append_line(self.path, line)
+        except OSError:
+            self._torn_at = before
+            with contextlib.suppress(OSError):
+                self._cut_torn_write()
+            raise
         self._last = link_of(line, self._last.sequence + 1)
-        _write_head(self._head_path, self._last)
+
+    def _cut_torn_write(self) -> None:
+        if self._torn_at is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.truncate(self.path, self._torn_at)
+            self._torn_at = None
 
     def _entry(self, draft: _Draft) -> Entry:
         return Entry(
@@ -220,15 +243,14 @@ class AuditLog:
         """Put the full file aside; let the oldest go once an entry says that they are."""
         if self._size() == 0:
             return
-        self.path.rename(self.path.with_name(f"audit.{self._last.sequence:010d}.log"))
+        full = self.path.with_name(f"audit.{self._last.sequence:010d}.log")
+        os.rename(self.path, full)  # noqa: PTH104 - tests take the place of `os` here
         older = older_files(self.path.parent)
         for gone in older[: -self._keep_files]:
             last = _last_number(gone)
             draft = self._draft(Action.TRAIL_SHORTENED, "up to here: too old to keep", str(last))
-            line = encode_entry(self._entry(draft))
-            _append_line(self.path, line)
-            self._last = link_of(line, self._last.sequence + 1)
-            gone.unlink()
+            self._write_line(encode_entry(self._entry(draft)))
+            os.unlink(gone)  # noqa: PTH108
 
     def _cut_torn_line(self) -> int:
         """Remove half a line that a power cut left; how long it was."""
@@ -288,18 +310,13 @@ def _write_head(path: Path, last: Link) -> None:
 
 
 def _append_line(path: Path, line: bytes) -> None:
-    """Bring a line to the disk, whole or not at all."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
         before = os.fstat(descriptor).st_size
-        try:
-            if os.write(descriptor, line + b"\n") != len(line) + 1:
-                raise OSError(28, "No space left on device")
-            os.fsync(descriptor)
-        except OSError:
-            os.ftruncate(descriptor, before)
-            raise
+        if os.write(descriptor, line + b"\n") != len(line) + 1:
+            raise OSError(28, "No space left on device")
+        os.fsync(descriptor)
         if not before:
             _synchronise(path.parent)
     finally:
