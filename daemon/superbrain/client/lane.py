@@ -82,16 +82,15 @@ class Lane:
         else:
             header, tensors = call.header(exchange.name, 0, False), call.tensors
         deadline_ns = exchange.deadline * 1e9  # CLOCK_MONOTONIC, as `time.monotonic` is
-        buffers = lane.encode(
+        link = self.socket
+        link.send_frame(
             lane.REQUEST,
             header,
             tensors,
-            request_id=exchange.number,
-            deadline_ns=int(deadline_ns) if deadline_ns < MAX_DEADLINE_NS else 0,
-            priority=call.priority,
+            exchange.number,
+            int(deadline_ns) if deadline_ns < MAX_DEADLINE_NS else 0,
+            call.priority,
         )
-        link = self.socket
-        link.send(buffers)
         if link.pending_bytes:
             link.watch(self._epoll)
 

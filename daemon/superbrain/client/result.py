@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import msgspec
 
+from superbrain.transport.packing import packing_for
 from superbrain.wire.datatypes import Array, TensorLayout
 from superbrain.wire.errors import Internal, InvalidArgument
 from superbrain.wire.messages import UNREADABLE, InferResponse
@@ -89,13 +90,14 @@ class Result(Mapping[str, Array]):
 class ResponseForm:
     """What the header of a response says, read once for all answers that bear the same."""
 
-    __slots__ = ("layouts", "model_name", "model_version", "places")
+    __slots__ = ("layouts", "model_name", "model_version", "packing", "places")
 
     def __init__(self, response: InferResponse) -> None:
         self.model_name = response.model_name
         self.model_version = response.model_version
         self.layouts = [TensorLayout(one.name, one.datatype, one.shape) for one in response.outputs]
         self.places = [one.parameters for one in response.outputs]
+        self.packing = packing_for(self.layouts)
 
 
 @lru_cache(_FORMS)
@@ -118,6 +120,10 @@ def read_result(header: bytes | memoryview, tensors: list[memoryview], request_i
         Internal: the server's answer contradicts itself or the protocol.
     """
     form = response_form(bytes(header))
+    if form.packing is not None:
+        arrays = form.packing.unpack(tensors)
+        if arrays is not None:
+            return Result(form.model_name, form.model_version, arrays, request_id)
     layouts = form.layouts
     if len(layouts) != len(tensors):
         raise misfit(f"expected {len(layouts)} output frames, found {len(tensors)}")

@@ -13,7 +13,8 @@ import traceback
 from typing import TYPE_CHECKING
 
 from superbrain.serve import child
-from superbrain.serve.request_form import RequestForm
+from superbrain.serve.request_form import NO_ROOMS, RequestForm
+from superbrain.transport.frame_writer import encode_frame
 from superbrain.wire import lane
 from superbrain.wire.errors import Internal, RequestError, SuperbrainError
 from superbrain.wire.messages import encode_error, salvage_id
@@ -30,13 +31,26 @@ _LONGEST_KEPT_BYTES = 4096
 
 
 class Outcome:
-    """How one request ended: the frame to send, and the error in it, if it is one."""
+    """How one request ended: header and tensors of the answer, or the error in the header."""
 
-    __slots__ = ("buffers", "error")
+    __slots__ = ("error", "header", "kind", "number", "tensors")
 
-    def __init__(self, buffers: list[lane.Data], error: RequestError | None) -> None:
-        self.buffers = buffers
+    def __init__(
+        self,
+        number: int,
+        header: bytes,
+        tensors: list[lane.Data],
+        error: RequestError | None = None,
+    ) -> None:
+        self.kind = lane.RESPONSE if error is None else lane.ERROR
+        self.number = number
+        self.header = header
+        self.tensors = tensors
         self.error = error
+
+    def encode(self) -> list[lane.Data]:
+        """Give the buffers of the frame."""
+        return encode_frame(self.kind, self.header, self.tensors, request_id=self.number)
 
 
 class _Question:
@@ -53,7 +67,7 @@ class _Question:
     def answered(self, model: ServedModel, outputs: Mapping[str, Array]) -> Outcome:
         """Encode the response."""
         header, tensors = self.form.respond(model, outputs, self.rooms)
-        return Outcome(lane.encode(lane.RESPONSE, header, tensors, request_id=self.number), None)
+        return Outcome(self.number, header, tensors)
 
 
 class Execution:
@@ -73,12 +87,15 @@ class Execution:
         model = self._model
         try:
             form = self._form(frame)
-            question = _Question(form, frame, regions)
+            rooms = form.rooms(regions) if form.outputs else NO_ROOMS
+            arrays = form.arrays(frame.tensors, regions)
             if form.fits:
-                return question.answered(model, model.answer(question.arrays))
-            outputs = model.infer(question.arrays)
-            form.fits = True
-            return question.answered(model, outputs)
+                outputs = model.answer(arrays)
+            else:
+                outputs = model.infer(arrays)
+                form.fits = True
+            header, tensors = form.respond(model, outputs, rooms)
+            return Outcome(frame.request_id, header, tensors)
         except BaseException as error:  # noqa: BLE001 - SystemExit of bundle code ends a request, not us
             return _failed(frame, error)
 
@@ -147,7 +164,7 @@ def _failed(frame: lane.LaneFrame, error: BaseException) -> Outcome:
 def refuse(frame: lane.LaneFrame, error: RequestError) -> Outcome:
     """Answer one request frame with an error."""
     header = encode_error(error, salvage_id(frame.header))
-    return Outcome(lane.encode(lane.ERROR, header, request_id=frame.request_id), error)
+    return Outcome(frame.request_id, header, [], error)
 
 
 def _called(frame: lane.LaneFrame) -> str:

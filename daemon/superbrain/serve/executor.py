@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from superbrain.serve.worker_lane import WorkerLane
     from superbrain.transport.flight import FlightPage
 
+    _Answer = Callable[["Admitted", Outcome, int], None]
+
 # Answers wait for each other, to travel together, no longer than this.
 _TOGETHER_NS = 200_000
 _HIGHEST_PRIORITY = 9
@@ -49,7 +51,7 @@ class Executor:
     def __init__(
         self,
         figures: WorkerFigures,
-        answer: Callable[[Admitted, Outcome, int], None],
+        answer: _Answer,
         flight: FlightPage,
     ) -> None:
         self.flight = flight
@@ -60,6 +62,7 @@ class Executor:
         self._patience = Patience(Batching())
         self._timeout_ns = 0
         self._queue: AdmissionQueue[Admitted] = AdmissionQueue(0)
+        self._never_waits = False
         self._held_until_ns = 0
         self._running: Sequence[Admitted] = ()
         figures.executing = self._executing
@@ -70,6 +73,7 @@ class Executor:
         self._patience = Patience(model.batching)
         self._timeout_ns = model.request_timeout_ms * 1_000_000
         self._queue = AdmissionQueue(model.queue_size)
+        self._never_waits = model.queue_size > 0 and not self._patience.ever_waits
 
     @property
     def waiting(self) -> int:
@@ -97,6 +101,14 @@ class Executor:
         except ResourceExhausted as error:
             self._answer(request, refuse(frame, error), request.arrived_ns)
 
+    def at_once(self, request: Admitted, answer: _Answer) -> bool:
+        """Execute a request when nothing waits and it need not either; false: `admit` it."""
+        now_ns = request.arrived_ns
+        if self._queue or not self._never_waits or 0 < request.frame.deadline_ns <= now_ns:
+            return False
+        self._execute_one(request, now_ns, answer)
+        return True
+
     def clear(self) -> None:
         """Forget what waits; nobody has begun with it."""
         self._queue.clear()
@@ -114,7 +126,7 @@ class Executor:
                 return
             batch = self._take()
             if len(batch) == 1:
-                now_ns = self._execute_one(batch[0], now_ns)
+                now_ns = self._execute_one(batch[0], now_ns, self._answer)
             elif batch:
                 now_ns = self._execute(batch, now_ns)
             if now_ns >= until_ns:
@@ -154,7 +166,7 @@ class Executor:
                 batch.append(self._queue.take())
         return [request for request in batch if not request.link.ended]
 
-    def _execute_one(self, request: Admitted, now_ns: int) -> int:
+    def _execute_one(self, request: Admitted, now_ns: int, answer: _Answer) -> int:
         """Execute a request and answer it; give the time when it ended."""
         assert self._execution is not None  # noqa: S101 - only `serve` lets requests in
         figures, flight, frame, link = self._figures, self.flight, request.frame, request.link
@@ -165,8 +177,9 @@ class Executor:
         figures.executing_since_ns, self._running = 0, ()
         began_ns, now_ns = now_ns, time.monotonic_ns()
         figures.ran(now_ns - began_ns)
-        self._answer(request, outcome, now_ns)
-        self._patience.executed(1, now_ns)
+        answer(request, outcome, now_ns)
+        if not self._never_waits:
+            self._patience.executed(1, now_ns)
         return now_ns
 
     def _execute(self, batch: Sequence[Admitted], now_ns: int) -> int:

@@ -8,10 +8,11 @@ become arrays, which outputs are wanted and where they go, and the header of the
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from superbrain.transport.packing import packing_for, packing_of
 from superbrain.wire.datatypes import Array, TensorLayout, datatype_of, encode_tensor
 from superbrain.wire.errors import InvalidArgument, NotFound
 from superbrain.wire.messages import (
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
 
     from superbrain.serve.regions import Regions, Room
     from superbrain.serve.served import ServedModel
+    from superbrain.transport.packing import Packing
     from superbrain.wire import lane
 
     _Output = tuple[np.dtype[Any], tuple[int, ...], SharedMemory | None]
 
 _REQUEST = msgspec.json.Decoder(InferRequest)
 _MOST_ANSWERS = 256
-_NO_ROOMS: Mapping[str, Room] = MappingProxyType({})
+NO_ROOMS: Mapping[str, Room] = MappingProxyType({})
 
 
 class RequestForm:
@@ -44,7 +46,17 @@ class RequestForm:
     `fits`: a request of this form has been found to fit the model's interface.
     """
 
-    __slots__ = ("_answers", "_inputs", "_placed", "fits", "id", "outputs", "wanted")
+    __slots__ = (
+        "_answers",
+        "_inputs",
+        "_last",
+        "_packing",
+        "_placed",
+        "fits",
+        "id",
+        "outputs",
+        "wanted",
+    )
 
     def __init__(self, model: ServedModel, header: memoryview | bytes) -> None:
         request = decode_header(header, _REQUEST, "an inference request")
@@ -60,9 +72,20 @@ class RequestForm:
         self._placed = sum(one.parameters is not None for one in request.inputs)
         self._answers: dict[tuple[_Output, ...], bytes] = {}
         _check_names(request.inputs)
+        self._packing: Packing | None = None
+        self._last: tuple[Packing | None, bytes] = None, b""
 
-    def arrays(self, tensors: Sequence[memoryview], regions: Regions) -> dict[str, Array]:
+    def arrays(self, tensors: list[memoryview], regions: Regions) -> dict[str, Array]:
         """Give the request's tensors by name, out of its frames and the lane's shared memory."""
+        if self._packing is not None:
+            arrays = self._packing.unpack(tensors)
+            if arrays is not None:
+                return arrays
+        elif self.fits and not self._placed:  # it comes again, and will come often
+            self._packing = packing_for([layout for layout, _ in self._inputs])
+        return self._each_array(tensors, regions)
+
+    def _each_array(self, tensors: Sequence[memoryview], regions: Regions) -> dict[str, Array]:
         count = len(self._inputs) - self._placed
         if count != len(tensors):
             raise InvalidArgument(
@@ -80,12 +103,22 @@ class RequestForm:
 
     def rooms(self, regions: Regions) -> Mapping[str, Room]:
         """Find where outputs have to be written to, by name."""
-        return regions.rooms(self.outputs) if self.outputs else _NO_ROOMS
+        return regions.rooms(self.outputs) if self.outputs else NO_ROOMS
 
     def respond(
         self, model: ServedModel, outputs: Mapping[str, Array], rooms: Mapping[str, Room]
     ) -> tuple[bytes, list[lane.Data]]:
         """Give the header of the response, and what of its tensors is not in shared memory."""
+        packing, header = self._last
+        if packing is not None:
+            packed = packing.pack(outputs)
+            if packed is not None:
+                return header, cast("list[lane.Data]", packed)
+        return self._each_output(model, outputs, rooms)
+
+    def _each_output(
+        self, model: ServedModel, outputs: Mapping[str, Array], rooms: Mapping[str, Room]
+    ) -> tuple[bytes, list[lane.Data]]:
         tensors: list[lane.Data] = []
         key: list[_Output] = []
         for name in self.wanted:
@@ -102,6 +135,8 @@ class RequestForm:
             header = self._header(model, outputs, answer)
             if len(self._answers) < _MOST_ANSWERS:
                 self._answers[answer] = header
+        if self.fits and not rooms:
+            self._last = packing_of({name: outputs[name] for name in self.wanted}), header
         return header, tensors
 
     def _header(

@@ -47,8 +47,7 @@ class GraphSteps:
         Raises:
             RequestError: as the steps.
         """
-        prepared = self.prepare(request)
-        return self.finish(self.run(prepared.inputs), prepared)
+        return self._to_response.select(self.run(request))
 
     def prepare(self, request: Arrays) -> Prepared:
         """Make graph inputs of a request.
@@ -91,6 +90,11 @@ class PipelineSteps(GraphSteps):
         self._to_values = RequestConversion(interface.inputs)
         self._preprocess: Callable[..., Any] = pipeline.preprocess
         self._postprocess: Callable[..., Any] = pipeline.postprocess
+
+    def answer(self, request: Arrays) -> Arrays:
+        """Take all steps for one request that fits the interface."""
+        prepared = self.prepare(request)
+        return self.finish(self.run(prepared.inputs), prepared)
 
     def prepare(self, request: Arrays) -> Prepared:
         """Let the bundle preprocess a request."""

@@ -30,7 +30,7 @@ from superbrain.wire import lane
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from superbrain.serve.execution import Outcome
     from superbrain.serve.figures import WorkerFigures
@@ -118,21 +118,12 @@ class LaneLoop:
 
     def turn(self) -> None:
         """One turn: wait if there is nothing to do, take in what came, execute, answer."""
-        woken = False
-        readable: list[int] = []
-        for fd, _ in self._epoll.poll(self._executor.idle_s()):
-            if fd == self._wake_fd:
-                woken = True
-            else:
-                readable.append(fd)
-        if woken:  # first: after StandBy nothing more is read
-            os.eventfd_read(self._wake_fd)
-            self._on_wake()
-        for fd in readable:
-            if fd == self._listener.fileno():
-                self._accept(self._listener)
-            elif (link := self._lanes.get(fd)) is not None:
-                self._take_in(link)
+        ready = self._epoll.poll(self._executor.idle_s() if self._figures.queued else None)
+        if len(ready) == 1 and (link := self._lanes.get(ready[0][0])) is not None:
+            if self._take_in(link, alone=True):
+                return
+        else:
+            self._take_all([fd for fd, _ in ready])
         self._executor.work()
         for link in self._answered:
             link.deliver()
@@ -140,6 +131,16 @@ class LaneLoop:
                 link.watch(self._epoll)
         self._answered.clear()
         self._figures.queued = self._executor.waiting
+
+    def _take_all(self, ready: Sequence[int]) -> None:
+        if self._wake_fd in ready:  # first: after StandBy nothing more is read
+            os.eventfd_read(self._wake_fd)
+            self._on_wake()
+        for fd in ready:
+            if fd == self._listener.fileno():
+                self._accept(self._listener)
+            elif (link := self._lanes.get(fd)) is not None:
+                self._take_in(link)
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -166,14 +167,29 @@ class LaneLoop:
         link.send_descriptor(lane.encode(lane.HELLO, hello)[0], self._executor.flight.fd)
         link.watch(self._epoll)
 
-    def _take_in(self, link: WorkerLane) -> None:
+    def _take_in(self, link: WorkerLane, *, alone: bool = False) -> bool:
+        """Read a lane.
+
+        Args:
+            link: the lane.
+            alone: nothing else has come, so a single request need not queue.
+
+        Returns:
+            Whether all is done that there was to do.
+        """
         try:
             frames = link.receive()
         except (lane.LaneError, MemoryError) as error:
             child.log("lane_closed", error=str(error))
             self._close(link)
-            return
+            return False
         now_ns = time.monotonic_ns()
+        if alone and len(frames) == 1 and link.quiet and frames[0].kind in _REQUESTS:
+            request = Admitted(link, frames[0], now_ns)
+            if self._executor.at_once(request, self._answer_at_once):
+                return True
+            self._executor.admit(request)
+            return False
         for frame in frames:
             if frame.kind in SHARING:
                 self._share(link, frame)
@@ -182,9 +198,10 @@ class LaneLoop:
         link.close_unasked()
         if link.ended or link.broken:
             self._close(link)
-            return
+            return False
         link.flush()
         link.watch(self._epoll)
+        return False
 
     def _admit(self, request: Admitted) -> None:
         frame = request.frame
@@ -199,11 +216,21 @@ class LaneLoop:
             link.share(frame)
 
     def _answer(self, request: Admitted, outcome: Outcome, now_ns: int) -> None:
+        """Count a request and let its answer travel with those that this turn gives besides."""
         link = request.link
         direct = request.frame.kind == lane.REQUEST
         self._figures.finished(outcome.error, now_ns - request.arrived_ns, direct=direct)
-        if not self._overdue(link) and link.post(outcome.buffers):
+        if not self._overdue(link) and link.post(outcome.encode()):
             self._answered.append(link)
+
+    def _answer_at_once(self, request: Admitted, outcome: Outcome, now_ns: int) -> None:
+        """Count and answer the only request of this turn, on a lane where nothing waits."""
+        link = request.link
+        direct = request.frame.kind == lane.REQUEST
+        self._figures.finished(outcome.error, now_ns - request.arrived_ns, direct=direct)
+        link.send_frame(outcome.kind, outcome.header, outcome.tensors, outcome.number)
+        if link.pending_bytes:
+            link.watch(self._epoll)
 
     def _overdue(self, link: WorkerLane) -> bool:
         """Give up a peer that leaves too much unread; whether it is given up."""

@@ -3,7 +3,7 @@
 Every lane's HELLO carries the descriptor of one sealed page that the worker writes and its peers
 read when a lane ends without GOODBYE. So only a request that was being executed is suspected of the
 worker's death, whoever sent it. The page is a u64 count, then for each request the number of its
-lane (as HELLO gave it) and its request id, u64 each, little-endian.
+lane (as HELLO gave it) and its request id, u64 each, in the host's byte order: it never leaves it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SIZE: Final = 4096
-_COUNT: Final = struct.Struct("<Q")
-_ENTRY: Final = struct.Struct("<QQ")
+_COUNT: Final = struct.Struct("=Q")
+_ENTRY: Final = struct.Struct("=QQ")
 MOST: Final = (SIZE - _COUNT.size) // _ENTRY.size
 _F_SEAL_FUTURE_WRITE: Final = 16  # not in Python's fcntl: who maps it later cannot write
 
 
 class FlightPage:
-    """The worker's half: two stores into memory per execution, no system call.
+    """The worker's half: stores into memory per execution, no system call.
 
     `fd` is for the peers. The kernel keeps the page for them when the process is gone, however it
     ended; this mapping alone is writable.
@@ -34,7 +34,7 @@ class FlightPage:
     def __init__(self) -> None:
         self.fd = os.memfd_create("superbrain-flight", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.truncate(self.fd, SIZE)
-        self._page = mmap.mmap(self.fd, SIZE)
+        self._page = memoryview(mmap.mmap(self.fd, SIZE)).cast("Q")
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _F_SEAL_FUTURE_WRITE
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, seals)
 
@@ -44,19 +44,23 @@ class FlightPage:
         The entry comes first, then that it counts: in between nothing runs that could end the
         process by itself.
         """
-        _ENTRY.pack_into(self._page, _COUNT.size, lane, request_id)
-        _COUNT.pack_into(self._page, 0, 1)
+        page = self._page
+        page[1] = lane
+        page[2] = request_id
+        page[0] = 1
 
     def begin_together(self, requests: Sequence[tuple[int, int]]) -> None:
         """Write down that these are executed together: (lane, request id), at most `MOST`."""
         self.end()
+        page = self._page
         for place, (lane, request_id) in enumerate(requests):
-            _ENTRY.pack_into(self._page, _COUNT.size + place * _ENTRY.size, lane, request_id)
-        _COUNT.pack_into(self._page, 0, len(requests))
+            page[1 + 2 * place] = lane
+            page[2 + 2 * place] = request_id
+        page[0] = len(requests)
 
     def end(self) -> None:
         """Write down that nothing is being executed."""
-        _COUNT.pack_into(self._page, 0, 0)
+        self._page[0] = 0
 
 
 def executing(page_fd: int | None, lane: int) -> frozenset[int] | None:

@@ -5,24 +5,20 @@ Both ends use it: the worker for whoever asks it, gateway and clients for each w
 
 from __future__ import annotations
 
-import array
 import os
 import socket
 from typing import TYPE_CHECKING
 
+from superbrain.transport import compiled
+from superbrain.transport.frame_reader import frame_reader
 from superbrain.transport.stream_socket import StreamSocket
-from superbrain.wire.lane import LaneDecoder, LaneError, LaneFrame
-from superbrain.wire.messages import MAX_MESSAGE_BYTES
+from superbrain.wire import lane
+from superbrain.wire.lane import LaneError, LaneFrame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_READS_PER_TURN = 4  # the head of a large frame, its body; then others get their turn
-_MAX_DESCRIPTORS = 4
-# The enums of `socket` cost a microsecond each time they are combined.
-_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
-_TRUNCATED = int(socket.MSG_CTRUNC)
-_CONTROL_BYTES = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
+    from superbrain.wire.lane import Data
 
 
 class LaneSocket(StreamSocket):
@@ -36,9 +32,10 @@ class LaneSocket(StreamSocket):
 
     def __init__(self, sock: socket.socket, *, takes_descriptors: bool = False) -> None:
         super().__init__(sock)
-        self._decoder = LaneDecoder(MAX_MESSAGE_BYTES)
         self.takes_descriptors = takes_descriptors
         self._descriptors: list[int] = []
+        self._reader = frame_reader(sock, self._descriptors)
+        self._loop = compiled.loop()
 
     def receive(self) -> list[LaneFrame]:
         """Read what is there, within a fair share; sets `ended` at end of file.
@@ -46,22 +43,55 @@ class LaneSocket(StreamSocket):
         Raises:
             LaneError: what came is no frame; the lane must be closed.
         """
-        frames: list[LaneFrame] = []
-        for _ in range(_READS_PER_TURN):
-            room = self._decoder.buffer()
-            try:
-                count = (self._read if self.takes_descriptors else self._socket.recv_into)(room)
-            except BlockingIOError:
-                break
-            except OSError:  # a reset comes after everything that was sent before it
-                count = 0
-            if not count:
-                self.ended = True
-                break
-            frames += self._decoder.received(count)
-            if frames or count < len(room):
-                break
+        if self.ended:
+            return []
+        reader = self._reader
+        try:
+            frames = reader.receive(self.fd, self.takes_descriptors)
+        except LaneError:
+            self._close_descriptors()
+            raise
+        if reader.ended:
+            self.ended = True
         return frames
+
+    def send_frame(
+        self,
+        kind: int,
+        header: Data,
+        tensors: Sequence[Data],
+        request_id: int,
+        deadline_ns: int = 0,
+        priority: int = 0,
+    ) -> None:
+        """Send one frame, or keep what the peer does not take yet; as `send` of its encoding."""
+        sent: int | None = 0
+        if self._loop is not None and not self._outgoing and not self.broken:
+            sent = self._loop.send(
+                self.fd, kind, priority, request_id, deadline_ns, header, tensors
+            )
+            if sent is None:
+                return
+            if sent < 0:
+                self.give_up()
+                return
+        buffers = lane.encode(
+            kind,
+            header,
+            tensors,
+            request_id=request_id,
+            deadline_ns=deadline_ns,
+            priority=priority,
+        )
+        if sent:
+            self.keep(buffers, sent)
+        else:
+            self.send(buffers)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the lane goes on, and nothing waits to be sent or to be claimed."""
+        return not (self._outgoing or self._descriptors or self.ended or self.broken)
 
     def take_descriptor(self) -> int | None:
         """Give the oldest descriptor that no frame has claimed; it is the caller's to close."""
@@ -69,28 +99,8 @@ class LaneSocket(StreamSocket):
 
     def close_unasked(self) -> None:
         """Close descriptors that no frame has claimed, unless their frame is still on its way."""
-        if self._descriptors and self._decoder.between_frames:
+        if self._descriptors and self._reader.between_frames:
             self._close_descriptors()
-
-    def _read(self, room: memoryview) -> int:
-        """Receive bytes, and descriptors if any came; the kernel gives no more than we may keep."""
-        count, control, flags, _ = self._socket.recvmsg_into((room,), _CONTROL_BYTES, _CLOEXEC)
-        if control or flags & _TRUNCATED:
-            self._keep(control, truncated=bool(flags & _TRUNCATED))
-        return count
-
-    def _keep(self, control: Sequence[tuple[int, int, bytes]], *, truncated: bool) -> None:
-        for level, kind, data in control:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                fds = array.array("i")
-                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-                self._descriptors += fds
-        if truncated or len(self._descriptors) > _MAX_DESCRIPTORS:
-            self._close_descriptors()
-            raise LaneError(
-                f"expected at most {_MAX_DESCRIPTORS} descriptors that no frame has claimed, "
-                "found more"
-            )
 
     def _close_descriptors(self) -> None:
         while self._descriptors:

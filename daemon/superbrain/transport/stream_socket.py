@@ -66,18 +66,21 @@ class StreamSocket:
         if not self._outgoing and len(buffers) == 1:
             self._send_one(buffers[0])
             return
-        size = sum(map(len, buffers))
         if not self._outgoing and len(buffers) <= _BUFFERS_PER_SEND:
-            sent = self._offer(buffers)
-            if sent == size or self.broken:
-                return
-            self._outgoing += buffers
-            self.pending_bytes = size - sent
-            self._forget(sent)
+            self.keep(buffers, self._offer(buffers))
             return
         self._outgoing += buffers
-        self.pending_bytes += size
+        self.pending_bytes += sum(map(len, buffers))
         self.flush()
+
+    def keep(self, buffers: Sequence[Data], sent: int) -> None:
+        """Keep what the peer has not taken of buffers, of which it took `sent` bytes."""
+        size = sum(map(len, buffers))
+        if sent == size or self.broken:
+            return
+        self._outgoing += buffers
+        self.pending_bytes = size - sent
+        self._forget(sent)
 
     def _send_one(self, data: Data) -> None:
         sent = self._offer((data,))
@@ -120,10 +123,14 @@ class StreamSocket:
         except BlockingIOError:
             return 0
         except OSError:
-            self.broken = True
-            self._outgoing.clear()
-            self.pending_bytes = 0
+            self.give_up()
             return 0
+
+    def give_up(self) -> None:
+        """Take note that the peer takes nothing any more."""
+        self.broken = True
+        self._outgoing.clear()
+        self.pending_bytes = 0
 
     def _forget(self, sent: int) -> None:
         while self._outgoing and sent >= len(self._outgoing[0]):

@@ -1,0 +1,75 @@
+/* The steps that every request on a lane takes, compiled: frames in, frames out, tensors checked.
+ *
+ * Optional. Each thing here has a twin in Python that does the same and serves where this was not
+ * built; `superbrain/transport/compiled.py` chooses. Nothing is decided here: whatever is unusual is
+ * said to the caller, who goes the twin's way.
+ *
+ *   reader.c   Reader    receives frames       as transport/lane_socket.py with wire/lane.py's decoder
+ *   frames.c   encode    writes a frame        as wire/lane.py
+ *              send      writes and sends one  as transport/stream_socket.py
+ *   packing.c  Packing   tensors like the last as wire/datatypes.py
+ *
+ * Rules: the stable ABI of Python 3.11 and nothing of numpy's C API, so that one build fits all; every
+ * length that a peer says is compared before it is used; no system call waits, and the interpreter
+ * lock is let go around each; a Reader that two threads use at once says so instead of being harmed.
+ */
+
+#ifndef SUPERBRAIN_LOOP_H
+#define SUPERBRAIN_LOOP_H
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+#include <structmember.h>
+
+#include <stdint.h>
+#include <string.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "frames are little-endian; on other processors the Python twins serve"
+#endif
+
+#define REVISION 1 /* of what is offered here; transport/compiled.py wants the same */
+
+/* As wire/lane.py and wire/messages.py have them; a test compares. */
+enum {
+    ALIGNMENT = 64,
+    PREFIX_BYTES = 24,
+    FIRST_KIND = 1,
+    LAST_KIND = 9,
+    MAX_TENSORS = 1024,
+    MAX_HEADER_BYTES = 1 << 20,
+};
+
+typedef struct {
+    uint8_t kind, priority;
+    uint16_t count;
+    uint32_t header_size;
+    uint64_t request_id, deadline_ns;
+} Prefix;
+
+_Static_assert(sizeof(Prefix) == PREFIX_BYTES, "the prefix has no gaps");
+
+typedef struct {
+    PyObject *frame_type;
+} State;
+
+#define TYPE_OF(self) Py_TYPE((PyObject *)(self))
+
+static inline uint64_t padding(uint64_t size) { return -size % ALIGNMENT; }
+
+/* Give memory of its own with a copy of `size` bytes, as a memoryview. */
+static inline PyObject *copy_of(const void *data, uint64_t size) {
+    PyObject *copy = PyByteArray_FromStringAndSize(data, (Py_ssize_t)size);
+    PyObject *view = copy != NULL ? PyMemoryView_FromObject(copy) : NULL;
+    Py_XDECREF(copy);
+    return view;
+}
+
+extern PyType_Spec frame_spec, reader_spec, packing_spec;
+
+PyObject *frame_new(PyObject *type, const Prefix *prefix, PyObject *header, PyObject *tensors);
+PyObject *loop_encode(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *loop_send(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+#endif
