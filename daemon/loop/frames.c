@@ -13,13 +13,6 @@ enum {
 
 static const unsigned char zeros[ALIGNMENT];
 
-typedef struct {
-    PyObject_HEAD
-    unsigned char kind, priority;
-    unsigned long long request_id, deadline_ns;
-    PyObject *header, *tensors;
-} Frame;
-
 static void frame_dealloc(Frame *self) {
     PyTypeObject *type = TYPE_OF(self);
     Py_XDECREF(self->header);
@@ -107,29 +100,28 @@ static int sequence_buffer(PyObject *sequence, Py_ssize_t n, Py_buffer *view) {
     return result;
 }
 
-/* Take kind, priority, request id, deadline, header, sequence of tensors. 1: too much for here. */
-static int outgoing_open(Outgoing *self, PyObject *const *args) {
+/* Read kind, priority, request id and deadline. */
+static int read_prefix(Prefix *self, PyObject *const *args) {
     uint64_t kind, priority;
-    PyObject *tensors = args[5];
+    if (as_u64(args[0], UINT8_MAX, &kind) < 0 || as_u64(args[1], UINT8_MAX, &priority) < 0 ||
+        as_u64(args[2], UINT64_MAX, &self->request_id) < 0 ||
+        as_u64(args[3], UINT64_MAX, &self->deadline_ns) < 0)
+        return -1;
+    self->kind = (uint8_t)kind;
+    self->priority = (uint8_t)priority;
+    return 0;
+}
+
+/* Take hold of header and tensors. 0, 1 for too much for here, -1 for error; close it in any case. */
+static int outgoing_open(Outgoing *self, const Prefix *prefix, PyObject *header, PyObject *tensors) {
+    self->prefix = *prefix;
     self->held = 0;
     self->header.obj = NULL;
-    if (as_u64(args[0], UINT8_MAX, &kind) < 0 || as_u64(args[1], UINT8_MAX, &priority) < 0 ||
-        as_u64(args[2], UINT64_MAX, &self->prefix.request_id) < 0 ||
-        as_u64(args[3], UINT64_MAX, &self->prefix.deadline_ns) < 0)
-        return -1;
     Py_ssize_t count = PySequence_Size(tensors);
-    if (count < 0)
+    if (count < 0 || PyObject_GetBuffer(header, &self->header, PyBUF_SIMPLE) < 0)
         return -1;
-    if (count > MAX_TOGETHER)
+    if (count > MAX_TOGETHER || self->header.len > MAX_HEADER_BYTES)
         return 1;
-    if (PyObject_GetBuffer(args[4], &self->header, PyBUF_SIMPLE) < 0)
-        return -1;
-    if (self->header.len > MAX_HEADER_BYTES)
-        return 1;
-    self->prefix.kind = (uint8_t)kind;
-    self->prefix.priority = (uint8_t)priority;
-    self->prefix.count = (uint16_t)count;
-    self->prefix.header_size = (uint32_t)self->header.len;
     self->total = (uint64_t)self->header.len;
     for (Py_ssize_t n = 0; n < count; n++) {
         if (sequence_buffer(tensors, n, &self->tensors[n]) < 0)
@@ -137,6 +129,8 @@ static int outgoing_open(Outgoing *self, PyObject *const *args) {
         self->held++;
         self->total += padding(self->total) + (uint64_t)self->tensors[n].len;
     }
+    self->prefix.count = (uint16_t)count;
+    self->prefix.header_size = (uint32_t)self->header.len;
     self->total += PREFIX_BYTES + 8 * (uint64_t)count;
     return 0;
 }
@@ -173,9 +167,12 @@ PyObject *loop_encode(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssi
         PyErr_SetString(PyExc_TypeError, "encode takes six arguments");
         return NULL;
     }
+    Prefix prefix;
+    if (read_prefix(&prefix, args) < 0)
+        return NULL;
     Outgoing frame;
     PyObject *result = NULL;
-    int opened = outgoing_open(&frame, args);
+    int opened = outgoing_open(&frame, &prefix, args[4], args[5]);
     if (opened == 1 || (opened == 0 && frame.total > JOINED_BELOW_BYTES)) {
         result = Py_None;
         Py_INCREF(result);
@@ -188,7 +185,7 @@ PyObject *loop_encode(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssi
     return result;
 }
 
-/* Hand parts to the kernel. Bytes it took, -1 when the peer takes nothing any more. */
+/* Hand parts to the kernel. Bytes it took, SENT_BROKEN when the peer takes nothing any more. */
 static Py_ssize_t offer(int fd, struct iovec *parts, size_t count) {
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = count};
     Py_ssize_t sent;
@@ -200,7 +197,7 @@ static Py_ssize_t offer(int fd, struct iovec *parts, size_t count) {
     failure = errno;
     Py_END_ALLOW_THREADS
     if (sent < 0)
-        return failure == EAGAIN || failure == EWOULDBLOCK ? 0 : -1;
+        return failure == EAGAIN || failure == EWOULDBLOCK ? 0 : SENT_BROKEN;
     return sent;
 }
 
@@ -231,6 +228,22 @@ static Py_ssize_t send_parts(const Outgoing *frame, int fd) {
     return sent;
 }
 
+/* Send a frame: SENT_ALL, or how many bytes the peer took, or why none. */
+Py_ssize_t frame_send(int fd, const Prefix *prefix, PyObject *header, PyObject *tensors) {
+    Outgoing frame;
+    Py_ssize_t sent = 0;
+    int opened = outgoing_open(&frame, prefix, header, tensors);
+    if (opened < 0)
+        sent = SENT_ERROR;
+    else if (opened == 0) {
+        sent = frame.total <= JOINED_BELOW_BYTES ? send_joined(&frame, fd) : send_parts(&frame, fd);
+        if (sent >= 0 && (uint64_t)sent == frame.total)
+            sent = SENT_ALL;
+    }
+    outgoing_close(&frame);
+    return sent;
+}
+
 /* send(fd, kind, priority, request_id, deadline_ns, header, tensors) -> None when all was sent, else
  * how many bytes were, -1 when the peer takes nothing any more */
 PyObject *loop_send(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
@@ -241,17 +254,13 @@ PyObject *loop_send(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize
     long fd = PyLong_AsLong(args[0]);
     if (fd == -1 && PyErr_Occurred())
         return NULL;
-    Outgoing frame;
-    int opened = outgoing_open(&frame, args + 1);
-    Py_ssize_t sent = 0;
-    if (opened == 0)
-        sent = frame.total <= JOINED_BELOW_BYTES ? send_joined(&frame, (int)fd)
-                                                  : send_parts(&frame, (int)fd);
-    int whole = opened == 0 && sent >= 0 && (uint64_t)sent == frame.total;
-    outgoing_close(&frame);
-    if (opened < 0)
+    Prefix prefix;
+    if (read_prefix(&prefix, args + 1) < 0)
         return NULL;
-    if (whole)
+    Py_ssize_t sent = frame_send((int)fd, &prefix, args[5], args[6]);
+    if (sent == SENT_ERROR)
+        return NULL;
+    if (sent == SENT_ALL)
         Py_RETURN_NONE;
     return PyLong_FromSsize_t(sent);
 }

@@ -8,6 +8,7 @@
  *   frames.c   encode    writes a frame        as wire/lane.py
  *              send      writes and sends one  as transport/stream_socket.py
  *   packing.c  Packing   tensors like the last as wire/datatypes.py
+ *   express.c  Express   executes a request    as serve/execution.py
  *
  * Rules: the stable ABI of Python 3.11 and nothing of numpy's C API, so that one build fits all; every
  * length that a peer says is compared before it is used; no system call waits, and the interpreter
@@ -51,7 +52,7 @@ typedef struct {
 _Static_assert(sizeof(Prefix) == PREFIX_BYTES, "the prefix has no gaps");
 
 typedef struct {
-    PyObject *frame_type;
+    PyObject *frame_type, *packing_type;
 } State;
 
 #define TYPE_OF(self) Py_TYPE((PyObject *)(self))
@@ -66,9 +67,24 @@ static inline PyObject *copy_of(const void *data, uint64_t size) {
     return view;
 }
 
-extern PyType_Spec frame_spec, reader_spec, packing_spec;
+/* A frame as received. */
+typedef struct {
+    PyObject_HEAD
+    unsigned char kind, priority;
+    unsigned long long request_id, deadline_ns;
+    PyObject *header, *tensors;
+} Frame;
+
+/* What `frame_send` gives if not the number of bytes that the peer took. */
+enum { SENT_BROKEN = -1, SENT_ERROR = -2, SENT_ALL = -3 };
+
+extern PyType_Spec frame_spec, reader_spec, packing_spec, express_spec;
 
 PyObject *frame_new(PyObject *type, const Prefix *prefix, PyObject *header, PyObject *tensors);
+Py_ssize_t frame_send(int fd, const Prefix *prefix, PyObject *header, PyObject *tensors);
+PyObject *packing_pack(PyObject *packing, PyObject *arrays);
+PyObject *packing_unpack(PyObject *packing, PyObject *tensors);
+
 PyObject *loop_encode(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *loop_send(PyObject *module, PyObject *const *args, Py_ssize_t count);
 

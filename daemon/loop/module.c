@@ -22,22 +22,26 @@ static int execute(PyObject *module) {
     State *state = PyModule_GetState(module);
     state->frame_type = add_type(module, &frame_spec);
     PyObject *reader = add_type(module, &reader_spec);
-    PyObject *packing = add_type(module, &packing_spec);
-    int failed = state->frame_type == NULL || reader == NULL || packing == NULL;
+    state->packing_type = add_type(module, &packing_spec);
+    PyObject *express = add_type(module, &express_spec);
+    int failed = state->frame_type == NULL || reader == NULL || state->packing_type == NULL ||
+                 express == NULL;
     Py_XDECREF(reader);
-    Py_XDECREF(packing);
+    Py_XDECREF(express);
     return failed ? -1 : PyModule_AddIntConstant(module, "REVISION", REVISION);
 }
 
 static int traverse(PyObject *module, visitproc visit, void *arg) {
     State *state = PyModule_GetState(module);
     Py_VISIT(state->frame_type);
+    Py_VISIT(state->packing_type);
     return 0;
 }
 
 static int clear(PyObject *module) {
     State *state = PyModule_GetState(module);
     Py_CLEAR(state->frame_type);
+    Py_CLEAR(state->packing_type);
     return 0;
 }
 

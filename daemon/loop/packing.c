@@ -138,7 +138,8 @@ static PyObject *bytes_of(PyObject *array) {
     return flat;
 }
 
-static PyObject *packing_pack(Packing *self, PyObject *arrays) {
+PyObject *packing_pack(PyObject *packing, PyObject *arrays) {
+    const Packing *self = (const Packing *)packing;
     PyObject *name, *value;
     Py_ssize_t position = 0, n = 0;
     if (!PyDict_Check(arrays) || PyDict_Size(arrays) != self->count)
@@ -174,7 +175,8 @@ static PyObject *layout_array(const Layout *self, PyObject *array_type, PyObject
     return PyObject_CallFunctionObjArgs(array_type, self->shape, self->dtype, data, NULL);
 }
 
-static PyObject *packing_unpack(Packing *self, PyObject *tensors) {
+PyObject *packing_unpack(PyObject *packing, PyObject *tensors) {
+    const Packing *self = (const Packing *)packing;
     if (!PyList_Check(tensors) || PyList_Size(tensors) != self->count)
         Py_RETURN_NONE;
     PyObject *arrays = PyDict_New();
@@ -196,9 +198,9 @@ static PyObject *packing_unpack(Packing *self, PyObject *tensors) {
 }
 
 static PyMethodDef packing_methods[] = {
-    {"pack", (PyCFunction)packing_pack, METH_O,
+    {"pack", packing_pack, METH_O,
      "pack(arrays) -> the bytes of each, or None when they are not like these"},
-    {"unpack", (PyCFunction)packing_unpack, METH_O,
+    {"unpack", packing_unpack, METH_O,
      "unpack(tensors) -> the array on each by name, or None when a size is another"},
     {NULL},
 };

@@ -144,7 +144,7 @@ def _written(form: _Form, request_id: str) -> bytes:
 def last_written(
     write: Callable[[str, int, bool], bytes],
 ) -> Callable[[str, int, bool], bytes]:
-    """Give what writes as `write` does, and keeps what it last wrote of a request without a time."""
+    """Give what writes as `write` does, and keeps the last header without a time."""
     kept: tuple[str | None, bytes] = None, b""
 
     def header(request_id: str, timeout_ms: int, suspect: bool) -> bytes:  # noqa: FBT001

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from superbrain.serve.regions import Regions
+    from superbrain.serve.request_form import Usual
     from superbrain.serve.served import Executing, ServedModel
     from superbrain.wire.datatypes import Array
 
@@ -31,9 +32,12 @@ _LONGEST_KEPT_BYTES = 4096
 
 
 class Outcome:
-    """How one request ended: header and tensors of the answer, or the error in the header."""
+    """How one request ended: header and tensors of the answer, or the error in the header.
 
-    __slots__ = ("error", "header", "kind", "number", "tensors")
+    `sent`: how many bytes of its frame the peer has taken already; below 0, it takes none.
+    """
+
+    __slots__ = ("error", "header", "kind", "number", "sent", "tensors")
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class Outcome:
         self.header = header
         self.tensors = tensors
         self.error = error
+        self.sent = 0
 
     def encode(self) -> list[lane.Data]:
         """Give the buffers of the frame."""
@@ -71,11 +76,15 @@ class _Question:
 
 
 class Execution:
-    """Answers request frames with one model. Not thread-safe."""
+    """Answers request frames with one model. Not thread-safe.
+
+    `usual`: by header, how requests were answered that come again and again.
+    """
 
     def __init__(self, model: ServedModel) -> None:
         self._model = model
         self._forms: dict[bytes, RequestForm] = {}
+        self.usual: dict[bytes, Usual] = {}
 
     def one(self, frame: lane.LaneFrame, regions: Regions) -> Outcome:
         """Answer one request frame; never raises, whatever the bundle's code does.
@@ -97,6 +106,19 @@ class Execution:
             header, tensors = form.respond(model, outputs, rooms)
             return Outcome(frame.request_id, header, tensors)
         except BaseException as error:  # noqa: BLE001 - SystemExit of bundle code ends a request, not us
+            return _failed(frame, error)
+
+    def conclude(
+        self, frame: lane.LaneFrame, answer: Mapping[str, Array] | BaseException
+    ) -> Outcome:
+        """Give the outcome of a usual request that the model has answered; never raises."""
+        if isinstance(answer, BaseException):
+            return _failed(frame, answer)
+        try:
+            form = self._form(frame)
+            header, tensors = form.respond(self._model, answer, NO_ROOMS)
+            return Outcome(frame.request_id, header, tensors)
+        except BaseException as error:  # noqa: BLE001 - as in `one`
             return _failed(frame, error)
 
     def together(
@@ -136,8 +158,11 @@ class Execution:
             form = RequestForm(self._model, header)
             if len(self._forms) >= _MOST_FORMS:
                 self._forms.clear()
+                self.usual.clear()
             if len(header) <= _LONGEST_KEPT_BYTES:
                 self._forms[header] = form
+        elif (usual := form.usual) is not None:
+            self.usual[header] = usual
         return form
 
     def _outcome(

@@ -16,6 +16,7 @@ from superbrain.domain.manifest import Batching
 from superbrain.serve.admission import AdmissionQueue
 from superbrain.serve.execution import Execution, Outcome, refuse
 from superbrain.serve.served import ServedModel
+from superbrain.transport import compiled
 from superbrain.wire import lane
 from superbrain.wire.errors import DeadlineExceeded, ResourceExhausted
 from superbrain.wire.messages import salvage_id
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 
     from superbrain.serve.figures import WorkerFigures
     from superbrain.serve.worker_lane import WorkerLane
+    from superbrain.transport._loop import Express
     from superbrain.transport.flight import FlightPage
-
-    _Answer = Callable[["Admitted", Outcome, int], None]
 
 # Answers wait for each other, to travel together, no longer than this.
 _TOGETHER_NS = 200_000
+# Who has less time left than this is looked after one by one.
+_SOON_NS = 50_000_000
 _HIGHEST_PRIORITY = 9
 
 
@@ -51,7 +53,7 @@ class Executor:
     def __init__(
         self,
         figures: WorkerFigures,
-        answer: _Answer,
+        answer: Callable[[Admitted, Outcome, int], None],
         flight: FlightPage,
     ) -> None:
         self.flight = flight
@@ -62,7 +64,8 @@ class Executor:
         self._patience = Patience(Batching())
         self._timeout_ns = 0
         self._queue: AdmissionQueue[Admitted] = AdmissionQueue(0)
-        self._never_waits = False
+        self._waits = True
+        self._express: Express | None = None
         self._held_until_ns = 0
         self._running: Sequence[Admitted] = ()
         figures.executing = self._executing
@@ -73,7 +76,10 @@ class Executor:
         self._patience = Patience(model.batching)
         self._timeout_ns = model.request_timeout_ms * 1_000_000
         self._queue = AdmissionQueue(model.queue_size)
-        self._never_waits = model.queue_size > 0 and not self._patience.ever_waits
+        self._waits = model.queue_size < 1 or self._patience.ever_waits
+        module = compiled.loop()
+        if module is not None:
+            self._express = module.Express(self.flight.page, self._figures, model.answer)
 
     @property
     def waiting(self) -> int:
@@ -101,13 +107,39 @@ class Executor:
         except ResourceExhausted as error:
             self._answer(request, refuse(frame, error), request.arrived_ns)
 
-    def at_once(self, request: Admitted, answer: _Answer) -> bool:
-        """Execute a request when nothing waits and it need not either; false: `admit` it."""
-        now_ns = request.arrived_ns
-        if self._queue or not self._never_waits or 0 < request.frame.deadline_ns <= now_ns:
+    def take(self, arrivals: list[Admitted]) -> None:
+        """Take in what has come together, and work.
+
+        What needs no queue, because it would leave it as it came, is executed without.
+        """
+        if not self._may_go_at_once(arrivals):
+            for request in arrivals:
+                self.admit(request)
+            self.work()
+            return
+        now_ns = arrivals[0].arrived_ns
+        until_ns = now_ns + _TOGETHER_NS
+        for position, request in enumerate(arrivals):
+            if now_ns >= until_ns:
+                for later in arrivals[position:]:
+                    self.admit(later)
+                return
+            if not request.link.ended:
+                now_ns = self._execute_one(request, now_ns)
+
+    def _may_go_at_once(self, arrivals: Sequence[Admitted]) -> bool:
+        """Nothing waits or has to, and the order of arrival is that of their turns."""
+        if self._queue or self._waits or not arrivals:
             return False
-        self._execute_one(request, now_ns, answer)
-        return True
+        first = arrivals[0].frame
+        if len(arrivals) == 1:
+            return not 0 < first.deadline_ns <= arrivals[0].arrived_ns
+        return (
+            len(arrivals) <= self._queue.size
+            and self._patience.max_size == 1
+            and all(one.frame.priority == first.priority for one in arrivals)
+            and all(one.frame.deadline_ns > one.arrived_ns + _SOON_NS for one in arrivals)
+        )
 
     def clear(self) -> None:
         """Forget what waits; nobody has begun with it."""
@@ -126,7 +158,7 @@ class Executor:
                 return
             batch = self._take()
             if len(batch) == 1:
-                now_ns = self._execute_one(batch[0], now_ns, self._answer)
+                now_ns = self._execute_one(batch[0], now_ns)
             elif batch:
                 now_ns = self._execute(batch, now_ns)
             if now_ns >= until_ns:
@@ -166,21 +198,42 @@ class Executor:
                 batch.append(self._queue.take())
         return [request for request in batch if not request.link.ended]
 
-    def _execute_one(self, request: Admitted, now_ns: int, answer: _Answer) -> int:
+    def _execute_one(self, request: Admitted, now_ns: int) -> int:
         """Execute a request and answer it; give the time when it ended."""
         assert self._execution is not None  # noqa: S101 - only `serve` lets requests in
+        link = request.link
+        done = None
+        if self._express is not None:
+            done = self._express.run(
+                request.frame, link.direct_fd, link.number, now_ns, self._execution.usual
+            )
+        if done is None:
+            ended_ns = self._execute_in_steps(self._execution, request, now_ns)
+        elif isinstance(done, int):  # the usual case
+            ended_ns = done
+            self._figures.ran(ended_ns - now_ns)
+            self._figures.finished(None, ended_ns - request.arrived_ns, direct=True)
+        else:
+            _, answer, sent, ended_ns = done
+            self._figures.ran(ended_ns - now_ns)
+            outcome = self._execution.conclude(request.frame, answer)
+            outcome.sent = sent
+            self._answer(request, outcome, ended_ns)
+        if self._waits:
+            self._patience.executed(1, ended_ns)
+        return ended_ns
+
+    def _execute_in_steps(self, execution: Execution, request: Admitted, now_ns: int) -> int:
         figures, flight, frame, link = self._figures, self.flight, request.frame, request.link
         figures.executing_since_ns, self._running = now_ns, (request,)
         flight.begin(link.number, frame.request_id)
-        outcome = self._execution.one(frame, link.regions)
+        outcome = execution.one(frame, link.regions)
         flight.end()
         figures.executing_since_ns, self._running = 0, ()
-        began_ns, now_ns = now_ns, time.monotonic_ns()
-        figures.ran(now_ns - began_ns)
-        answer(request, outcome, now_ns)
-        if not self._never_waits:
-            self._patience.executed(1, now_ns)
-        return now_ns
+        ended_ns = time.monotonic_ns()
+        figures.ran(ended_ns - now_ns)
+        self._answer(request, outcome, ended_ns)
+        return ended_ns
 
     def _execute(self, batch: Sequence[Admitted], now_ns: int) -> int:
         """Execute a batch and answer it in its order; give the time when it ended."""
@@ -199,7 +252,10 @@ class Executor:
 
     def _executing(self) -> list[str]:
         """Name what is being executed; any thread may ask."""
-        names = [salvage_id(request.frame.header) for request in self._running]
+        headers: list[lane.Data] = [request.frame.header for request in self._running]
+        if self._express is not None and self._express.header is not None:
+            headers.append(self._express.header)
+        names = [salvage_id(header) for header in headers]
         return [name for name in names if name]
 
     def _execute_together(self, execution: Execution, batch: Sequence[Admitted]) -> list[Outcome]:

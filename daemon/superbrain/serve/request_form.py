@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from superbrain.transport.packing import Packing
     from superbrain.wire import lane
 
+    Usual = tuple[Packing, Packing, bytes]
     _Output = tuple[np.dtype[Any], tuple[int, ...], SharedMemory | None]
 
 _REQUEST = msgspec.json.Decoder(InferRequest)
@@ -100,6 +101,14 @@ class RequestForm:
                 data = regions.tensor_bytes(layout.name, layout.datatype, place)
                 arrays[layout.name] = layout.read(data)
         return arrays
+
+    @property
+    def usual(self) -> Usual | None:
+        """How a request of this form was answered the last time; None when that says nothing."""
+        packing, header = self._last
+        if self._packing is None or packing is None:
+            return None
+        return self._packing, packing, header
 
     def rooms(self, regions: Regions) -> Mapping[str, Room]:
         """Find where outputs have to be written to, by name."""

@@ -68,6 +68,7 @@ class LaneLoop:
         self._lane_numbers = count(1)
         self._lanes: dict[int, WorkerLane] = {}
         self._executor = Executor(figures, self._answer, flight)
+        self._arrived: list[Admitted] = []
         self._answered: list[WorkerLane] = []
         self._region_budget = RegionBudget.of_this_process()
         self._spare_fd = os.open(os.devnull, os.O_RDONLY)
@@ -120,11 +121,14 @@ class LaneLoop:
         """One turn: wait if there is nothing to do, take in what came, execute, answer."""
         ready = self._epoll.poll(self._executor.idle_s() if self._figures.queued else None)
         if len(ready) == 1 and (link := self._lanes.get(ready[0][0])) is not None:
-            if self._take_in(link, alone=True):
-                return
+            self._take_in(link)
         else:
             self._take_all([fd for fd, _ in ready])
-        self._executor.work()
+        if self._arrived:
+            arrived, self._arrived = self._arrived, []
+            self._executor.take(arrived)
+        elif self._figures.queued:
+            self._executor.work()
         for link in self._answered:
             link.deliver()
             if not link.ended:
@@ -167,70 +171,42 @@ class LaneLoop:
         link.send_descriptor(lane.encode(lane.HELLO, hello)[0], self._executor.flight.fd)
         link.watch(self._epoll)
 
-    def _take_in(self, link: WorkerLane, *, alone: bool = False) -> bool:
-        """Read a lane.
-
-        Args:
-            link: the lane.
-            alone: nothing else has come, so a single request need not queue.
-
-        Returns:
-            Whether all is done that there was to do.
-        """
+    def _take_in(self, link: WorkerLane) -> None:
         try:
             frames = link.receive()
         except (lane.LaneError, MemoryError) as error:
             child.log("lane_closed", error=str(error))
             self._close(link)
-            return False
+            return
         now_ns = time.monotonic_ns()
-        if alone and len(frames) == 1 and link.quiet and frames[0].kind in _REQUESTS:
-            request = Admitted(link, frames[0], now_ns)
-            if self._executor.at_once(request, self._answer_at_once):
-                return True
-            self._executor.admit(request)
-            return False
         for frame in frames:
-            if frame.kind in SHARING:
+            if frame.kind in _REQUESTS:
+                self._arrived.append(Admitted(link, frame, now_ns))
+            elif frame.kind in SHARING:
                 self._share(link, frame)
             else:
-                self._admit(Admitted(link, frame, now_ns))
+                child.log("lane_closed", error=f"expected a request frame, found kind {frame.kind}")
+                self._close(link)
         link.close_unasked()
         if link.ended or link.broken:
             self._close(link)
-            return False
-        link.flush()
-        link.watch(self._epoll)
-        return False
-
-    def _admit(self, request: Admitted) -> None:
-        frame = request.frame
-        if frame.kind not in _REQUESTS:
-            child.log("lane_closed", error=f"expected a request frame, found kind {frame.kind}")
-            self._close(request.link)
-            return
-        self._executor.admit(request)
+        elif link.pending_bytes:
+            link.flush()
+            link.watch(self._epoll)
 
     def _share(self, link: WorkerLane, frame: lane.LaneFrame) -> None:
         if not self._overdue(link):
             link.share(frame)
 
     def _answer(self, request: Admitted, outcome: Outcome, now_ns: int) -> None:
-        """Count a request and let its answer travel with those that this turn gives besides."""
         link = request.link
         direct = request.frame.kind == lane.REQUEST
         self._figures.finished(outcome.error, now_ns - request.arrived_ns, direct=direct)
-        if not self._overdue(link) and link.post(outcome.encode()):
-            self._answered.append(link)
-
-    def _answer_at_once(self, request: Admitted, outcome: Outcome, now_ns: int) -> None:
-        """Count and answer the only request of this turn, on a lane where nothing waits."""
-        link = request.link
-        direct = request.frame.kind == lane.REQUEST
-        self._figures.finished(outcome.error, now_ns - request.arrived_ns, direct=direct)
-        link.send_frame(outcome.kind, outcome.header, outcome.tensors, outcome.number)
-        if link.pending_bytes:
+        if outcome.sent:
+            link.keep(outcome.encode(), outcome.sent)
             link.watch(self._epoll)
+        elif not self._overdue(link) and link.post(outcome.encode()):
+            self._answered.append(link)
 
     def _overdue(self, link: WorkerLane) -> bool:
         """Give up a peer that leaves too much unread; whether it is given up."""

@@ -1,6 +1,6 @@
 # What `daemon/loop` offers; its twins are said there.
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -36,6 +36,26 @@ class Packing:
     def unpack(
         self, tensors: list[memoryview], /
     ) -> dict[str, np.ndarray[Any, np.dtype[Any]]] | None: ...
+
+@final
+class Express:
+    header: bytes | None
+    def __new__(
+        cls,
+        page: memoryview,
+        figures: object,
+        answer: Callable[[dict[str, np.ndarray[Any, np.dtype[Any]]]], object],
+        /,
+    ) -> Express: ...
+    def run(
+        self,
+        frame: LaneFrame,
+        fd: int,
+        lane: int,
+        now_ns: int,
+        forms: Mapping[bytes, tuple[object, object, bytes]],
+        /,
+    ) -> int | tuple[bool, Any, int, int] | None: ...
 
 def encode(
     kind: int,

@@ -28,13 +28,13 @@ class FlightPage:
     """The worker's half: stores into memory per execution, no system call.
 
     `fd` is for the peers. The kernel keeps the page for them when the process is gone, however it
-    ended; this mapping alone is writable.
+    ended; the mapping `page` alone is writable.
     """
 
     def __init__(self) -> None:
         self.fd = os.memfd_create("superbrain-flight", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.truncate(self.fd, SIZE)
-        self._page = memoryview(mmap.mmap(self.fd, SIZE)).cast("Q")
+        self.page = memoryview(mmap.mmap(self.fd, SIZE)).cast("Q")
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _F_SEAL_FUTURE_WRITE
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, seals)
 
@@ -44,7 +44,7 @@ class FlightPage:
         The entry comes first, then that it counts: in between nothing runs that could end the
         process by itself.
         """
-        page = self._page
+        page = self.page
         page[1] = lane
         page[2] = request_id
         page[0] = 1
@@ -52,7 +52,7 @@ class FlightPage:
     def begin_together(self, requests: Sequence[tuple[int, int]]) -> None:
         """Write down that these are executed together: (lane, request id), at most `MOST`."""
         self.end()
-        page = self._page
+        page = self.page
         for place, (lane, request_id) in enumerate(requests):
             page[1 + 2 * place] = lane
             page[2 + 2 * place] = request_id
@@ -60,7 +60,7 @@ class FlightPage:
 
     def end(self) -> None:
         """Write down that nothing is being executed."""
-        self._page[0] = 0
+        self.page[0] = 0
 
 
 def executing(page_fd: int | None, lane: int) -> frozenset[int] | None:

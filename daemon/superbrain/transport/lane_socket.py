@@ -72,9 +72,6 @@ class LaneSocket(StreamSocket):
             )
             if sent is None:
                 return
-            if sent < 0:
-                self.give_up()
-                return
         buffers = lane.encode(
             kind,
             header,
@@ -89,9 +86,11 @@ class LaneSocket(StreamSocket):
             self.send(buffers)
 
     @property
-    def quiet(self) -> bool:
-        """Whether the lane goes on, and nothing waits to be sent or to be claimed."""
-        return not (self._outgoing or self._descriptors or self.ended or self.broken)
+    def direct_fd(self) -> int:
+        """The descriptor for who sends by itself; -1 while something else has to be sent first."""
+        if self._outgoing or self._posted or self.broken or self.ended:
+            return -1
+        return self.fd
 
     def take_descriptor(self) -> int | None:
         """Give the oldest descriptor that no frame has claimed; it is the caller's to close."""

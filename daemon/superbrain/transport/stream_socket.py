@@ -74,7 +74,12 @@ class StreamSocket:
         self.flush()
 
     def keep(self, buffers: Sequence[Data], sent: int) -> None:
-        """Keep what the peer has not taken of buffers, of which it took `sent` bytes."""
+        """Keep what the peer has not taken of buffers, of which it took `sent` bytes.
+
+        Below zero, it takes nothing any more.
+        """
+        if sent < 0:
+            self.give_up()
         size = sum(map(len, buffers))
         if sent == size or self.broken:
             return
