@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -29,6 +30,7 @@ from superbrain.domain.errors import BundleError
 from superbrain.domain.manifest import InterfaceTensor
 from superbrain.domain.manifest_json import encode_manifest, parse_manifest
 from superbrain.domain.trust import Trust
+from superbrain.transport.frame_reader import PythonReader, frame_reader
 from superbrain.wire import lane, zmtp
 from superbrain.wire.curve import parse_certificate
 from superbrain.wire.datatypes import DATATYPES, decode_tensor
@@ -144,6 +146,31 @@ def _lane(data: bytes) -> None:
                 left = left[taken:]
 
 
+def _lane_socket(data: bytes) -> None:
+    """The reader that lanes have here, over a socket; it must make of it what its twin does."""
+    size = data[0] + 1 if data else 1
+    outcomes = [_read(data[1:], size, python=python) for python in (False, True)]
+    assert outcomes[0] == outcomes[1]
+
+
+def _read(stream: bytes, size: int, *, python: bool) -> list[object]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    reader = PythonReader(ours, []) if python else frame_reader(ours, [])
+    found: list[object] = []
+    with ours, theirs, suppress(lane.LaneError):
+        for piece in _pieces(stream, size):
+            theirs.sendall(piece)
+            frames = reader.receive(ours.fileno(), False)
+            while frames or not reader.between_frames:
+                found += [(one.kind, bytes(one.header), one.request_id) for one in frames]
+                found += [bytes(tensor) for one in frames for tensor in one.tensors]
+                frames = reader.receive(ours.fileno(), False)
+                if not frames:
+                    break
+    return found
+
+
 def _pieces(stream: bytes, size: int) -> Iterator[bytes]:
     return (stream[start : start + size] for start in range(0, len(stream), size))
 
@@ -252,6 +279,7 @@ TARGETS: dict[str, Target] = {
     "envelope": Target(_envelope, lambda: [_sample().bundle.envelope]),
     "zmtp": Target(_zmtp, _zmtp_seeds),
     "lane": Target(_lane, _lane_seeds),
+    "lane_socket": Target(_lane_socket, _lane_seeds),
     "header": Target(_header, _header_seeds),
     "reply": Target(_reply, _reply_seeds),
     "tensor": Target(

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import superbrain
+from superbrain.transport import compiled
 from superbrain.wire.errors import SuperbrainError
 
 EXAMPLES = """\
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration to read")
     parser.add_argument("--root", type=Path, metavar="DIR", help="put all folders below DIR")
-    version = f"superbraind {superbrain.__version__}"
+    version = f"superbraind {superbrain.__version__} (lane loop: {compiled.described()})"
     parser.add_argument("--version", action="version", version=version)
     return parser
 

@@ -37,6 +37,7 @@ from superbrain.host.facts import host_facts, process_facts
 from superbrain.host.files import write_atomically
 from superbrain.host.gpu import gpu_facts
 from superbrain.host.logs import event
+from superbrain.transport import compiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -164,6 +165,7 @@ class Observer:
             inbox=inbox,
             inbox_path=str(self._config.inbox_path),
             tcp=_tcp_facts(self._tcp) if self._tcp is not None else None,
+            lane_loop=compiled.described(),
         )
 
     def sandboxes(self, deployment: Deployment) -> list[Sandbox]:

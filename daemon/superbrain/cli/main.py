@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 from superbrain import __version__
+from superbrain.transport import compiled
 from superbrain.wire.errors import RequestError, SuperbrainError
 
 EXIT_ERROR = 1
@@ -127,7 +128,7 @@ def _leading_word(words: list[str]) -> str:
         print(overview())
         raise SystemExit(0 if words else EXIT_USAGE)
     if words[0] in {"-V", "--version"}:
-        print(f"superbrain {__version__}")
+        print(f"superbrain {__version__} (lane loop: {compiled.described()})")
         raise SystemExit(0)
     return words[0]
 

@@ -198,7 +198,10 @@ class TcpFacts(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Everything, at one instant. `status` is the worst severity among `problems`."""
+    """Everything, at one instant. `status` is the worst severity among `problems`.
+
+    `lane_loop` says whether requests on lanes take the compiled loop or its twin in Python.
+    """
 
     at: dt.datetime
     status: Severity
@@ -215,3 +218,4 @@ class Health(msgspec.Struct, frozen=True):
     inbox_path: str = ""
     tcp: TcpFacts | None = None
     schema: int = 1
+    lane_loop: str = ""

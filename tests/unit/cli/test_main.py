@@ -15,6 +15,7 @@ import pytest
 from superbrain import __version__
 from superbrain.cli import main as command
 from superbrain.cli.main import Command, main
+from superbrain.transport import compiled
 from superbrain.wire.errors import NotFound, SuperbrainError
 
 Run = Callable[[argparse.Namespace], int]
@@ -61,7 +62,8 @@ def test_no_command_shows_the_help_and_is_a_usage_error(capsys: pytest.CaptureFi
 
 def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"superbrain {__version__}\n"
+    described = compiled.described()
+    assert capsys.readouterr().out == f"superbrain {__version__} (lane loop: {described})\n"
 
 
 def test_help_imports_nothing_that_takes_time() -> None:

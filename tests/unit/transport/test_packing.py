@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from superbrain.transport.packing import PythonPacking, packing_for, packing_of
+from superbrain.transport.packing import packing_for, packing_of
 from superbrain.wire.datatypes import NUMPY_DTYPES, TensorLayout
-from tests.support.twins import twin
+from tests.support.twins import MISSING, twin
 
 __all__ = ["twin"]
 pytestmark = pytest.mark.usefixtures("twin")
@@ -28,7 +28,7 @@ class Own(np.ndarray[Any, Any]):
 
 
 def test_arrays_survive_both_ways_and_lie_on_the_memory_they_came_in() -> None:
-    arrays = {"x": X, "n": np.array(7, np.int64)}
+    arrays: dict[str, Any] = {"x": X, "n": np.array(7, np.int64)}
     packing = packing_of(arrays)
     assert packing is not None
     tensors = packing.pack({"x": X + 1, "n": np.array(8, np.int64)})
@@ -105,8 +105,9 @@ def test_there_is_none_for_shapes_that_no_array_has() -> None:
     assert packing_for([TensorLayout("x", "BYTES", [1])]) is None
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(NUMBERS, min_size=1, max_size=4), st.booleans())
-def test_every_number_survives(arrays: list[Any], fortran: bool) -> None:  # noqa: FBT001
+def test_every_number_survives(arrays: list[Any], fortran: bool) -> None:
     named = {str(n): array for n, array in enumerate(arrays)}
     packing = packing_of(named)
     assert packing is not None
@@ -146,12 +147,9 @@ def test_packing_keeps_nothing() -> None:
 
 
 def test_a_broken_layout_is_refused() -> None:
-    packing = packing_of({"x": X})
-    if isinstance(packing, PythonPacking):
-        return
-    make = type(packing)
+    module = pytest.importorskip("superbrain.transport._loop", reason=MISSING)
     for layouts in ((1,), (("x", X.dtype, (2, 3), "f"),), (("x", X.dtype, ("a",), "f", 4),)):
         with pytest.raises(TypeError):
-            make(np.ndarray, layouts)  # type: ignore[call-arg]
+            module.Packing(np.ndarray, layouts)
     with pytest.raises(ValueError, match="fewer dimensions"):
-        make(np.ndarray, (("x", X.dtype, (1,) * 17, "f", 4),))  # type: ignore[call-arg]
+        module.Packing(np.ndarray, (("x", X.dtype, (1,) * 17, "f", 4),))
