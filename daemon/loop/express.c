@@ -144,16 +144,23 @@ static PyObject *express_form(const Express *self, PyObject *forms, const Frame 
     return form;
 }
 
-/* Send what the model has given. As `frame_send`; 0 also when it is not like the last answer. */
-static Py_ssize_t express_send(int fd, const Frame *frame, PyObject *form, PyObject *outputs) {
+/* Send what the model has given, or with an `fd` below 0 write it. SENT_ALL, and `written` is the
+ * frame in the second case; 0 when it is not like the last answer; else as `frame_send`. */
+static Py_ssize_t express_send(int fd, const Frame *frame, PyObject *form, PyObject *outputs,
+                               PyObject **written) {
     Prefix prefix = {.kind = RESPONSE, .request_id = frame->request_id};
+    PyObject *header = PyTuple_GetItem(form, 2);
     PyObject *tensors = packing_pack(PyTuple_GetItem(form, 1), outputs);
-    if (tensors == NULL)
-        return SENT_ERROR;
-    Py_ssize_t sent = 0;
-    if (tensors != Py_None && fd >= 0)
-        sent = frame_send(fd, &prefix, PyTuple_GetItem(form, 2), tensors);
-    Py_DECREF(tensors);
+    Py_ssize_t sent = tensors == NULL ? SENT_ERROR : 0;
+    if (tensors != NULL && tensors != Py_None) {
+        if (fd >= 0)
+            sent = frame_send(fd, &prefix, header, tensors);
+        else if ((*written = frame_encode(&prefix, header, tensors)) == NULL)
+            sent = SENT_ERROR;
+        else if (*written != Py_None)
+            sent = SENT_ALL;
+    }
+    Py_XDECREF(tensors);
     return sent;
 }
 
@@ -171,11 +178,15 @@ static PyObject *express_answer(Express *self, int fd, uint64_t lane, PyObject *
         return NULL;
     }
     unsigned long long ended_ns = monotonic_ns();
-    Py_ssize_t sent = failed ? 0 : express_send(fd, frame, form, outcome);
+    PyObject *written = NULL;
+    Py_ssize_t sent = failed ? 0 : express_send(fd, frame, form, outcome, &written);
     if (sent == SENT_ALL) {
         Py_DECREF(outcome);
+        if (written != NULL)
+            return Py_BuildValue("NK", written, ended_ns);
         return PyLong_FromUnsignedLongLong(ended_ns);
     }
+    Py_XDECREF(written);
     if (sent == SENT_ERROR) { /* memory is out: this request's own error, as in the twin */
         PyErr_Clear();
         sent = 0;
@@ -217,8 +228,8 @@ static PyObject *express_run(Express *self, PyObject *const *args, Py_ssize_t co
 static PyMethodDef express_methods[] = {
     {"run", (PyCFunction)(void (*)(void))express_run, METH_FASTCALL,
      "run(frame, fd, lane, now_ns, forms) -> None when the request is not for here; when the model had "
-     "done if it was answered; else (failed, outcome, sent, when), and the answer, of which the peer took "
-     "so many bytes, is the caller's to send"},
+     "done if it was answered; (frame, when) for an fd below 0; else (failed, outcome, sent, when), and "
+     "the answer, of which the peer took so many bytes, is the caller's to send"},
     {NULL},
 };
 

@@ -161,18 +161,11 @@ static void outgoing_copy(const Outgoing *self, unsigned char *to) {
     }
 }
 
-/* encode(kind, priority, request_id, deadline_ns, header, tensors) -> bytes; None: not for here */
-PyObject *loop_encode(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
-    if (count != 6) {
-        PyErr_SetString(PyExc_TypeError, "encode takes six arguments");
-        return NULL;
-    }
-    Prefix prefix;
-    if (read_prefix(&prefix, args) < 0)
-        return NULL;
+/* Write a small frame: bytes, or None when it is not for here. A new reference. */
+PyObject *frame_encode(const Prefix *prefix, PyObject *header, PyObject *tensors) {
     Outgoing frame;
     PyObject *result = NULL;
-    int opened = outgoing_open(&frame, &prefix, args[4], args[5]);
+    int opened = outgoing_open(&frame, prefix, header, tensors);
     if (opened == 1 || (opened == 0 && frame.total > JOINED_BELOW_BYTES)) {
         result = Py_None;
         Py_INCREF(result);
@@ -183,6 +176,16 @@ PyObject *loop_encode(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssi
     }
     outgoing_close(&frame);
     return result;
+}
+
+/* encode(kind, priority, request_id, deadline_ns, header, tensors) -> bytes; None: not for here */
+PyObject *loop_encode(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    if (count != 6) {
+        PyErr_SetString(PyExc_TypeError, "encode takes six arguments");
+        return NULL;
+    }
+    Prefix prefix;
+    return read_prefix(&prefix, args) < 0 ? NULL : frame_encode(&prefix, args[4], args[5]);
 }
 
 /* Hand parts to the kernel. Bytes it took, SENT_BROKEN when the peer takes nothing any more. */

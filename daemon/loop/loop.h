@@ -30,7 +30,7 @@
 #error "frames are little-endian; on other processors the Python twins serve"
 #endif
 
-#define REVISION 1 /* of what is offered here; transport/compiled.py wants the same */
+#define REVISION 2 /* of what is offered here; transport/compiled.py wants the same */
 
 /* As wire/lane.py and wire/messages.py have them; a test compares. */
 enum {
@@ -82,6 +82,7 @@ extern PyType_Spec frame_spec, reader_spec, packing_spec, express_spec;
 
 PyObject *frame_new(PyObject *type, const Prefix *prefix, PyObject *header, PyObject *tensors);
 Py_ssize_t frame_send(int fd, const Prefix *prefix, PyObject *header, PyObject *tensors);
+PyObject *frame_encode(const Prefix *prefix, PyObject *header, PyObject *tensors);
 PyObject *packing_pack(PyObject *packing, PyObject *arrays);
 PyObject *packing_unpack(PyObject *packing, PyObject *tensors);
 

@@ -17,7 +17,9 @@ from superbrain.wire.errors import Internal, RequestError
 from tests.support.appliance import Appliance
 from tests.support.load import Load
 from tests.support.releases import go_live, release
+from tests.support.twins import twin
 
+__all__ = ["twin"]
 pytestmark = [pytest.mark.fault, pytest.mark.integration]
 
 SLOW = """
@@ -48,6 +50,7 @@ def child_running(appliance: Appliance, module: str) -> psutil.Process:
     return next(c for c in appliance.children() if module in c.cmdline())
 
 
+@pytest.mark.usefixtures("twin")
 def test_a_worker_killed_with_requests_in_flight_costs_no_answer(tmp_path: Path) -> None:
     with Appliance(tmp_path) as appliance:
         go_live(appliance, 1, pipeline=SLOW)

@@ -18,7 +18,9 @@ from superbrain.domain import ctl
 from superbrain.wire.errors import Internal
 from tests.support.fake_worker import DIE, SLOW
 from tests.support.processes import ROOT, Stage, WorkerChild, until
+from tests.support.twins import twin
 
+__all__ = ["twin"]
 pytestmark = pytest.mark.integration
 PATIENCE_S = 20.0
 ANSWERS = 40
@@ -60,6 +62,7 @@ def test_without_lanes_everything_goes_through_the_gateway(stage: Stage) -> None
     assert stage.gateway.figures().models[0].requests == ANSWERS
 
 
+@pytest.mark.usefixtures("twin")
 def test_more_than_the_window_are_answered_and_large_tensors_arrive_whole(stage: Stage) -> None:
     worker = stage.serving()
     values = np.arange(300_000, dtype=np.float32)
@@ -70,6 +73,7 @@ def test_more_than_the_window_are_answered_and_large_tensors_arrive_whole(stage:
             np.testing.assert_array_equal(one.result()["y"], values + n + 1)
 
 
+@pytest.mark.usefixtures("twin")
 def test_threads_share_lanes(stage: Stage) -> None:
     worker = stage.serving()
     wrong: list[float] = []
@@ -154,6 +158,7 @@ def test_who_stood_by_is_left_and_what_waited_is_answered_by_the_next(stage: Sta
         until(lambda: add(client, 1) == 2 and new.figures().direct_requests, "the new lane")
 
 
+@pytest.mark.usefixtures("twin")
 def test_a_killed_worker_loses_no_request_of_a_lane(stage: Stage) -> None:
     doomed = stage.worker("slow_ms=5000").bring_up()
     stage.gateway.route("adder", "1", [doomed])
@@ -166,6 +171,7 @@ def test_a_killed_worker_loses_no_request_of_a_lane(stage: Stage) -> None:
         assert len([request.result() for request in pending]) == 5
 
 
+@pytest.mark.usefixtures("twin")
 def test_poison_on_a_lane_ends_two_workers_and_blames_nobody_else(stage: Stage) -> None:
     first = stage.serving()
     with Client(stage.endpoint) as guilty, Client(stage.endpoint) as innocent:

@@ -48,17 +48,23 @@ class Admitted:
 
 
 class Executor:
-    """Executes what was admitted, the most urgent first, and hands the answers to `answer`."""
+    """Executes what was admitted, the most urgent first.
+
+    Answers go to `answer`, which counts them; those that are counted and written, to `post`; that of
+    a lone request may be sent at once.
+    """
 
     def __init__(
         self,
         figures: WorkerFigures,
         answer: Callable[[Admitted, Outcome, int], None],
+        post: Callable[[WorkerLane, bytes], None],
         flight: FlightPage,
     ) -> None:
         self.flight = flight
         self._figures = figures
         self._answer = answer
+        self._post = post
         self._arrivals = count()
         self._execution: Execution | None = None
         self._patience = Patience(Batching())
@@ -125,7 +131,7 @@ class Executor:
                     self.admit(later)
                 return
             if not request.link.ended:
-                now_ns = self._execute_one(request, now_ns)
+                now_ns = self._execute_one(request, now_ns, alone=len(arrivals) == 1)
 
     def _may_go_at_once(self, arrivals: Sequence[Admitted]) -> bool:
         """Nothing waits or has to, and the order of arrival is that of their turns."""
@@ -198,21 +204,27 @@ class Executor:
                 batch.append(self._queue.take())
         return [request for request in batch if not request.link.ended]
 
-    def _execute_one(self, request: Admitted, now_ns: int) -> int:
-        """Execute a request and answer it; give the time when it ended."""
+    def _execute_one(self, request: Admitted, now_ns: int, *, alone: bool = False) -> int:
+        """Execute a request and answer it; give the time when it ended.
+
+        The answer of one that came `alone` is sent at once. Where there are more, the first one's
+        asker had better not be woken yet: it would take the processor from the others.
+        """
         assert self._execution is not None  # noqa: S101 - only `serve` lets requests in
         link = request.link
         done = None
         if self._express is not None:
-            done = self._express.run(
-                request.frame, link.direct_fd, link.number, now_ns, self._execution.usual
-            )
+            fd = link.direct_fd if alone else -1
+            done = self._express.run(request.frame, fd, link.number, now_ns, self._execution.usual)
         if done is None:
             ended_ns = self._execute_in_steps(self._execution, request, now_ns)
-        elif isinstance(done, int):  # the usual case
+        elif isinstance(done, int):
             ended_ns = done
-            self._figures.ran(ended_ns - now_ns)
-            self._figures.finished(None, ended_ns - request.arrived_ns, direct=True)
+            self._count(request, now_ns, ended_ns)
+        elif len(done) == 2:
+            written, ended_ns = done
+            self._count(request, now_ns, ended_ns)
+            self._post(link, written)
         else:
             _, answer, sent, ended_ns = done
             self._figures.ran(ended_ns - now_ns)
@@ -222,6 +234,10 @@ class Executor:
         if self._waits:
             self._patience.executed(1, ended_ns)
         return ended_ns
+
+    def _count(self, request: Admitted, began_ns: int, ended_ns: int) -> None:
+        self._figures.ran(ended_ns - began_ns)
+        self._figures.finished(None, ended_ns - request.arrived_ns, direct=True)
 
     def _execute_in_steps(self, execution: Execution, request: Admitted, now_ns: int) -> int:
         figures, flight, frame, link = self._figures, self.flight, request.frame, request.link

@@ -67,7 +67,7 @@ class LaneLoop:
         self._hello = lane.Hello("", "", 0, 0)
         self._lane_numbers = count(1)
         self._lanes: dict[int, WorkerLane] = {}
-        self._executor = Executor(figures, self._answer, flight)
+        self._executor = Executor(figures, self._answer, self._post, flight)
         self._arrived: list[Admitted] = []
         self._answered: list[WorkerLane] = []
         self._region_budget = RegionBudget.of_this_process()
@@ -206,6 +206,10 @@ class LaneLoop:
             link.keep(outcome.encode(), outcome.sent)
             link.watch(self._epoll)
         elif not self._overdue(link) and link.post(outcome.encode()):
+            self._answered.append(link)
+
+    def _post(self, link: WorkerLane, frame: bytes) -> None:
+        if not self._overdue(link) and link.post((frame,)):
             self._answered.append(link)
 
     def _overdue(self, link: WorkerLane) -> bool:

@@ -55,7 +55,7 @@ class Express:
         now_ns: int,
         forms: Mapping[bytes, tuple[object, object, bytes]],
         /,
-    ) -> int | tuple[bool, Any, int, int] | None: ...
+    ) -> int | tuple[bytes, int] | tuple[bool, Any, int, int] | None: ...
 
 def encode(
     kind: int,

@@ -21,7 +21,10 @@ from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
 from superbrain.wire.errors import DeadlineExceeded, Internal, NotFound, RequestError
 from superbrain.wire.messages import InferResponse, Resolved, encode_error
+from tests.support.twins import twin
 
+__all__ = ["twin"]
+pytestmark = pytest.mark.usefixtures("twin")
 X = {"x": np.ones(1, np.float32)}
 
 

@@ -87,7 +87,7 @@ class Bench:
         self.peer = LaneSocket(far)
         self.page = FlightPage()
         self.figures = WorkerFigures()
-        self.executor = Executor(self.figures, self._answer, self.page)
+        self.executor = Executor(self.figures, self._answer, self._post, self.page)
         self.model = Model(self.page)
         self.model.figures = self.figures
         self.executor.serve(self.model)
@@ -100,6 +100,9 @@ class Bench:
             request.link.keep(outcome.encode(), outcome.sent)
         else:
             request.link.send(outcome.encode())
+
+    def _post(self, link: WorkerLane, frame: bytes) -> None:
+        link.send((frame,))
 
     def send(self, *values: float, deadline_ns: int = 0, priority: int = 0) -> int:
         header = msgspec.json.encode(
@@ -161,6 +164,19 @@ def test_requests_alike_are_answered_each_by_its_own(bench: Bench) -> None:
     for value in range(8):
         np.testing.assert_array_equal(bench.ask(value), [value + 1])
     assert bench.figures.ok == bench.figures.direct_requests == bench.figures.runs == 16
+
+
+def test_those_that_come_together_are_answered_in_their_order(bench: Bench) -> None:
+    for _ in range(4):
+        bench.ask(1)
+    soon_ns = time.monotonic_ns() + 60_000_000_000
+    numbers = [bench.send(value, deadline_ns=soon_ns) for value in range(4)]
+    bench.turn()
+    frames = bench.answers(4)
+    assert [frame.request_id for frame in frames] == numbers
+    values = [np.frombuffer(frame.tensors[0], np.float32)[0] for frame in frames]
+    assert values == [1, 2, 3, 4]
+    assert bench.figures.ok == 8
 
 
 def test_the_flight_page_names_every_request_while_it_is_executed(bench: Bench) -> None:
@@ -258,7 +274,7 @@ def test_execution_keeps_nothing(bench: Bench) -> None:
 
     for _ in range(20):
         once()
-    bench.figures.latency._nanoseconds *= 1024
+    bench.figures.latency._nanoseconds = [10**6 + n for n in range(1024)]  # it is full
     before = sys.getallocatedblocks()
     for _ in range(300):
         once()
