@@ -50,8 +50,8 @@ class Admitted:
 class Executor:
     """Executes what was admitted, the most urgent first.
 
-    Answers go to `answer`, which counts them; those that are counted and written, to `post`; that of
-    a lone request may be sent at once.
+    Answers go to `answer`, which counts them; those that are counted and written, to `post`; that
+    of a lone request may be sent at once.
     """
 
     def __init__(

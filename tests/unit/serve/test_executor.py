@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import sys
 import time
@@ -275,7 +276,9 @@ def test_execution_keeps_nothing(bench: Bench) -> None:
     for _ in range(20):
         once()
     bench.figures.latency._nanoseconds = [10**6 + n for n in range(1024)]  # it is full
+    gc.collect()
     before = sys.getallocatedblocks()
     for _ in range(300):
         once()
+    gc.collect()
     assert sys.getallocatedblocks() - before < 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Any
 
@@ -138,9 +139,11 @@ def test_packing_keeps_nothing() -> None:
     for _ in range(20):
         once()
     counted = [sys.getrefcount(one) for one in (None, X, X.dtype, np.ndarray)]
+    gc.collect()
     before = sys.getallocatedblocks()
     for _ in range(500):
         once()
+    gc.collect()
     assert sys.getallocatedblocks() - before < 100
     after = [sys.getrefcount(one) for one in (None, X, X.dtype, np.ndarray)]
     assert all(late - early < 100 for early, late in zip(counted, after, strict=True))
