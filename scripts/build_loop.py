@@ -52,12 +52,13 @@ class LoopHook(BuildHookInterface[Any]):
 def compile_loop(root: Path, target: Path, extra: tuple[str, ...] = ()) -> bool:
     """Compile the sources below `root` to `target`; false, and no file, where that cannot be."""
     target.unlink(missing_ok=True)
+    fresh = target.with_suffix(".new")  # so that nobody loads half of it
     compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")[:1]
     if shutil.which(compiler[0]) is None:
         compiler = ["cc"]
     sources = sorted(path.name for path in (root / "daemon" / "loop").glob("*.c"))
     include = f"-I{sysconfig.get_path('include')}"
-    command = [*compiler, *FLAGS, *extra, include, *sources, "-o", str(target)]
+    command = [*compiler, *FLAGS, *extra, include, *sources, "-o", str(fresh)]
     try:
         done = subprocess.run(command, cwd=root / "daemon" / "loop", check=False)
     except OSError as error:
@@ -65,8 +66,9 @@ def compile_loop(root: Path, target: Path, extra: tuple[str, ...] = ()) -> bool:
         return False
     if done.returncode != 0:
         print("no compiled loop: the compiler or Python's headers are not there, see above")
-        target.unlink(missing_ok=True)
-    return done.returncode == 0
+        return False
+    fresh.rename(target)
+    return True
 
 
 def get_build_hook() -> type[LoopHook]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _MOST_MODELS: Final = 256
+_Shapes = tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
 
 
 class _Last(NamedTuple):
@@ -32,6 +33,7 @@ class Alike:
 
     def __init__(self) -> None:
         self._last: dict[str, _Last] = {}
+        self._seen: dict[str, _Shapes] = {}
 
     def call(self, model: str, inputs: Mapping[str, Any]) -> calls.Call[Result] | None:
         """Give the call for a request like the last of this model; None for any other."""
@@ -47,14 +49,19 @@ class Alike:
         )
 
     def remember(self, call: calls.Call[Result], inputs: Mapping[str, Any]) -> None:
-        """Take note of a request that `calls.infer` has made of arrays."""
-        packing = None
-        if all(type(value) is np.ndarray for value in inputs.values()):
-            packing = packing_of(inputs)
-        if packing is None:
-            self._last.pop(call.model, None)
+        """Take note of a request that `calls.infer` has made; the second one alike pays for it."""
+        model = call.model
+        if not all(type(value) is np.ndarray for value in inputs.values()):
             return
-        if len(self._last) >= _MOST_MODELS:
-            self._last.clear()
+        shapes = tuple((name, one.dtype, one.shape) for name, one in inputs.items())
+        if self._seen.get(model) != shapes:
+            if len(self._seen) >= _MOST_MODELS:
+                self._seen.clear()
+                self._last.clear()
+            self._seen[model] = shapes
+            return
+        packing = packing_of(inputs)
+        if packing is None:
+            return
         header = calls.last_written(call.header)
         self._last[call.model] = _Last(packing, call.what, header)

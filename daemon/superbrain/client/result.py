@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import msgspec
 
-from superbrain.transport.packing import packing_for
+from superbrain.transport.packing import Packing, packing_for
 from superbrain.wire.datatypes import Array, TensorLayout
 from superbrain.wire.errors import Internal, InvalidArgument
 from superbrain.wire.messages import UNREADABLE, InferResponse
@@ -90,14 +90,27 @@ class Result(Mapping[str, Array]):
 class ResponseForm:
     """What the header of a response says, read once for all answers that bear the same."""
 
-    __slots__ = ("layouts", "model_name", "model_version", "packing", "places")
+    __slots__ = ("_comes_again", "_packing", "layouts", "model_name", "model_version", "places")
 
     def __init__(self, response: InferResponse) -> None:
         self.model_name = response.model_name
         self.model_version = response.model_version
         self.layouts = [TensorLayout(one.name, one.datatype, one.shape) for one in response.outputs]
         self.places = [one.parameters for one in response.outputs]
-        self.packing = packing_for(self.layouts)
+        self._packing: Packing | None = None
+        self._comes_again = False
+
+    @property
+    def packing(self) -> Packing | None:
+        """How its tensors become arrays in one step: made when the header comes a second time.
+
+        What comes through the gateway bears an id of its own and never comes again.
+        """
+        if self._packing is None:
+            if self._comes_again:
+                self._packing = packing_for(self.layouts)
+            self._comes_again = True
+        return self._packing
 
 
 @lru_cache(_FORMS)
@@ -120,8 +133,9 @@ def read_result(header: bytes | memoryview, tensors: list[memoryview], request_i
         Internal: the server's answer contradicts itself or the protocol.
     """
     form = response_form(bytes(header))
-    if form.packing is not None:
-        arrays = form.packing.unpack(tensors)
+    packing = form.packing
+    if packing is not None:
+        arrays = packing.unpack(tensors)
         if arrays is not None:
             return Result(form.model_name, form.model_version, arrays, request_id)
     layouts = form.layouts

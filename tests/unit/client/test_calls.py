@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from superbrain.client import calls
+from superbrain.client.alike import Alike
 from superbrain.wire.errors import Internal, InvalidArgument
 
 
@@ -56,3 +57,20 @@ def test_more_bytes_than_a_message_may_have_are_refused_here() -> None:
 def test_a_reply_of_another_kind_is_the_servers_fault() -> None:
     with pytest.raises(Internal, match="expected ModelList"):
         calls.model_list().read(b'{"live": true}', [], "a-1")
+
+
+def test_requests_like_the_last_are_written_in_one_step_and_are_the_same() -> None:
+    alike = Alike()
+    x = np.arange(4, dtype=np.float32)
+    for _ in range(2):
+        assert alike.call("m", {"x": x}) is None
+        alike.remember(calls.infer("m", {"x": x}), {"x": x})
+    for inputs in ({"x": x}, {"x": x + 1}):
+        found, expected = alike.call("m", inputs), calls.infer("m", inputs)
+        assert found is not None
+        assert [bytes(one) for one in found.tensors] == [bytes(one) for one in expected.tensors]
+        for request in (("a-1", 0, False), ("a", 0, False), ("b", 0, False), ("a", 70, True)):
+            assert found.header(*request) == expected.header(*request)
+        assert (found.what, found.verb, found.model) == (expected.what, expected.verb, "m")
+    assert alike.call("m", {"x": x[:2]}) is None
+    assert alike.call("other", {"x": x}) is None
