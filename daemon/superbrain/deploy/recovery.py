@@ -2,8 +2,8 @@
 
 Requests for it wait in the gateway meanwhile. What cannot come back on the rung it had is tried on
 the later ones; then its predecessor is brought back; where there is none, callers are told so, and
-another try follows every `AGAIN_S` seconds, and when its bundle is put back. Then all that was under way goes on from what was
-written down.
+another try follows every `AGAIN_S` seconds, and when its bundle is put back. Then all that was
+under way goes on from what was written down.
 """
 
 from __future__ import annotations
