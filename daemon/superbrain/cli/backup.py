@@ -17,24 +17,24 @@ from superbrain.domain.backup import Backup
 from superbrain.domain.quantities import bytes_text
 
 _BACKUP = """\
-The daemon may run, and goes on serving. The file is for its owner alone: whoever can change it
+Run it as root. The daemon may run, and goes on serving. The file is for its owner alone: whoever can change it
 decides what the host believes on which it is restored. What lies in the inbox, engines built here
 and settings of the unit (systemctl edit) are not in it.
 
 examples:
-  sudo superbrain backup --output /media/usb/$(hostname)-$(date +%F).sbbackup
-  sudo superbrain backup --output small.sbbackup --without-bundles
-  sudo superbrain backup --output whole.sbbackup --with-secrets    the TCP server's key too
+  superbrain backup --output /media/usb/$(hostname)-$(date +%F).sbbackup
+  superbrain backup --output small.sbbackup --without-bundles
+  superbrain backup --output whole.sbbackup --with-secrets    the TCP server's key too
 """
 _RESTORE = """\
 The daemon must be stopped. A restore that was cut off goes on when the same command is typed again.
 Afterwards start the daemon: it verifies trust and bundles again, and every model proves itself.
 
 examples:
-  sudo superbrain restore host.sbbackup --dry-run       is it whole, and would it fit here?
-  sudo systemctl stop superbraind
-  sudo superbrain restore host.sbbackup
-  sudo superbrain restore host.sbbackup --replace       what is here is kept aside
+  superbrain restore host.sbbackup --dry-run       is it whole, and would it fit here?
+  systemctl stop superbraind
+  superbrain restore host.sbbackup
+  superbrain restore host.sbbackup --replace       what is here is kept aside
 """
 _WITHOUT_BUNDLES: Final = (
     "without the bundles: a host restored from it serves nothing until they are dropped again"

@@ -39,8 +39,8 @@ that user may see. Private keys, payloads, environments and what models have pri
 (--with-output adds the last). Look into it before you send it: it is a plain .tar.gz of texts.
 
 examples:
-  sudo superbrain support-bundle
-  sudo superbrain support-bundle --output /tmp/ticket-4711.tar.gz --with-output
+  superbrain support-bundle
+  superbrain support-bundle --output /tmp/ticket-4711.tar.gz --with-output
   superbrain support-bundle --root host --log host/daemon.log     a daemon started by hand
   superbrain support-bundle --json | jq '.parts[] | select(.missing != "")'
 """
