@@ -17,9 +17,9 @@ from superbrain.domain.backup import Backup
 from superbrain.domain.quantities import bytes_text
 
 _BACKUP = """\
-Run it as root. The daemon may run, and goes on serving. The file is for its owner alone: whoever can change it
-decides what the host believes on which it is restored. What lies in the inbox, engines built here
-and settings of the unit (systemctl edit) are not in it.
+Run it as root. The daemon may run, and goes on serving. The file is for its owner alone: whoever
+can change it decides what the host believes on which it is restored. What lies in the inbox,
+engines built here and settings of the unit (systemctl edit) are not in it.
 
 examples:
   superbrain backup --output /media/usb/$(hostname)-$(date +%F).sbbackup
