@@ -45,10 +45,11 @@ def test_every_command_of_the_readme_does_what_it_says(folder: Path) -> None:
             r"^cp model-0.1.0.sbb": "wait-live model 0.1.0",
             r"^superbrain rollback": "wait-live model 0.1.0",
         },
+        instead={"^superbrain health[^#]*": r"\g<0> || [[ $? = 1 ]] "},  # it was rolled back
         without={"Two commands": "the demo and all tests are run by themselves"},
     )
-    assert "OK - 1 model ready" in done.stdout
-    assert "0.1.0" in done.stdout
+    assert "model 0.1.0 serves again instead of 0.2.0" in done.stdout
+    assert "models=1 ready=1" in done.stdout
 
 
 def test_every_command_of_the_bundle_format_does_what_it_says(folder: Path) -> None:

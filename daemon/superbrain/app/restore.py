@@ -53,7 +53,8 @@ class Restored(NamedTuple):
     """What was done.
 
     `kept` is where what was there before lies, `lower` what is lower now, `left_out` what of the
-    backup has no place below the root that was asked for.
+    backup has no place below the root that was asked for. After a dry run `refused` says why it
+    would not be done here.
     """
 
     backup: Backup
@@ -61,6 +62,7 @@ class Restored(NamedTuple):
     lower: list[str]
     left_out: list[str]
     resumed: bool = False
+    refused: str = ""
 
 
 class _Owner(NamedTuple):
@@ -100,6 +102,8 @@ def restore(path: Path, options: Options) -> Restored:
         config = _config_of(archive, options)
         source = f"{backup.host} {backup.made_at.isoformat()}"
         state = config.journal_path.parent
+        if options.dry_run:
+            return _checked(archive, config, options)
         with _locked(state):
             plan = read_plan(config)
             if plan is not None:
@@ -109,9 +113,6 @@ def restore(path: Path, options: Options) -> Restored:
             _refuse(here, lower, options)
             places, left_out = _places(config, options, backup)
             _check_room(state, backup)
-            if options.dry_run:
-                _check_content(archive)
-                return Restored(backup, [], lower, left_out)
             _stage(archive, places, left_out)
             staged = next(place for place in places if place.prefix == "state/")
             aside = _free_name(places)
@@ -122,6 +123,22 @@ def restore(path: Path, options: Options) -> Restored:
             plan = Plan(source, moves)
             write_plan(config, plan)
             return Restored(backup, carry_out(config, plan), lower, left_out)
+
+
+def _checked(archive: ArchiveReader, config: Config, options: Options) -> Restored:
+    """Look at everything and change nothing; a daemon may run."""
+    backup = archive.backup
+    here = _here(config)
+    lower = lowered(here.held, backup.held)
+    _, left_out = _places(config, options, backup)
+    _check_content(archive)
+    refused = ""
+    try:
+        _refuse(here, lower, options)
+        _check_room(config.journal_path.parent, backup)
+    except BackupError as error:
+        refused = str(error)
+    return Restored(backup, [], lower, left_out, refused=refused)
 
 
 def _resumed(config: Config, plan: Plan, source: str, backup: Backup) -> Restored:

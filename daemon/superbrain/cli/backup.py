@@ -67,6 +67,7 @@ class RestoreSummary(msgspec.Struct, frozen=True):
     kept: list[str]
     lower: list[str]
     left_out: list[str]
+    refused: str = ""
 
 
 def register(commands: argparse._SubParsersAction[Any]) -> None:
@@ -138,7 +139,7 @@ def run_restore(args: argparse.Namespace) -> int:
     if args.json:
         kept = [str(path) for path in done.kept]
         summary = _summary(args.file, done.backup)
-        print_json(RestoreSummary(summary, outcome, kept, done.lower, done.left_out))
+        print_json(RestoreSummary(summary, outcome, kept, done.lower, done.left_out, done.refused))
     else:
         print("\n".join(_restore_lines(args, done, outcome)))
     return 0
@@ -171,12 +172,16 @@ def _holds(backup: Backup) -> str:
 def _restore_lines(args: argparse.Namespace, done: Restored, outcome: str) -> list[str]:
     backup = done.backup
     said = {
-        "checked": "is whole and would be restored",
+        "checked": "is whole",
         "resumed": "had been cut off and is restored now",
         "restored": "is restored",
     }
     made = f"{backup.made_at:%Y-%m-%d %H:%M:%S} UTC on {backup.host}"
     lines = [f"the backup of {made} {said[outcome]}: {_holds(backup)}"]
+    if outcome == "checked":
+        lines.append(
+            f"it would be refused here: {done.refused}" if done.refused else "it fits here"
+        )
     lines += [f"lower than before: {one}" for one in done.lower]
     lines += [f"left out, for it lies outside --root: {one}" for one in done.left_out]
     lines += [f"kept aside: {path}" for path in done.kept]

@@ -214,6 +214,21 @@ def test_a_spoiled_backup_is_refused_and_nothing_changes(
     assert not plan_path(load_config(None, tmp_path / "new", {})).exists()
 
 
+def test_a_dry_run_checks_while_a_daemon_runs_and_says_what_would_be_refused(
+    tmp_path: Path, host: Config, file: Path
+) -> None:
+    before = tree(tmp_path / "host")
+    with state_lock.only_one(host.journal_path.parent):
+        done = restore_at(tmp_path / "host", file, dry_run=True)
+    assert "expected a host without models" in done.refused
+    after = tree(tmp_path / "host")
+    after.pop("state/daemon.lock")
+    assert after == before
+    flip(file)
+    with pytest.raises(BackupError):
+        restore_at(tmp_path / "host", file, dry_run=True)
+
+
 def test_a_journal_of_a_newer_superbrain_is_refused(tmp_path: Path, file: Path) -> None:
     append_to("BACKUP.json", b'"journal_schema": ', b'"journal_schema": 9')(file)
     with pytest.raises(JournalError, match="Install the version that wrote it") as found:
