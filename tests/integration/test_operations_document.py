@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
 
 def ocr(appliance: Appliance, version: str, sequence: int) -> Path:
     """Build a version of the model that the pages are about."""
-    made = {"name": "ocr", "version": version, "sequence": sequence}
+    made: dict[str, Any] = {"name": "ocr", "version": version, "sequence": sequence}
     return make_bundle(appliance.work, appliance.author, **made).path
 
 

@@ -115,9 +115,18 @@ class ArchiveWriter:
             os.fsync(self._file.fileno())
             self._file.seek(0)
             digest = hashlib.file_digest(self._file, "sha256").hexdigest()
-            os.link(self._part, self._target)  # unlike a rename, never over another file
+            self._name_it()
         fsync_folder(self._target.absolute().parent)
         return digest
+
+    def _name_it(self) -> None:
+        """Give the file its name, over no other; not every disk knows links."""
+        try:
+            os.link(self._part, self._target)
+        except FileExistsError:
+            raise
+        except OSError:
+            self._part.rename(self._target)
 
     def _add(self, name: str, file: BinaryIO, size_bytes: int, mode: int) -> HeldFile:
         permissions = stat.S_IMODE(mode) & 0o777

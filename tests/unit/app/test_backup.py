@@ -19,6 +19,7 @@ from superbrain.app.backup_archive import BackupError
 from superbrain.app.config import Config, load_config
 from superbrain.app.restore import Options, Restored, restore
 from superbrain.app.restore_plan import plan_path, refuse_half_restored
+from superbrain.bundle.disk import rename
 from superbrain.deploy.journal import Journal
 from superbrain.deploy.journal_file import JournalError
 from superbrain.domain.audit import Action
@@ -53,7 +54,7 @@ def back_up(host: Config, target: Path, **options: bool) -> Made:
 
 
 def restore_at(root: Path, file: Path, **options: bool) -> Restored:
-    return restore(file, Options(root=root, **options))
+    return restore(file, Options(root=root)._replace(**options))
 
 
 def test_a_restored_host_has_the_same_journal_bundles_trust_and_trail(
@@ -339,7 +340,6 @@ def test_a_restore_that_is_cut_off_changes_nothing_or_goes_on(
 ) -> None:
     before = tree(tmp_path / "host")
     left = after
-    rename = restore_plan.rename
 
     def cut_off(source: Path, target: Path) -> None:
         nonlocal left
@@ -372,7 +372,6 @@ def test_a_restore_that_is_cut_off_changes_nothing_or_goes_on(
 def test_a_folder_that_tmpfiles_makes_meanwhile_is_no_hindrance(
     tmp_path: Path, host: Config, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rename = restore_plan.rename
 
     def cut_off(source: Path, target: Path) -> None:
         rename(source, target)

@@ -20,15 +20,16 @@ from superbrain.wire.curve import MAX_CERTIFICATE_BYTES
 
 LEFT_OUT: Final = "[left out]"
 SHORTEST: Final = 6  # a shorter value would be found in everything
+# Every repetition is bounded: a text may be one word of megabytes.
 _NAME: Final = (
-    r"[\w.-]*(?:passw(?:or)?d|passphrase|secret|token|api[-_]?key|credential|authorization)[\w-]*"
+    r"(?:passw(?:or)?d|passphrase|secret|token|api[-_]?key|credential|authorization)[\w-]{0,64}"
 )
-_SECRET_NAME: Final = re.compile(_NAME, re.IGNORECASE)
+_SECRET_NAME: Final = re.compile(rf"[\w.-]*{_NAME}", re.IGNORECASE)
 _PEM: Final = re.compile(
     r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY[A-Z ]*)-----.*?(?:-----END \1-----|\Z)", re.DOTALL
 )
 _ASSIGNED: Final = re.compile(
-    rf"""(?ix) (\\?["']? {_NAME} \\?["']? \s* [=:] \s* (?:(?:basic|bearer)\s+)? )
+    rf"""(?ix) ({_NAME} \\?["']? \s{{0,8}} [=:] \s{{0,8}} (?:(?:basic|bearer)\s{{1,8}})? )
     ( \\?"(?:[^"\\]|\\[^"])*\\?" | '[^']*' | [^\s"',;}}\]]+ )"""
 )
 _USER: Final = re.compile(r"(?<=://)[^/\s:@\"']+:[^/\s@\"']+(?=@)")

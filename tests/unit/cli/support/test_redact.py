@@ -33,6 +33,11 @@ def test_what_is_named_like_a_secret_is_left_out(text: str) -> None:
     assert LEFT_OUT in found
 
 
+def test_a_text_that_is_one_long_word_takes_no_longer_for_it() -> None:
+    word = "a" * (1 << 20)
+    assert Redactor([]).text(f"{word} token={SECRET}") == f"{word} token={LEFT_OUT}"
+
+
 def test_json_stays_json() -> None:
     text = json.dumps({"token": SECRET, "max_tokens": 512, "told": [{"password": "x" * 9}]})
     found = json.loads(Redactor([]).text(text))
