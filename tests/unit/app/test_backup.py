@@ -10,6 +10,7 @@ import stat
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ def back_up(host: Config, target: Path, **options: bool) -> Made:
     return make_backup(host, None, target, **chosen)
 
 
-def restore_at(root: Path, file: Path, **options: bool) -> Restored:
+def restore_at(root: Path, file: Path, **options: Any) -> Restored:  # noqa: ANN401 - of Options
     return restore(file, Options(root=root)._replace(**options))
 
 
