@@ -28,6 +28,7 @@ DOCUMENTS = (
 )
 # Programs that change the machine, or need a systemd: each use of them is noted.
 STUBS = ("systemctl", "journalctl", "usermod", "groupadd", "nft", "install.sh", "wheelhouse")
+SHELL = frozenset({"sh", "bash"})
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^## (.*)$", re.MULTILINE)
 _INLINE = re.compile(r"(?<!`)`(superbraind? [^`\n]+)`")
@@ -97,9 +98,9 @@ def _without_prefix(words: Sequence[str]) -> list[str]:
 
 
 def typed(document: Path) -> Iterator[tuple[Block, list[str]]]:
-    """Every simple command in a document's blocks that are typed."""
-    for block in shell_blocks(document):
-        for line in lines(block.text):
+    """Every simple command in a document's blocks of shell."""
+    for block in blocks(document):
+        for line in lines(block.text) if block.language in SHELL else ():
             for words in commands(line):
                 yield block, words
 

@@ -35,6 +35,7 @@ from superbrain.host.state_lock import only_one
 
 SERVICE_USER: Final = "superbrain"
 RESERVE_BYTES: Final = 64 << 20
+FOLDER_MODE: Final = 0o755
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TIME_FACT: Final = "time_floor"
 
@@ -367,9 +368,9 @@ def _give(place: _Place) -> None:
     """Give what was staged to whose it will be."""
     owner = place.owner
     with storing(place.staged):
-        if place.staged.is_dir():
-            place.staged.chmod(owner.folder_mode)
         for path in (place.staged, *place.staged.rglob("*")):
+            if path.is_dir():  # whatever the umask of who restores
+                path.chmod(owner.folder_mode if path == place.staged else FOLDER_MODE)
             if os.geteuid() == 0 or path.lstat().st_uid != owner.uid:
                 os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
 

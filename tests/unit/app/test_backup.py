@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import io
+import os
 import shutil
 import stat
 import tarfile
@@ -258,6 +259,27 @@ def test_a_host_with_models_is_left_alone_unless_it_may_be_replaced(
     assert (kept / "journal.sqlite").read_bytes() == before["state/journal.sqlite"]
     detail = AuditLog(host.journal_path.parent).newest(1)[0].detail
     assert f"is kept in {kept.name}" in detail
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
+def test_everything_belongs_to_whose_it_was_whatever_the_umask(
+    tmp_path: Path, author: KeyPair, file: Path
+) -> None:
+    fresh = make_host(tmp_path / "new", author)
+    state = fresh.journal_path.parent
+    state.chmod(0o700)
+    for path in (state, *state.rglob("*")):
+        os.chown(path, 12345, 12345)
+    before = os.umask(0o077)
+    try:
+        restore_at(tmp_path / "new", file)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_uid for path in (state, *state.rglob("*"))} == {12345}
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    keys = fresh.trust_path / "keys"
+    assert (keys.stat().st_uid, stat.S_IMODE(keys.stat().st_mode)) == (0, 0o755)
+    assert stat.S_IMODE((keys / "author.pub").stat().st_mode) == 0o644
 
 
 def test_a_host_that_was_only_installed_takes_a_backup_and_keeps_its_trail(

@@ -150,6 +150,12 @@ def _source(args: argparse.Namespace) -> Source:
         log=args.log,
         with_output=args.with_output,
         time_limit_s=args.time_limit,
+        places=tuple(
+            word
+            for option, value in (("--root", args.root), ("--config", args.config))
+            if value is not None
+            for word in (option, str(value))
+        ),
     )
 
 

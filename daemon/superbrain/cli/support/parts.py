@@ -57,14 +57,14 @@ class Part(NamedTuple):
 
 
 def by_command(*words: str) -> Callable[[Source], Found]:
-    """What another of superbrain's commands prints, where this version has that command."""
+    """What another of superbrain's commands prints, told where this host's folders are."""
 
     def collect(source: Source) -> Found:
         from superbrain.cli.main import COMMANDS
 
         if words[0] not in {row.name for rows in COMMANDS.values() for row in rows}:
             raise CannotHave(f"this version has no superbrain {words[0]}")
-        return source.output(sys.executable, "-m", "superbrain.cli.main", *words)
+        return source.output(sys.executable, "-m", "superbrain.cli.main", *words, *source.places)
 
     return collect
 

@@ -37,6 +37,7 @@ class Source:
         log: the daemon's log where it does not go to the journal.
         with_output: take along what models and their code have printed.
         time_limit_s: for everything together.
+        places: `--root` and `--config`, as they were given.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Source:
         log: Path | None,
         with_output: bool,
         time_limit_s: float,
+        places: tuple[str, ...] = (),
     ) -> None:
         self.config = config
         self.config_error = config_error
         self.redactor = redactor
         self.log = log
         self.with_output = with_output
+        self.places = places
         self._client = client
         self._end = time.monotonic() + time_limit_s
 
