@@ -27,7 +27,13 @@ from superbrain.app.config import DEFAULT_CONFIG, Config, load_config
 from superbrain.app.restore_plan import Move, Plan, carry_out, clear, read_plan, write_plan
 from superbrain.bundle.disk import fsync_folder, storing
 from superbrain.deploy.journal import Journal
-from superbrain.deploy.journal_copy import check_schema, copy_journal, read_facts
+from superbrain.deploy.journal_copy import (
+    JournalFacts,
+    check_schema,
+    copy_journal,
+    read_facts,
+)
+from superbrain.deploy.journal_file import JournalError
 from superbrain.domain.audit import Action, Peer
 from superbrain.domain.backup import Backup, Held, HeldFile, lowered
 from superbrain.host.audit_log import AuditLog, read_head
@@ -85,10 +91,11 @@ class _Place(NamedTuple):
 
 
 class _Here(NamedTuple):
-    """What is on this host now."""
+    """What is on this host now; `unknown` is what it may have accepted and nobody can read."""
 
     held: Held
     occupied: str
+    unknown: list[str]
 
 
 def restore(path: Path, options: Options) -> Restored:
@@ -110,7 +117,7 @@ def restore(path: Path, options: Options) -> Restored:
             if plan is not None:
                 return _resumed(config, plan, source, backup)
             here = _here(config)
-            lower = lowered(here.held, backup.held)
+            lower = [*lowered(here.held, backup.held), *here.unknown]
             _refuse(here, lower, options)
             places, left_out = _places(config, options, backup)
             _check_room(state, backup)
@@ -130,7 +137,7 @@ def _checked(archive: ArchiveReader, config: Config, options: Options) -> Restor
     """Look at everything and change nothing; a daemon may run."""
     backup = archive.backup
     here = _here(config)
-    lower = lowered(here.held, backup.held)
+    lower = [*lowered(here.held, backup.held), *here.unknown]
     _, left_out = _places(config, options, backup)
     _check_content(archive)
     refused = ""
@@ -183,13 +190,21 @@ def _here(config: Config) -> _Here:
     bundles = [path for path in store.glob("*") if path.is_dir()]
     occupied = f"{len(bundles)} bundles" if bundles else ""
     facts = None
-    if journal.exists():
-        with tempfile.TemporaryDirectory(prefix="superbrain-restore-") as work:
-            copy_journal(journal, Path(work) / "journal.sqlite")
-            facts = read_facts(Path(work) / "journal.sqlite")
-        if not facts.empty:
-            occupied = f"a journal with {len(facts.floors)} models"
-    return _Here(held(facts, config.trust_path), occupied)
+    unknown = []
+    try:
+        facts = _facts(journal) if journal.exists() else None
+    except JournalError as error:
+        occupied = "a journal that cannot be read"
+        unknown = [f"nobody knows what this host had accepted: {error.message}"]
+    if facts is not None and not facts.empty:
+        occupied = f"a journal with {len(facts.floors)} models"
+    return _Here(held(facts, config.trust_path), occupied, unknown)
+
+
+def _facts(journal: Path) -> JournalFacts:
+    with tempfile.TemporaryDirectory(prefix="superbrain-restore-") as work:
+        copy_journal(journal, Path(work) / "journal.sqlite")
+        return read_facts(Path(work) / "journal.sqlite")
 
 
 def _refuse(here: _Here, lower: list[str], options: Options) -> None:

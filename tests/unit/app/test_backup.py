@@ -326,6 +326,18 @@ def test_an_older_backup_is_refused_unless_it_is_meant_and_then_audited(
     assert floor == (NOW + dt.timedelta(days=9)).isoformat()  # the later time is simply kept
 
 
+def test_a_journal_that_cannot_be_read_gives_way_only_when_it_is_meant(
+    tmp_path: Path, host: Config, file: Path
+) -> None:
+    host.journal_path.write_bytes(b"no journal" * 1000)
+    with pytest.raises(BackupError, match="nobody knows what this host had accepted") as found:
+        restore_at(tmp_path / "host", file, replace=True)
+    assert found.value.code == "RESTORE_OLDER"
+    done = restore_at(tmp_path / "host", file, replace=True, accept_older=True)
+    assert done.lower
+    assert "nobody knows" in AuditLog(host.journal_path.parent).newest(1)[0].detail
+
+
 def test_a_revocation_on_a_fresh_host_counts_too(
     tmp_path: Path, author: KeyPair, file: Path
 ) -> None:
