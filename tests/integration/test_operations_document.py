@@ -133,7 +133,7 @@ def test_every_command_of_operations_does_what_it_says(
         DOCS / "operations.md",
         after={r"^cp ocr-": f"wait-live ocr {version}"},
         instead={
-            r"^superbrain load[^#]*": r"\g<0> --duration 0.3 --warmup 0.1 ",
+            r"^superbrain load[^#]*": r"\g<0> --duration 0.1 --warmup 0.1 ",
             "=250ms": "=30s",
             "^superbrain health[^#]*": JUDGED,
         },
