@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -25,6 +24,7 @@ from superbrain.app.config import ConfigError
 from superbrain.app.config_keys import changes, toml_value
 from superbrain.app.control import ControlServer
 from superbrain.app.observer import Observer
+from superbrain.app.restore_plan import refuse_half_restored
 from superbrain.app.trail import Trail
 from superbrain.app.trust_desk import TrustDesk
 from superbrain.bundle.store import Store
@@ -54,6 +54,7 @@ from superbrain.host.events import Event
 from superbrain.host.facts import memory_total_bytes
 from superbrain.host.group import group_id, share_folder
 from superbrain.host.logs import event
+from superbrain.host.state_lock import only_one
 from superbrain.wire.errors import SuperbrainError
 
 if TYPE_CHECKING:
@@ -88,8 +89,10 @@ class Daemon:
         """
         config = self._config
         with contextlib.ExitStack() as stack:
+            refuse_half_restored(config)
             self._group = _make_folders(config)
-            stack.enter_context(_only_one(config))
+            stack.enter_context(only_one(config.journal_path.parent))
+            refuse_half_restored(config)  # begun between the two lines above
             event(log, Event.DAEMON_STARTED, version=superbrain.__version__, pid=os.getpid())
             self._make_parts(stack)
             self._keeper.load()
@@ -397,17 +400,3 @@ def _make_folders(config: Config) -> int | None:
     for path in (config.lanes_path.parent, config.lanes_path):
         share_folder(path, group)
     return group
-
-
-@contextlib.contextmanager
-def _only_one(config: Config):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    """Hold the state folder's lock for as long as this daemon runs."""
-    path = config.journal_path.with_name("daemon.lock")
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            msg = f"another superbraind already uses {path.parent}"
-            mend = "Stop it first, or give this one a state folder of its own"
-            raise StartError(msg, mend=mend) from error
-        yield

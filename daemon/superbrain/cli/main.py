@@ -70,6 +70,9 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
             "whom this host believes: show, import, revoke; make and sign trust updates",
         ),
         Command("audit", ("audit",), "who changed what, and whether the trail is whole"),
+        Command("backup", ("backup",), "write what makes this host itself into one file"),
+        Command("restore", ("backup",), "make a host what it was when a backup was made"),
+        Command("support-bundle", ("support.command",), "one archive for a remote engineer"),
     ),
     "Ask a model": (
         Command("infer", ("infer",), "send one request and show the answer"),

@@ -2,8 +2,8 @@
 
 Requests for it wait in the gateway meanwhile. What cannot come back on the rung it had is tried on
 the later ones; then its predecessor is brought back; where there is none, callers are told so, and
-another try follows every `AGAIN_S` seconds. Then all that was under way goes on from what was
-written down.
+another try follows every `AGAIN_S` seconds, and when its bundle is put back. Then all that was
+under way goes on from what was written down.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class Recovery:
         self._services = services
         self._stages = stages
         self._driver = driver
+        self._put_back = asyncio.Event()
+        driver.put_back.on_done = self._put_back.set
 
     async def hold(self) -> None:
         """Let requests for everything that served before wait; to be called before any arrive."""
@@ -194,7 +196,10 @@ class Recovery:
             self._driver.spawn(self._revive_later(deployment))
 
     async def _revive_later(self, deployment: Deployment) -> None:
-        await asyncio.sleep(AGAIN_S)
+        self._put_back.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AGAIN_S):
+                await self._put_back.wait()
         current = self._journal.current(deployment.name)
         if current is not None and current.id == deployment.id:
             await self._bring_back(current)
