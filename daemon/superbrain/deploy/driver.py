@@ -97,6 +97,7 @@ class Driver:
                 sequence=manifest.sequence,
                 digest=digest,
                 ladder=tuple(manifest.ladder),
+                select=manifest.select,
                 attempt=1,
                 source=str(arrival.path),
             )
@@ -342,6 +343,7 @@ class Driver:
                 origin=origin or ended.origin,
                 predecessor=0,
                 reason=None,
+                outcomes=(),
             )
         )
 

@@ -1,9 +1,9 @@
 """Recovery: after a start, everything that served before serves again, proven again.
 
 Requests for it wait in the gateway meanwhile. What cannot come back on the rung it had is tried on
-the later ones; then its predecessor is brought back; where there is none, callers are told so, and
-another try follows every `AGAIN_S` seconds. Then all that was under way goes on from what was
-written down.
+the later ones, or, where the fastest was chosen, on the next fastest; then its predecessor is
+brought back; where there is none, callers are told so, and another try follows every `AGAIN_S`
+seconds. Then all that was under way goes on from what was written down.
 """
 
 from __future__ import annotations
@@ -121,9 +121,9 @@ class Recovery:
             await self._revive(deployment)
 
     async def _revive(self, deployment: Deployment) -> None:
-        """Bring one current deployment back on the rung it had, else on a later one."""
+        """Bring one current deployment back on the rung it had, else on the next best one."""
         failure: Reason | None = None
-        for index in range(deployment.rung_index, len(deployment.ladder)):
+        for index in life.rungs_to_return_on(deployment):
             attempt = msgspec.structs.replace(deployment, rung_index=index)
             failure = await self._try(attempt)
             if failure is None:
