@@ -210,7 +210,7 @@ class Driver:
         assert before is not None  # noqa: S101 - nothing deletes deployments
         after, commands = life.advance(before, happened)
         reason = happened.reason if isinstance(happened, life.Bad) else None
-        detail = reason.message if reason else ""
+        detail = life.detail(happened)
         self._journal.record(before, type(happened).__name__, after, _now(), detail)
         self._trouble = ""
         event(

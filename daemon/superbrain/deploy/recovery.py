@@ -123,12 +123,14 @@ class Recovery:
     async def _revive(self, deployment: Deployment) -> None:
         """Bring one current deployment back on the rung it had, else on the next best one."""
         failure: Reason | None = None
+        attempt = deployment
         for index in life.rungs_to_return_on(deployment):
-            attempt = msgspec.structs.replace(deployment, rung_index=index)
-            failure = await self._try(attempt)
+            attempt = msgspec.structs.replace(attempt, rung_index=index)
+            before, failure = failure, await self._try(attempt)
             if failure is None:
-                self._revived(deployment, attempt)
+                self._revived(deployment, attempt, before)
                 return
+            attempt = life.not_returned(attempt, failure)
         assert failure is not None  # noqa: S101 - a ladder is never empty
         await self._lost(deployment, failure)
 
@@ -161,10 +163,12 @@ class Recovery:
             await crew.end()
             raise
 
-    def _revived(self, before: Deployment, after: Deployment) -> None:
+    def _revived(self, before: Deployment, after: Deployment, why: Reason | None) -> None:
+        """Write down on which rung it serves again, and `why` no longer on the one before."""
         self._services.of(after.name).fault = None
         if after.rung_index != before.rung_index:
-            self._journal.record(before, "RungChanged", after, dt.datetime.now(dt.UTC))
+            detail = why.message if why else ""
+            self._journal.record(before, "RungChanged", after, dt.datetime.now(dt.UTC), detail)
         if after.state is State.SWITCHING:
             self._driver.spawn(self._driver.inject(after.id, life.Switched()))
         elif after.state in (State.PROBATION, State.ROLLING_BACK, State.DRAINING):

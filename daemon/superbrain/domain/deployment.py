@@ -393,6 +393,22 @@ def accepts(deployment: Deployment, kind: type[Event]) -> bool:
     return kind in TABLE[deployment.state]
 
 
+def detail(event: Event) -> str:
+    """Say in a sentence what there is to know of an event beside its name."""
+    match event:
+        case Timed(milliseconds):
+            return f"a golden request takes {milliseconds:.3g} ms"
+        case Bad(reason):
+            return reason.message
+    return ""
+
+
+def not_returned(deployment: Deployment, reason: Reason) -> Deployment:
+    """Note that what served could not be brought back on its rung."""
+    outcome = RungOutcome(deployment.rung, reason)
+    return msgspec.structs.replace(deployment, outcomes=noted(deployment.outcomes, outcome))
+
+
 def rungs_to_return_on(deployment: Deployment) -> tuple[int, ...]:
     """Give the rungs on which to bring back what served, the one it served on first."""
     return fallbacks(

@@ -4,7 +4,7 @@
 for it without a usable GPU silently runs on the processor. So it is tried: a graph of one node must
 come up on CUDA before any other is opened.
 
-Not run on a GPU so far: docs/gpu.md says what has been seen where.
+Not run on a GPU so far: docs/rungs.md says what has been seen where.
 Source: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
 """
 
