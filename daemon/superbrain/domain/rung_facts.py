@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from superbrain.domain.deployment import Deployment, RungOutcome, State
+from superbrain.domain.deployment import SERVING, Deployment, RungOutcome, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,9 @@ VERDICTS: Final[Mapping[str, str]] = {
 }
 _ELSE: Final = "failed"
 _UNDER_WAY: Final = frozenset({State.BUILDING, State.PROVING})
-_NOT_YET: Final = frozenset({State.RECEIVED, State.VERIFYING})
+_HAS_SERVED: Final = frozenset(
+    {State.SWITCHING, State.DRAINING, State.RETIRED, State.ROLLED_BACK, State.BROKEN} | SERVING
+)
 
 
 class RungFacts(msgspec.Struct, frozen=True):
@@ -58,6 +60,6 @@ def _facts(deployment: Deployment, rung: str, outcome: RungOutcome | None) -> Ru
         reason = outcome.reason
         verdict = VERDICTS.get(reason.code, _ELSE)
         return RungFacts(rung, verdict, None, reason.message, reason.mend)
-    if rung == deployment.rung and deployment.state not in _NOT_YET:
+    if rung == deployment.rung and deployment.state in _HAS_SERVED:
         return RungFacts(rung, "chosen", milliseconds)
     return RungFacts(rung, "proven" if outcome else "not tried", milliseconds)

@@ -26,6 +26,8 @@ def deployment(state: State, rung_index: int, *outcomes: RungOutcome) -> Deploym
     ("found", "verdicts"),
     [
         (deployment(State.VERIFYING, 0), ["not tried", "not tried", "not tried"]),
+        (deployment(State.ABANDONED, 0), ["not tried", "not tried", "not tried"]),
+        (deployment(State.ROLLED_BACK, 0), ["chosen", "not tried", "not tried"]),
         (deployment(State.BUILDING, 0), ["under way", "not tried", "not tried"]),
         (
             deployment(State.PROVING, 1, RungOutcome("fp16", DRIFT)),
