@@ -67,9 +67,9 @@ def register_precision(actions: argparse._SubParsersAction[Any]) -> None:
         "precision",
         help="make the graphs in fp16 and int8, and see whether they are right",
         description="Make the graphs of a folder in other precisions, on copies: fp16 by\n"
-        "rounding, int8 by static quantisation, calibrated with the golden requests. Measure\n"
-        "what each gives for the same inputs, prove the bundle with it, and keep what proves.\n"
-        "bundle.toml stays as it is; what to add is printed. Needs the extra 'author'.\n"
+        "rounding, int8 by static quantisation, calibrated with the golden requests.\n"
+        "Measure what each gives for the same inputs, prove the bundle with it, and keep what\n"
+        "proves. bundle.toml stays as it is; what to add is printed. Needs the extra 'author'.\n"
         "Exit code 0 means: all of them prove.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -227,6 +227,8 @@ def _proof(console: Console, attempt: Attempt) -> Iterator[RenderableType]:
         else:
             kept = "kept all the same" if attempt.kept else "not kept"
             yield Text(f"harmful: not proven on {trial.rung}, {kept}", style="bold red")
+            if len(attempt.graphs) > 1:
+                yield Text("  To see which graph it is, make one at a time: --graph NAME", "dim")
 
 
 def _advice(kept: Sequence[Attempt]) -> Iterator[RenderableType]:

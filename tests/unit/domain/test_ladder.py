@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from superbrain.domain import deployment as life
@@ -116,6 +116,7 @@ def test_a_rung_that_serves_untimed_is_among_the_outcomes_too() -> None:
 RESULTS = st.one_of(st.floats(0.1, 99), st.sampled_from([DRIFT, BROKEN]))
 
 
+@settings(deadline=None)
 @given(
     results=st.fixed_dictionaries(dict.fromkeys(LADDER, RESULTS)),
     kills=st.sets(st.integers(0, 12)),
