@@ -24,7 +24,7 @@ import numpy as np
 
 from superbrain.domain.ctl import Load, ToWorker
 from superbrain.domain.manifest import Batching
-from superbrain.domain.proof import OutputFigures, Proof
+from superbrain.domain.proof import OutputFigures, Proof, Timing
 from superbrain.domain.sandbox import Sandbox
 from superbrain.serve import child
 from superbrain.serve.ctl_channel import CtlChannel
@@ -99,6 +99,9 @@ class FakeModel:
         reason = "" if self._proves else "fake drift"
         figure = OutputFigures("case", "y", "", self._proves, "exact", reason)
         return Proof("fake", [figure], [], self.runtime)
+
+    def time(self) -> Timing:
+        return Timing(rounds=3, median_ms=2.0, fastest_ms=1.0, slowest_ms=3.0)
 
     def reprove(self, case: int) -> Proof:
         del case

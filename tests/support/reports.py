@@ -22,6 +22,7 @@ from superbrain.domain.health import (
 )
 from superbrain.domain.operations import ProofRecord, ReportReply, Transition
 from superbrain.domain.proof import CaseTime, OutputFigures, Proof
+from superbrain.domain.rung_facts import RungFacts
 from superbrain.domain.sandbox import Sandbox
 from superbrain.domain.settings import Setting
 
@@ -240,4 +241,9 @@ def sample_report() -> ReportReply:
             ProofRecord(NOON, 2, Proof("tensorrt:fp32", [good], times, "TensorRT 10.9")),
         ],
         transitions=sample_transitions(),
+        rungs=[
+            RungFacts("tensorrt:fp16", "drifts", reason="cosine 0.25 is below 0.999"),
+            RungFacts("tensorrt:fp32", "chosen", milliseconds=3.25),
+            RungFacts("onnxruntime:cpu", "proven", milliseconds=41.2),
+        ],
     )

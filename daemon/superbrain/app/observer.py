@@ -30,6 +30,7 @@ from superbrain.domain.health import (
     TcpFacts,
 )
 from superbrain.domain.health_rules import ENDED_BADLY, judge, status_line
+from superbrain.domain.rung_facts import rung_facts
 from superbrain.domain.sandbox import LEVELS
 from superbrain.host import notify
 from superbrain.host.events import Event
@@ -234,6 +235,7 @@ class Observer:
             last_error=fault.message if fault else service.last_error,
             mend=fault.mend if fault else "",
             candidate=candidate,
+            ladder=rung_facts(current),
         )
 
     def _candidate(self, name: str, current: Deployment | None) -> CandidateFacts | None:
@@ -255,6 +257,7 @@ class Observer:
             detail=progress.detail if progress else (reason.message if reason else ""),
             mend=reason.mend if reason else "",
             percent=progress.percent if progress else None,
+            ladder=rung_facts(newest),
         )
 
     def _proof(self, current: Deployment) -> ProofSummary | None:

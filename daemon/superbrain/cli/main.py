@@ -37,7 +37,7 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 # Which extra brings a package; `cpu` brings all others.
-_EXTRAS = {"tensorrt": "tensorrt", "cuda": "tensorrt"}
+_EXTRAS = {"tensorrt": "tensorrt", "cuda": "tensorrt", "onnx": "author"}
 
 
 class Command(NamedTuple):

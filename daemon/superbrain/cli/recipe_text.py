@@ -185,7 +185,9 @@ created = {created}
 # expires = 2030-01-01T00:00:00Z
 # One line for people.
 description = ""
-# Ways to run the graphs, best first. A host takes the first one that reproduces the golden cases.
+# Ways to run the graphs, best first. A host takes the first one that reproduces the golden cases;
+# with select = "fastest" the fastest of all that do. What is there besides onnxruntime:cpu, and
+# how to make fp16 and int8: docs/rungs.md, superbrain bundle precision.
 ladder = ["onnxruntime:cpu"]
 
 # One part like this for every ONNX file: what goes in and out, exactly as the file declares it.

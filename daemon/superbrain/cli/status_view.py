@@ -36,6 +36,7 @@ from superbrain.domain.health import (
     TcpFacts,
 )
 from superbrain.domain.quantities import bytes_text
+from superbrain.domain.rung_facts import RungFacts
 
 
 def status_view(console: Console, health: Health) -> RenderableType:
@@ -49,6 +50,7 @@ def _parts(console: Console, health: Health) -> Iterator[RenderableType]:
     yield Text()
     yield _models(console, health) if health.models else _nothing_yet(health)
     yield from _loosely_held(health)
+    yield from _ladders(health)
     under_way = [model for model in health.models if _is_under_way(model)]
     if under_way:
         yield heading("Under way")
@@ -141,6 +143,25 @@ def _loosely_held(health: Health) -> Iterator[Text]:
         if sandbox is not None and sandbox.level != "full":
             found = f"sandbox of {model.name}: {sandbox.level}, {'; '.join(sandbox.missing)}"
             yield Text(found, style="yellow")
+
+
+def _ladders(health: Health) -> Iterator[Text]:
+    """Say which other rungs were tried for what serves, and what speaks against them."""
+    for model in health.models:
+        tried = [one for one in model.ladder if one.verdict not in {"chosen", "not tried"}]
+        if tried:
+            others = ", ".join(f"{one.rung} {_against(one)}" for one in tried)
+            mine = next((one for one in model.ladder if one.verdict == "chosen"), None)
+            time = f" {_time(mine)}" if mine and mine.milliseconds is not None else ""
+            yield Text(f"{model.name} serves on {model.rung}{time}; {others}", style="dim")
+
+
+def _against(rung: RungFacts) -> str:
+    return _time(rung) if rung.milliseconds is not None else rung.verdict
+
+
+def _time(rung: RungFacts) -> str:
+    return f"{milliseconds_text(rung.milliseconds or 0.0)} ms"
 
 
 def _model_table(console: Console, health: Health, *, gap: int, wide: bool) -> Table:

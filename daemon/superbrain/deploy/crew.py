@@ -24,7 +24,7 @@ from superbrain.host.logs import event
 
 if TYPE_CHECKING:
     from superbrain.domain.manifest import Manifest
-    from superbrain.domain.proof import Proof
+    from superbrain.domain.proof import Proof, Timing
     from superbrain.domain.sandbox import SandboxPolicy
 
 log = logging.getLogger(__name__)
@@ -117,6 +117,11 @@ class Worker:
         self.proven_ms = {case.case: case.milliseconds for case in proof.times}
         return proof
 
+    async def time(self, manifest: Manifest) -> Timing:
+        """Time the golden requests in this very process."""
+        timeout_s = manifest.timing_timeout_s
+        return (await self.child.order(ctl.Time(), ctl.Timed, timeout_s, _ENDLESS)).timing
+
     async def serve(self) -> None:
         """Listen on the lane."""
         await self.child.order(ctl.Serve(), ctl.Done, ORDER_TIMEOUT_S)
@@ -200,11 +205,17 @@ class Crew:
         """Library and version that run its engines."""
         return self.workers[0].runtime if self.workers else ""
 
-    async def prove(self) -> list[tuple[int, Proof]]:
-        """Run the golden cases in every worker; worker id and proof of each."""
+    async def prove(self, *, timed: bool = False) -> list[tuple[int, Proof]]:
+        """Run the golden cases in every worker; worker id and proof of each.
+
+        `timed`: when all have passed, one of them says how long a request takes.
+        """
         proofs = await asyncio.gather(
             *(worker.prove(self.bringup.manifest) for worker in self.workers)
         )
+        if timed and all(proof.passed for proof in proofs):
+            timing = await self.workers[0].time(self.bringup.manifest)
+            proofs[0] = msgspec.structs.replace(proofs[0], timing=timing)
         return [
             (worker.worker_id, proof) for worker, proof in zip(self.workers, proofs, strict=True)
         ]

@@ -102,6 +102,7 @@ class Driver:
                 sequence=manifest.sequence,
                 digest=digest,
                 ladder=tuple(manifest.ladder),
+                select=manifest.select,
                 attempt=1,
                 source=str(arrival.path),
             )
@@ -214,7 +215,7 @@ class Driver:
         assert before is not None  # noqa: S101 - nothing deletes deployments
         after, commands = life.advance(before, happened)
         reason = happened.reason if isinstance(happened, life.Bad) else None
-        detail = reason.message if reason else ""
+        detail = life.detail(happened)
         self._journal.record(before, type(happened).__name__, after, _now(), detail)
         self._trouble = ""
         event(
@@ -347,6 +348,7 @@ class Driver:
                 origin=origin or ended.origin,
                 predecessor=0,
                 reason=None,
+                outcomes=(),
             )
         )
 

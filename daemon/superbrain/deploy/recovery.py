@@ -1,9 +1,10 @@
 """Recovery: after a start, everything that served before serves again, proven again.
 
 Requests for it wait in the gateway meanwhile. What cannot come back on the rung it had is tried on
-the later ones; then its predecessor is brought back; where there is none, callers are told so, and
-another try follows every `AGAIN_S` seconds, and when its bundle is put back. Then all that was
-under way goes on from what was written down.
+the later ones, or, where the fastest was chosen, on the next fastest; then its predecessor is
+brought back; where there is none, callers are told so, and another try follows every `AGAIN_S`
+seconds, and when its bundle is put back. Then all that was under way goes on from what was written
+down.
 """
 
 from __future__ import annotations
@@ -123,14 +124,16 @@ class Recovery:
             await self._revive(deployment)
 
     async def _revive(self, deployment: Deployment) -> None:
-        """Bring one current deployment back on the rung it had, else on a later one."""
+        """Bring one current deployment back on the rung it had, else on the next best one."""
         failure: Reason | None = None
-        for index in range(deployment.rung_index, len(deployment.ladder)):
-            attempt = msgspec.structs.replace(deployment, rung_index=index)
-            failure = await self._try(attempt)
+        attempt = deployment
+        for index in life.rungs_to_return_on(deployment):
+            attempt = msgspec.structs.replace(attempt, rung_index=index)
+            before, failure = failure, await self._try(attempt)
             if failure is None:
-                self._revived(deployment, attempt)
+                self._revived(deployment, attempt, before)
                 return
+            attempt = life.not_returned(attempt, failure)
         assert failure is not None  # noqa: S101 - a ladder is never empty
         await self._lost(deployment, failure)
 
@@ -163,10 +166,12 @@ class Recovery:
             await crew.end()
             raise
 
-    def _revived(self, before: Deployment, after: Deployment) -> None:
+    def _revived(self, before: Deployment, after: Deployment, why: Reason | None) -> None:
+        """Write down on which rung it serves again, and `why` no longer on the one before."""
         self._services.of(after.name).fault = None
         if after.rung_index != before.rung_index:
-            self._journal.record(before, "RungChanged", after, dt.datetime.now(dt.UTC))
+            detail = why.message if why else ""
+            self._journal.record(before, "RungChanged", after, dt.datetime.now(dt.UTC), detail)
         if after.state is State.SWITCHING:
             self._driver.spawn(self._driver.inject(after.id, life.Switched()))
         elif after.state in (State.PROBATION, State.ROLLING_BACK, State.DRAINING):

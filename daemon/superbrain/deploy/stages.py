@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from superbrain.deploy.service import ModelService
     from superbrain.deploy.trust_keeper import TrustKeeper
     from superbrain.domain.manifest import Manifest
+    from superbrain.domain.proof import Proof
 
     Performer = Callable[[Deployment], Awaitable[life.Event | None]]
 
@@ -204,28 +205,38 @@ class Stages:
         self.progress[deployment.id] = Progress(f"proving on {deployment.rung}")
         try:
             async with self._slots:
-                failure = await self._prove_crew(deployment, self._crews[deployment.id])
+                crew = self._crews[deployment.id]
+                proofs = await self._prove_crew(deployment, crew, timed=deployment.is_compared)
         except ChildError as error:
             return life.StageFailed(Reason(error.code, error.message, error.mend))
         finally:
             self.progress.pop(deployment.id, None)
-        if failure:
+        if failure := _first_failure(proofs):
             mend = f"See `superbrain report {deployment.name} --version {deployment.version}`"
             return life.Mismatched(Reason("GOLDEN_MISMATCH", failure, mend))
-        return life.Matched()
+        timed = next((proof.timing for proof in proofs if proof.timing), None)
+        return life.Timed(timed.median_ms) if timed else life.Matched()
 
-    async def _prove_crew(self, deployment: Deployment, crew: Crew) -> str:
-        """Prove every worker and journal the figures; the first failure, empty for none."""
-        failure = ""
-        for worker, proof in await crew.prove():
+    async def _prove_crew(
+        self, deployment: Deployment, crew: Crew, *, timed: bool = False
+    ) -> list[Proof]:
+        """Prove every worker and journal the figures."""
+        proofs = await crew.prove(timed=timed)
+        for worker, proof in proofs:
             try:
                 self._journal.add_proof(deployment.id, worker, proof, dt.datetime.now(dt.UTC))
             except JournalError as error:  # it is proven all the same
                 event(log, Event.TASK_FAILED, logging.ERROR, str(error))
-            failure = failure or proof.first_failure
             name = Event.PROOF_PASSED if proof.passed else Event.PROOF_FAILED
-            event(log, name, deployment=deployment.id, rung=proof.rung, message=proof.first_failure)
-        return failure
+            event(
+                log,
+                name,
+                deployment=deployment.id,
+                rung=proof.rung,
+                message=proof.first_failure,
+                median_ms=proof.timing.median_ms if proof.timing else None,
+            )
+        return [proof for _, proof in proofs]
 
     async def _watch(self, _deployment: Deployment) -> life.Event:
         await asyncio.sleep(self._probation_s)
@@ -315,7 +326,7 @@ class Stages:
         async with self._revivals:
             crew = await Crew.load(self._bringup(deployment))
             try:
-                failure = await self._prove_crew(deployment, crew)
+                failure = _first_failure(await self._prove_crew(deployment, crew))
                 if failure:
                     raise ChildError("GOLDEN_MISMATCH", failure)
             except BaseException:
@@ -380,6 +391,11 @@ class Stages:
             rung=deployment.rung,
             workplace=self._workplace,
         )
+
+
+def _first_failure(proofs: list[Proof]) -> str:
+    """Give the first failure of all workers; empty when every one of them is proven."""
+    return next((proof.first_failure for proof in proofs if proof.first_failure), "")
 
 
 async def _let_go(service: ModelService, crew: Crew | None) -> None:

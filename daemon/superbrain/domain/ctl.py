@@ -8,6 +8,7 @@ to the gateway come one at a time too, and are answered in order.
 
     Load -> Loaded | Failed      the worker opens bundle, engines and pipeline on one rung
     Prove -> Proven | Failed     it runs every golden case
+    Time -> Timed | Failed       it runs all of them again and again, for their time
     Serve -> Done                it listens on its lane
     StandBy -> Done              it stops reading, ends its lanes, stays warm
     Reprove -> Reproven | Failed  it runs one golden case again, between two requests
@@ -24,7 +25,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from superbrain.domain.proof import Proof
+from superbrain.domain.proof import Proof, Timing
 from superbrain.domain.sandbox import Sandbox, SandboxPolicy
 from superbrain.wire.errors import SuperbrainError
 from superbrain.wire.messages import UNREADABLE, ModelMetadata
@@ -61,6 +62,10 @@ class Prove(Message, frozen=True):
     """Run every golden case."""
 
 
+class Time(Message, frozen=True):
+    """Run every golden case again and again, and say how long a request takes."""
+
+
 class Serve(Message, frozen=True):
     """Listen on the lane and answer."""
 
@@ -94,6 +99,12 @@ class Proven(Message, frozen=True):
     """All golden cases ran; whether they agreed is in the proof."""
 
     proof: Proof
+
+
+class Timed(Message, frozen=True):
+    """How long the golden requests took."""
+
+    timing: Timing
 
 
 class Reproven(Message, frozen=True):
@@ -267,8 +278,8 @@ class TcpPong(Message, frozen=True):
     cut: int = 0
 
 
-ToWorker = Load | Prove | Serve | StandBy | Reprove | Ping
-FromWorker = Loaded | Proven | Reproven | Failed | Done | WorkerPong
+ToWorker = Load | Prove | Time | Serve | StandBy | Reprove | Ping
+FromWorker = Loaded | Proven | Timed | Reproven | Failed | Done | WorkerPong
 ToGateway = Route | Unroute | Open | Ping
 FromGateway = GatewayReady | Done | Failed | Poisoned | GatewayPong
 ToTcpFace = ReadClients | Ping

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from superbrain.domain.ctl import Quantiles
+from superbrain.domain.rung_facts import RungFacts
 from superbrain.domain.sandbox import Sandbox
 
 Severity = Literal["ok", "warning", "critical"]
@@ -87,6 +88,7 @@ class CandidateFacts(msgspec.Struct, frozen=True):
     detail: str = ""
     mend: str = ""
     percent: float | None = None
+    ladder: list[RungFacts] = []
 
 
 IncidentKind = Literal[
@@ -122,7 +124,8 @@ class ModelFacts(msgspec.Struct, frozen=True):
     `sandbox` is what holds its workers, the least of them; None while there are none.
     `restarts_in_s`: when a worker that died is started again, None when none waits for that;
     `slower`: in a sentence, empty when it is not; `incidents`: the newest, oldest first; `fault`:
-    the code of what is wrong with all of it, empty when nothing is.
+    the code of what is wrong with all of it, empty when nothing is. `ladder`: every rung that the
+    manifest names, and what became of it here.
     """
 
     name: str
@@ -154,6 +157,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     last_error: str = ""
     mend: str = ""
     candidate: CandidateFacts | None = None
+    ladder: list[RungFacts] = []
 
 
 class InboxFile(msgspec.Struct, frozen=True):

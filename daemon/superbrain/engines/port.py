@@ -3,10 +3,16 @@
 An engine is one graph made runnable on this host by one rung. A runtime turns a graph into an
 engine or raises `EngineError`; whatever its library throws is translated there and nowhere else.
 
-    EngineError
-    ├── RungUnavailable   this host cannot run this rung (not installed, no device)
-    ├── GraphMismatch     the graph is not what the manifest says: the bundle's fault
-    └── ExecutionFailed   the engine refused or broke on one input
+    EngineError               the graph does not load or build on this rung
+    ├── RungUnavailable       this host cannot run this rung
+    │   ├── NotInstalled      a library is missing, or is a build without it
+    │   ├── NoDevice          no device that works
+    │   ├── DeviceUnfit       a device of the wrong kind, such as its compute capability
+    │   └── PrecisionMissing  the bundle has no file of the rung's precision
+    ├── GraphMismatch         the graph is not what the manifest says: the bundle's fault
+    └── ExecutionFailed       the engine refused or broke on one input
+
+The names are what a deployment records as the reason against a rung, so they stay.
 """
 
 from __future__ import annotations
@@ -37,6 +43,22 @@ class EngineError(SuperbrainError):
 
 class RungUnavailable(EngineError):
     """This host cannot run this rung."""
+
+
+class NotInstalled(RungUnavailable):
+    """A library that the rung needs is missing, does not work, or was built without it."""
+
+
+class NoDevice(RungUnavailable):
+    """There is no device for the rung, or its driver does not work."""
+
+
+class DeviceUnfit(RungUnavailable):
+    """The device is there, but it cannot run the rung."""
+
+
+class PrecisionMissing(RungUnavailable):
+    """The bundle has no file of the rung's precision."""
 
 
 class GraphMismatch(EngineError):
@@ -96,6 +118,12 @@ class Runtime(Protocol):
     @property
     def rungs(self) -> tuple[str, ...]:
         """The rungs it can make, such as `("onnxruntime:cpu",)`."""
+
+    def needs_file(self, rung: str) -> bool:
+        """Tell whether the rung's precision must come from a file of the bundle.
+
+        False where the runtime makes it from the graph as it is, or there is nothing to make.
+        """
 
     def unavailable(self, rung: str) -> str:
         """Say in one sentence why this host cannot make `rung`; empty when it can."""

@@ -11,14 +11,15 @@ BYTES tensors are object arrays of `bytes`; one of shape [] is a 0-d object arra
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from superbrain.domain.rungs import graph_file, missing_precision
 from superbrain.domain.tensor_fit import TensorSet
 from superbrain.engines.onnx_files import check_external_files
-from superbrain.engines.port import EngineError
+from superbrain.engines.port import EngineError, GraphMismatch, PrecisionMissing
 from superbrain.engines.registry import runtime_for
 from superbrain.serve.bundle_code import BundleCode, BundleCodeError
 from superbrain.serve.bundle_files import BundleFiles
@@ -27,7 +28,7 @@ from superbrain.serve.together import Together
 from superbrain.wire.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import Self
 
@@ -79,6 +80,8 @@ class Model:
         """
         files = BundleFiles(bundle_path, manifest)
         runtime = runtime_for(rung)
+        if runtime.needs_file(rung) and (missing := missing_precision(manifest.graphs, rung)):
+            raise PrecisionMissing(missing, mend="Make it with `superbrain bundle precision`")
         with ExitStack() as resources:
             engines: dict[str, Engine] = {}
             for name, graph in manifest.graphs.items():
@@ -136,8 +139,22 @@ class Model:
 
 
 def _load(runtime: Runtime, rung: str, files: BundleFiles, name: str, graph: Graph) -> Engine:
+    path = graph_file(graph, rung)
+    with _said_of(name):
+        check_external_files(files.root, path, files)
+        try:
+            return runtime.load(rung, files.root / path, graph)
+        except GraphMismatch as error:
+            if path == graph.path:
+                raise
+            # A further precision that is wrong is no judgement on the graph as it is.
+            raise EngineError(error.message, mend=error.mend) from error
+
+
+@contextmanager
+def _said_of(name: str) -> Iterator[None]:
+    """Let an error say which graph it is about."""
     try:
-        check_external_files(files.root, graph.path, files)
-        return runtime.load(rung, files.root / graph.path, graph)
+        yield
     except EngineError as error:
         raise type(error)(f"graph {name!r}: {error.message}", mend=error.mend) from error

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from superbrain.domain.manifest import Batching
-    from superbrain.domain.proof import Proof
+    from superbrain.domain.proof import Proof, Timing
     from superbrain.wire.datatypes import Array
 
     Executing = Callable[[Sequence[int]], None]
@@ -69,6 +69,13 @@ class ServedModel(Protocol):
 
     def prove(self) -> Proof:
         """Run every golden case through `infer`."""
+
+    def time(self) -> Timing:
+        """Run all golden cases through `infer` for a while, for their time.
+
+        Raises:
+            RequestError, StoreError: the model fails on one, or its files cannot be read any more.
+        """
 
     def reprove(self, case: int) -> Proof:
         """Run golden case number `case` through `infer` again; it wraps around.
