@@ -61,6 +61,10 @@ class Stages:
         keeper: knows the trust that counts now, and the time by which dates are judged.
         workplace: where workers live and what holds them.
         parallel: how many crews may load or prove at the same time.
+
+    Attributes:
+        rung_unusable: says why nothing may begin on a rung; None when it may.
+        does_not_fit: says why a candidate has no room beside what serves; None when it has.
     """
 
     def __init__(
@@ -87,6 +91,8 @@ class Stages:
         self._revivals = asyncio.Semaphore(parallel)  # what is good never waits for what is new
         self._crews: dict[int, Crew] = {}
         self.progress: dict[int, Progress] = {}
+        self.rung_unusable: Callable[[str], Reason | None] = lambda _rung: None
+        self.does_not_fit: Callable[[Bringup], Awaitable[Reason | None]] = _fits
         self._performers: dict[type[life.Command], Performer] = {
             life.AwaitFile: self._await_file,
             life.TakeIn: self._take_in,
@@ -190,7 +196,11 @@ class Stages:
         self.progress[deployment.id] = Progress(f"loading on {deployment.rung}")
         try:
             async with self._slots:
-                self._crews[deployment.id] = await Crew.load(self._bringup(deployment))
+                bringup = self._bringup(deployment)
+                refused = self.rung_unusable(bringup.rung) or await self.does_not_fit(bringup)
+                if refused is not None:
+                    return life.StageFailed(refused)
+                self._crews[deployment.id] = await Crew.load(bringup)
         except ChildError as error:
             reason = Reason(error.code, error.message, error.mend)
             return life.Refused(reason) if error.bundle_at_fault else life.StageFailed(reason)
@@ -313,6 +323,9 @@ class Stages:
         """
         await asyncio.to_thread(self._store.rehash, deployment.digest)
         async with self._revivals:
+            unusable = self.rung_unusable(deployment.rung)
+            if unusable is not None:
+                raise ChildError(unusable.code, unusable.message, mend=unusable.mend)
             crew = await Crew.load(self._bringup(deployment))
             try:
                 failure = await self._prove_crew(deployment, crew)
@@ -380,6 +393,11 @@ class Stages:
             rung=deployment.rung,
             workplace=self._workplace,
         )
+
+
+async def _fits(_bringup: Bringup) -> Reason | None:
+    """Nobody keeps a budget."""
+    return None
 
 
 async def _let_go(service: ModelService, crew: Crew | None) -> None:
