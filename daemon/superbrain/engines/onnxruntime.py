@@ -63,7 +63,7 @@ class OnnxRuntime:
 
     def unavailable(self, rung: str) -> str:
         try:
-            library = _import_library()
+            library = import_library()
         except RungUnavailable as error:
             return str(error)
         offered = library.get_available_providers()
@@ -72,7 +72,7 @@ class OnnxRuntime:
         return ""
 
     def load(self, rung: str, path: Path, graph: Graph) -> OnnxRuntimeEngine:
-        library = _import_library()
+        library = import_library()
         session = open_session(library, path, _PROVIDERS[rung], graph.threads)
         used = session.get_providers()[0]
         if used != _PROVIDERS[rung]:
@@ -132,7 +132,7 @@ def look_at(path: Path) -> GraphFacts:
     Raises:
         EngineError: as `OnnxRuntime.load`, but for the manifest, which is not there yet.
     """
-    library = _import_library()
+    library = import_library()
     session = open_session(library, path, _PROVIDERS["onnxruntime:cpu"], threads=1)
     inputs, outputs = file_tensors(path, session)
     metadata = dict(session.get_modelmeta().custom_metadata_map)
@@ -196,7 +196,12 @@ def _not_servable(path: Path, what: str, found: str) -> GraphMismatch:
     )
 
 
-def _import_library() -> Any:  # noqa: ANN401 - the library has no types
+def import_library() -> Any:  # noqa: ANN401 - the library has no types
+    """Import ONNX Runtime.
+
+    Raises:
+        RungUnavailable: it is not installed, or cannot be used.
+    """
     os.environ[_NO_TELEMETRY] = "1"  # read when it is imported
     try:
         library = importlib.import_module("onnxruntime")
