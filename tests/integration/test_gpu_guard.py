@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from superbrain.cli.main import main
+from superbrain.domain.diagnosis import Diagnosis
 from superbrain.domain.health import Health, ModelFacts, Problem
 from tests.support.appliance import Appliance
 from tests.support.fake_driver import L4, FakeDriver
@@ -64,7 +67,7 @@ def wait_on(appliance: Appliance, rung: str) -> None:
 
 
 def test_a_gpu_that_falls_off_the_bus_costs_no_answer(
-    appliance: Appliance, driver: FakeDriver
+    appliance: Appliance, driver: FakeDriver, capsys: pytest.CaptureFixture[str]
 ) -> None:
     go_live(appliance, 1, ladder=LADDER)
     wait_on(appliance, RUNG)
@@ -87,6 +90,14 @@ def test_a_gpu_that_falls_off_the_bus_costs_no_answer(
     step = next(step for step in appliance.history("adder") if step.event == "RungChanged")
     assert (step.rung, step.state_from, step.state_to) == (RUNG, "LIVE", "LIVE"), "what it left"
     assert "fallen off the bus" in step.detail
+
+    code = main(["doctor", "--root", str(appliance.root), "--json"])
+    diagnosis = msgspec.json.decode(capsys.readouterr().out, type=Diagnosis)
+    findings = {one.id: one for part in diagnosis.sections for one in part.findings}
+    assert (code, diagnosis.verdict, findings["gpu_0"].verdict) == (1, "problem", "problem")
+    assert "1 of 1 models ready" in findings["daemon"].found
+    assert "1 in" in findings["trust"].found
+    assert [rung.rung for rung in diagnosis.rungs if rung.possible] == ["onnxruntime:cpu"]
 
     appliance.drop(release(appliance, 2, ladder=LADDER))
     assert appliance.wait_live("adder", "2.0.0").rung == LADDER[1], "nothing new begins on it"

@@ -38,7 +38,16 @@ class FakeDriver:
         self._libraries.mkdir()
         for library in libraries or ("libnvidia-ml.so.1",):
             source, target = SOURCES / LIBRARIES[library], self._libraries / library
-            command = [compiler, "-shared", "-fPIC", "-O0", *options, "-o", str(target), str(source)]
+            command = [
+                compiler,
+                "-shared",
+                "-fPIC",
+                "-O0",
+                *options,
+                "-o",
+                str(target),
+                str(source),
+            ]
             subprocess.run(command, check=True, timeout=120)
         self.say()
 

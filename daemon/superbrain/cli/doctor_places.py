@@ -168,6 +168,8 @@ def _trust(config: Config, *, installed: bool) -> Finding:
         trust = read_trust_folder(folder)
     except TrustUnusable as error:
         return _unusable(config, error)
+    except PermissionError:
+        return note(name, subject, f"{folder} is not for this user to see", _WITH_SUDO)
     keys = len(trust.usable_keys())
     return ok(name, subject, f"{keys} in {folder}, {trust.threshold} must have signed")
 

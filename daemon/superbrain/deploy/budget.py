@@ -37,7 +37,7 @@ class MemoryBudget:
         manifest, rung = bringup.manifest, bringup.rung
         named = f"{manifest.name} {manifest.version} on {rung}"
         serving = self._services.of(manifest.name).current
-        need = predict(manifest, rung, measured=_held_in_memory(serving), on_gpu=False)
+        need = predict(manifest, rung, on_gpu=False)
         refused = refusal(need, _host_room(serving), named)
         if refused is not None or not runs_on_gpu(rung):
             return refused
@@ -90,13 +90,6 @@ def _host_room(serving: Crew | None) -> Room:
     held = sum(_in_memory(serving))
     where = "this host's memory"
     return Room(where, memory.total, memory.available, held, _name_of(serving))
-
-
-def _held_in_memory(serving: Crew | None) -> Measured | None:
-    held = _in_memory(serving)
-    if serving is None or not held or runs_on_gpu(serving.bringup.rung):
-        return None
-    return Measured(min(held), weights_bytes(serving.bringup.manifest))
 
 
 def _in_memory(serving: Crew | None) -> list[int]:

@@ -8,8 +8,10 @@ nothing, so only what cannot fit is refused, before it takes memory away from wh
     workspace   what its kernels may use beside that, likewise
     runtime     what a process pays before it has loaded anything: a CUDA context, a Python
 
-Where the version that serves has been measured, everything beyond its weights counts as the
-runtime's, for the next version of a model is usually like the one before it.
+On a GPU, where what does not fit fails, all that a worker of the serving version is seen to hold
+beyond its weights counts as the runtime's: the next version is usually like the one before it. In
+the host's memory, which can be taken back and swapped, only the weights count, and what the bundle's
+author has declared (`targets.memory_mb`).
 """
 
 from __future__ import annotations
@@ -96,14 +98,14 @@ def predict(
     """
     weights = weights_bytes(manifest)
     share = _SHARES.get(rung.partition(":")[2], 1.0) if on_gpu else 1.0
-    runtime = CUDA_CONTEXT_BYTES if on_gpu else 0
+    instances = manifest.serving.instances
     if measured is not None:
-        runtime = max(0, measured.memory_bytes - int(share * measured.weights_bytes))
-    return Need(
-        engine_bytes=int(share * weights),
-        runtime_bytes=runtime,
-        instances=manifest.serving.instances,
-    )
+        runtime = measured.memory_bytes - int(share * measured.weights_bytes)
+    elif on_gpu:
+        runtime = CUDA_CONTEXT_BYTES
+    else:
+        runtime = manifest.targets.memory_mb * 1_000_000 // instances - weights
+    return Need(int(share * weights), runtime_bytes=max(0, runtime), instances=instances)
 
 
 def refusal(need: Need, room: Room, candidate: str) -> Reason | None:

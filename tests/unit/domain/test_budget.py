@@ -16,7 +16,7 @@ from superbrain.domain.budget import (
     refusal,
     weights_bytes,
 )
-from superbrain.domain.manifest import FileEntry, Manifest, Serving
+from superbrain.domain.manifest import FileEntry, Manifest, Serving, Targets
 from superbrain.domain.manifest_json import parse_manifest
 from tests.support.manifests import payload
 
@@ -57,15 +57,22 @@ def test_an_engine_is_as_large_as_its_weights_at_its_precision(
 
 def test_what_the_serving_version_was_measured_to_hold_beyond_its_weights_counts_too() -> None:
     measured = Measured(memory_bytes=3 * GIB, weights_bytes=2 * GIB)
-    need = predict(of_size(4 * GIB, 2), "onnxruntime:cpu", measured=measured, on_gpu=False)
+    need = predict(of_size(4 * GIB, 2), "tensorrt:fp32", measured=measured, on_gpu=True)
     assert (need.engine_bytes, need.runtime_bytes) == (4 * GIB, 1 * GIB)
     assert need.total_bytes == 10 * GIB
 
 
 def test_weights_that_are_shared_or_mapped_never_count_negative() -> None:
     measured = Measured(memory_bytes=GIB, weights_bytes=2 * GIB)
-    need = predict(of_size(GIB), "onnxruntime:cpu", measured=measured, on_gpu=False)
+    need = predict(of_size(GIB), "tensorrt:fp32", measured=measured, on_gpu=True)
     assert need.runtime_bytes == 0
+
+
+def test_in_the_hosts_memory_it_is_what_the_author_declares_if_that_is_more() -> None:
+    declared = msgspec.structs.replace(of_size(GIB, 2), targets=Targets(memory_mb=6000))
+    assert predict(declared, "onnxruntime:cpu", on_gpu=False).total_bytes == 6_000_000_000
+    declared = msgspec.structs.replace(of_size(GIB, 2), targets=Targets(memory_mb=1))
+    assert predict(declared, "onnxruntime:cpu", on_gpu=False).total_bytes == 2 * GIB
 
 
 ROOM: dict[str, Any] = {
