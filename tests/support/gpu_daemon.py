@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from superbrain.app.main import main
+from superbrain.deploy import gpu_guard
 
 
 def python_with_a_gpu(folder: Path) -> str:
@@ -24,6 +25,7 @@ def python_with_a_gpu(folder: Path) -> str:
 
 
 if __name__ == "__main__":
+    gpu_guard.STEADY_S = 1.0
     with tempfile.TemporaryDirectory() as made:
         sys.executable = python_with_a_gpu(Path(made))
         code = main(sys.argv[1:])

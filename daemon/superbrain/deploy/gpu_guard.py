@@ -1,10 +1,12 @@
-"""Watches the GPUs, and moves models away from one that is lost or cannot be believed any more.
+"""Watches the GPUs: moves models away from one that cannot be believed, and back when it can again.
 
 Which trouble counts, and for whom, `domain.gpu_rules` says. A model goes to the next rung of its
-ladder that needs no GPU, as every candidate comes into service: a fresh crew proves every golden
-case there, then the traffic moves between two requests. Until then the old crew goes on, as long as
-it can. Where no rung is left the version before takes over if it needs no GPU; else it is a fault,
+ladder that needs no GPU and that it is proven on; until then the old crew goes on, as long as it
+can. Where no rung is left the version before takes over if it needs no GPU; else it is a fault,
 which is told, and tried again.
+
+When the GPUs have been well for a while, what had left one is proven again on the rung that it had,
+and goes back. That is tried a few times, each after a longer pause.
 """
 
 from __future__ import annotations
@@ -18,15 +20,19 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from superbrain.deploy.child import ChildError
+from superbrain.deploy.rung_move import MAY_MOVE, RungMove
 from superbrain.domain import deployment as life
 from superbrain.domain import gpu_rules
 from superbrain.domain.deployment import Deployment, Reason, State
 from superbrain.domain.errors import BundleError
-from superbrain.domain.gpu_rules import GPU_FAULT, GPU_LOST, GpuTrouble
+from superbrain.domain.gpu_rules import GPU_FAULT, GPU_LOST, RUNG_LOST, RUNG_REGAINED, GpuTrouble
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
     from superbrain.deploy.driver import Driver
     from superbrain.deploy.journal import Journal
     from superbrain.deploy.service import ModelService
@@ -38,7 +44,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AGAIN_S = 60.0
-_MAY_MOVE = frozenset({State.PROBATION, State.LIVE})
+STEADY_S = 60.0
+_RETURN_AFTER_S = (0.0, 600.0, 3600.0)
+_STEPS_LOOKED_AT = 100
 _NO_RUNG_LEFT = "drop a bundle whose ladder ends in a rung that needs no GPU"
 
 
@@ -61,13 +69,16 @@ class GpuGuard:
     ) -> None:
         self._journal = journal
         self._services = services
-        self._stages = stages
+        self._moves = RungMove(journal, stages)
         self._driver = driver
         self._gpus = gpus
         self._every_s = every_s
         self._moving: set[str] = set()
         self._again_at: dict[str, float] = {}
         self._told: set[str] = set()
+        self._well_since = time.monotonic()
+        self._returns: dict[int, int] = {}
+        self._return_at: dict[int, float] = {}
 
     async def run(self) -> None:
         """Watch for ever."""
@@ -80,6 +91,8 @@ class GpuGuard:
         self._gpus.look()
         found = self.troubles()
         self._tell(found)
+        if not self._gpus.facts or any(trouble.leave for trouble in found):
+            self._well_since = time.monotonic()
         for service in self._services.all():
             self._hold_against(service, found)
 
@@ -105,33 +118,41 @@ class GpuGuard:
 
     def _hold_against(self, service: ModelService, found: list[GpuTrouble]) -> None:
         crew, deployment = service.current, service.deployment
-        if crew is None or deployment is None or deployment.state not in _MAY_MOVE:
+        if crew is None or deployment is None or deployment.state not in MAY_MOVE:
+            return
+        if service.name in self._moving:
             return
         pids = [worker.child.pid for worker in crew.workers]
         trouble = gpu_rules.must_leave(crew.bringup.rung, pids, self._gpus.facts, found)
-        if trouble is None:
+        if trouble is not None:
+            if time.monotonic() >= self._again_at.get(service.name, 0.0):
+                self._begin(service, self._leave(service, deployment, trouble))
+        elif service.fault is not None and service.fault.code in {GPU_LOST, GPU_FAULT}:
+            service.fault = None  # a GPU that is there again is no fault any more
             self._again_at.pop(service.name, None)
-            _forgive(service)
-        elif self._due(service.name):
-            self._moving.add(service.name)
-            self._driver.spawn(self._leave(service, deployment, trouble))
+        elif self._may_return(deployment):
+            self._consider_return(service, deployment)
 
-    def _due(self, name: str) -> bool:
-        return name not in self._moving and time.monotonic() >= self._again_at.get(name, 0.0)
+    def _begin(self, service: ModelService, move: Coroutine[Any, Any, None]) -> None:
+        async def moved() -> None:
+            try:
+                await move
+            finally:
+                self._moving.discard(service.name)
+
+        self._moving.add(service.name)
+        self._driver.spawn(moved())
 
     # --- leaving ------------------------------------------------------------------------------
 
     async def _leave(
         self, service: ModelService, deployment: Deployment, trouble: GpuTrouble
     ) -> None:
-        try:
-            failure = await self._go_down(service, deployment, trouble)
-            if failure and not self._go_back(deployment, trouble):
-                message = f"{trouble.message}; {failure}"
-                service.fault = Reason(trouble.code, message, trouble.mend)
-                self._again_at[service.name] = time.monotonic() + AGAIN_S
-        finally:
-            self._moving.discard(service.name)
+        failure = await self._go_down(service, deployment, trouble)
+        if failure and not self._go_back(deployment, trouble):
+            message = f"{trouble.message}; {failure}"
+            service.fault = Reason(trouble.code, message, trouble.mend)
+            self._again_at[service.name] = time.monotonic() + AGAIN_S
 
     async def _go_down(
         self, service: ModelService, deployment: Deployment, trouble: GpuTrouble
@@ -142,43 +163,15 @@ class GpuGuard:
         for index in rungs:
             attempt = msgspec.structs.replace(deployment, rung_index=index)
             try:
-                await self._move(service, attempt, trouble)
+                await self._moves.move(service, attempt, RUNG_LOST, trouble.message)
             except (ChildError, BundleError) as error:
                 failure = f"{attempt.rung} did not take its place: {error.message}"
             else:
+                service.fault = None
+                message = f"{trouble.message}: moved to {attempt.rung}, proven there"
+                await self._moved(service, attempt, message, trouble.mend)
                 return ""
         return failure
-
-    async def _move(self, service: ModelService, attempt: Deployment, trouble: GpuTrouble) -> None:
-        crew = await self._stages.revive(attempt)
-
-        def commit(_replaced: Deployment | None) -> Deployment:
-            return self._write_down(attempt, trouble)
-
-        try:
-            await service.switch(crew, commit)
-        except BaseException:
-            await crew.end()
-            raise
-        service.fault = None
-        message = f"{trouble.message}: moved to {attempt.rung}, proven there"
-        event(log, Event.GPU_LEFT, logging.WARNING, message, model=attempt.name, rung=attempt.rung)
-        service.happened("LeftGpu", message, trouble.mend)
-        await service.end_warm(attempt.id)  # the crew that it has left
-
-    def _write_down(self, attempt: Deployment, trouble: GpuTrouble) -> Deployment:
-        """Make another rung of the current deployment the one that counts.
-
-        Raises:
-            ChildError: another deployment has become the current one meanwhile.
-        """
-        current = self._journal.current(attempt.name)
-        if current is None or current.id != attempt.id or current.state not in _MAY_MOVE:
-            raise ChildError("OVERTAKEN", f"{attempt.name} {attempt.version} serves no longer")
-        after = msgspec.structs.replace(current, rung_index=attempt.rung_index)
-        now = dt.datetime.now(dt.UTC)
-        self._journal.record(current, "RungChanged", after, now, trouble.message)
-        return after
 
     def _go_back(self, deployment: Deployment, trouble: GpuTrouble) -> bool:
         """Go back to the version before, if that one needs no GPU; whether it does."""
@@ -187,8 +180,48 @@ class GpuGuard:
             return False
         return self._services.given_up(deployment.name, life.BudgetSpent(trouble.reason))
 
+    async def _moved(
+        self, service: ModelService, attempt: Deployment, message: str, mend: str = ""
+    ) -> None:
+        """Tell that it has moved, and end the crew that it has left."""
+        on_gpu = gpu_rules.runs_on_gpu(attempt.rung)
+        name = Event.GPU_RETURNED if on_gpu else Event.GPU_LEFT
+        event(log, name, logging.WARNING, message, model=attempt.name, rung=attempt.rung)
+        service.happened("ReturnedToGpu" if on_gpu else "LeftGpu", message, mend)
+        await service.end_warm(attempt.id)
 
-def _forgive(service: ModelService) -> None:
-    """A GPU that is there again is no fault any more."""
-    if service.fault is not None and service.fault.code in {GPU_LOST, GPU_FAULT}:
-        service.fault = None
+    # --- returning ----------------------------------------------------------------------------
+
+    def _may_return(self, deployment: Deployment) -> bool:
+        """Whether the GPUs have been well for long enough for one that does not run on one."""
+        now, tries = time.monotonic(), self._returns.get(deployment.id, 0)
+        if deployment.state is not State.LIVE or gpu_rules.runs_on_gpu(deployment.rung):
+            return False
+        well = now - self._well_since >= STEADY_S
+        due = now >= self._return_at.get(deployment.id, 0.0)
+        return well and due and tries < len(_RETURN_AFTER_S)
+
+    def _consider_return(self, service: ModelService, deployment: Deployment) -> None:
+        """Go back to the rung that it left because of a GPU, if it is such a one."""
+        steps = self._journal.history(deployment_id=deployment.id, limit=_STEPS_LOOKED_AT)
+        home = gpu_rules.home(deployment.ladder, [(step.event, step.rung) for step in steps])
+        if home is None:
+            self._return_at[deployment.id] = time.monotonic() + AGAIN_S
+            return
+        attempt = msgspec.structs.replace(deployment, rung_index=home)
+        self._begin(service, self._return(service, attempt))
+
+    async def _return(self, service: ModelService, attempt: Deployment) -> None:
+        message = f"the GPU is well again: moved to {attempt.rung}, proven there"
+        tries = self._returns.get(attempt.id, 0)
+        self._returns[attempt.id] = tries + 1
+        try:
+            await self._moves.move(service, attempt, RUNG_REGAINED, message)
+        except (ChildError, BundleError) as error:
+            pause_s = _RETURN_AFTER_S[min(tries + 1, len(_RETURN_AFTER_S) - 1)]
+            self._return_at[attempt.id] = time.monotonic() + pause_s
+            found = f"{attempt.rung} cannot take over again: {error.message}"
+            event(log, Event.GPU_TROUBLE, logging.WARNING, found, model=attempt.name)
+        else:
+            self._returns.pop(attempt.id)
+            await self._moved(service, attempt, message)

@@ -22,6 +22,7 @@ from superbrain.deploy.journal_file import JournalError
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
 from superbrain.domain.errors import BundleError, StoreError
+from superbrain.domain.gpu_rules import RUNG_LOST, lost_gpu
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 
@@ -123,12 +124,14 @@ class Recovery:
     async def _revive(self, deployment: Deployment) -> None:
         """Bring one current deployment back on the rung it had, else on a later one."""
         failure: Reason | None = None
+        lost: Reason | None = None
         for index in range(deployment.rung_index, len(deployment.ladder)):
             attempt = msgspec.structs.replace(deployment, rung_index=index)
             failure = await self._try(attempt)
             if failure is None:
-                self._revived(deployment, attempt)
+                self._revived(deployment, attempt, lost)
                 return
+            lost = lost or failure
         assert failure is not None  # noqa: S101 - a ladder is never empty
         await self._lost(deployment, failure)
 
@@ -161,10 +164,12 @@ class Recovery:
             await crew.end()
             raise
 
-    def _revived(self, before: Deployment, after: Deployment) -> None:
+    def _revived(self, before: Deployment, after: Deployment, lost: Reason | None) -> None:
         self._services.of(after.name).fault = None
         if after.rung_index != before.rung_index:
-            self._journal.record(before, "RungChanged", after, dt.datetime.now(dt.UTC))
+            step = RUNG_LOST if lost and lost_gpu(before.rung, lost.code) else "RungChanged"
+            why = lost.message if lost else ""
+            self._journal.record(before, step, after, dt.datetime.now(dt.UTC), why)
         if after.state is State.SWITCHING:
             self._driver.spawn(self._driver.inject(after.id, life.Switched()))
         elif after.state in (State.PROBATION, State.ROLLING_BACK, State.DRAINING):

@@ -10,8 +10,8 @@ nothing, so only what cannot fit is refused, before it takes memory away from wh
 
 On a GPU, where what does not fit fails, all that a worker of the serving version is seen to hold
 beyond its weights counts as the runtime's: the next version is usually like the one before it. In
-the host's memory, which can be taken back and swapped, only the weights count, and what the bundle's
-author has declared (`targets.memory_mb`).
+the host's memory, which can be taken back and swapped, only the weights count, and what the author
+of the bundle has declared (`targets.memory_mb`).
 """
 
 from __future__ import annotations

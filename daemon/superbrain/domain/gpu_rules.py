@@ -32,8 +32,13 @@ CPU_VARIANT: Final = ":cpu"
 DRIVER_SILENT_S: Final = 60.0
 TOLD_FOR: Final = dt.timedelta(hours=1)
 
+#: Steps of a deployment's history: the rung it was on needs a GPU that is lost; it has it again.
+RUNG_LOST: Final = "RungLost"
+RUNG_REGAINED: Final = "RungRegained"
+
 GPU_LOST: Final = "GPU_LOST"
 GPU_FAULT: Final = "GPU_FAULT"
+RUNG_UNAVAILABLE: Final = "RungUnavailable"  # what a worker fails with where no device is shown
 
 #: A program's doing, which ends that program alone.
 _OF_A_PROGRAM: Final = {
@@ -67,7 +72,7 @@ _RESET: Final = (
     "stop superbraind, reset it with nvidia-smi --gpu-reset, or switch the machine off and on; if "
     "it comes again, look at its seat, power and temperature, or have it replaced"
 )
-_RETURN: Final = "models stay on the rungs they moved to until their bundle is deployed again"
+_RETURN: Final = "models return to it by themselves when it has been well for a minute"
 
 
 class GpuTrouble(msgspec.Struct, frozen=True):
@@ -155,6 +160,26 @@ def unusable(rung: str, gpus: Sequence[GpuFacts], found: Sequence[GpuTrouble]) -
 def rungs_without_gpu(ladder: Sequence[str], index: int) -> list[int]:
     """Give the places of the later rungs of a ladder that need no GPU, in its order."""
     return [at for at in range(index + 1, len(ladder)) if not runs_on_gpu(ladder[at])]
+
+
+def lost_gpu(rung: str, code: str) -> bool:
+    """Tell whether a rung did not come back for want of a GPU, by the code that it failed with."""
+    return runs_on_gpu(rung) and code in {GPU_LOST, GPU_FAULT, RUNG_UNAVAILABLE}
+
+
+def home(ladder: Sequence[str], steps: Sequence[tuple[str, str]]) -> int | None:
+    """Give the place of the rung that a deployment left because of a GPU; None for no such.
+
+    Args:
+        ladder: its rungs.
+        steps: its history, newest first: the name of each step, and the rung that it was on then.
+    """
+    for step, rung in steps:
+        if step == RUNG_REGAINED:
+            return None
+        if step == RUNG_LOST:
+            return ladder.index(rung) if rung in ladder else None
+    return None
 
 
 def _of_one(gpu: GpuFacts, now: dt.datetime) -> Iterator[GpuTrouble]:

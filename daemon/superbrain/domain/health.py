@@ -135,6 +135,7 @@ IncidentKind = Literal[
     "ReproofUnreadable",
     "ProvenAgain",
     "LeftGpu",
+    "ReturnedToGpu",
 ]
 
 

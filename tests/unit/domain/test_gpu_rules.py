@@ -107,6 +107,29 @@ def test_nothing_begins_where_no_gpu_can_be_believed(
     assert (unusable(rung, gpus, found) is not None) == refused
 
 
+@pytest.mark.parametrize(
+    ("steps", "place"),
+    [
+        ([], None),
+        ([("Stable", "tensorrt:fp16")], None),
+        ([("Noted", "onnxruntime:cpu"), ("RungLost", "tensorrt:fp16")], 0),
+        ([("RungRegained", "onnxruntime:cpu"), ("RungLost", "tensorrt:fp16")], None),
+        ([("RungChanged", "tensorrt:fp16")], None),
+        ([("RungLost", "no longer in the ladder")], None),
+    ],
+)
+def test_what_left_a_gpu_has_a_rung_to_return_to(
+    steps: list[tuple[str, str]], place: int | None
+) -> None:
+    assert gpu_rules.home(("tensorrt:fp16", "onnxruntime:cpu"), steps) == place
+
+
+def test_a_rung_that_lacks_its_gpu_at_the_start_is_one_to_return_to() -> None:
+    assert gpu_rules.lost_gpu("tensorrt:fp16", "RungUnavailable")
+    assert not gpu_rules.lost_gpu("tensorrt:fp16", "GOLDEN_MISMATCH")
+    assert not gpu_rules.lost_gpu("onnxruntime:cpu", "RungUnavailable")
+
+
 def test_the_way_down_skips_rungs_that_need_a_gpu() -> None:
     ladder = ("tensorrt:fp16", "onnxruntime:cpu", "onnxruntime:cuda", "onnxruntime-int8:cpu")
     assert rungs_without_gpu(ladder, 0) == [1, 3]
