@@ -128,7 +128,9 @@ def test_what_a_model_does_about_a_gpu_depends_on_what_is_wrong(
     driver.say(**L4)
     go_live(appliance, 3, ladder=LADDER)
     wait_on(appliance, RUNG)
+    appliance.stop()
     driver.say(lost=1)
+    appliance.start(DAEMON)
     wait_on(appliance, LADDER[1])
     with Load(appliance.client) as load:
         driver.say(**L4)

@@ -69,6 +69,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+GPU_DRIVER_S = 2.0
+
 
 class StartError(SuperbrainError):
     """The daemon cannot start."""
@@ -213,6 +215,7 @@ class Daemon:
 
     async def _work(self) -> None:
         await self._guard.stop_unfit()
+        await asyncio.to_thread(self._gpus.look, GPU_DRIVER_S)  # no rung on a lost one is tried
         await self._recovery.recover()
         event(log, Event.DAEMON_READY, endpoint=self._config.endpoint)
         self._observer.started = True

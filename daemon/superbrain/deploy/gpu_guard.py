@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from superbrain.deploy.child import ChildError
+from superbrain.deploy.journal_file import JournalError
 from superbrain.deploy.rung_move import MAY_MOVE, RungMove
 from superbrain.domain import deployment as life
 from superbrain.domain import gpu_rules
@@ -83,7 +84,10 @@ class GpuGuard:
     async def run(self) -> None:
         """Watch for ever."""
         while True:
-            self.look()
+            try:
+                self.look()
+            except Exception as error:  # noqa: BLE001 - it must not end what it guards
+                event(log, Event.TASK_FAILED, logging.ERROR, str(error), exc_info=error)
             await asyncio.sleep(self._every_s)
 
     def look(self) -> None:
@@ -126,6 +130,7 @@ class GpuGuard:
         trouble = gpu_rules.must_leave(crew.bringup.rung, pids, self._gpus.facts, found)
         if trouble is not None:
             if time.monotonic() >= self._again_at.get(service.name, 0.0):
+                self._again_at[service.name] = time.monotonic() + AGAIN_S
                 self._begin(service, self._leave(service, deployment, trouble))
         elif service.fault is not None and service.fault.code in {GPU_LOST, GPU_FAULT}:
             service.fault = None  # a GPU that is there again is no fault any more
@@ -152,7 +157,6 @@ class GpuGuard:
         if failure and not self._go_back(deployment, trouble):
             message = f"{trouble.message}; {failure}"
             service.fault = Reason(trouble.code, message, trouble.mend)
-            self._again_at[service.name] = time.monotonic() + AGAIN_S
 
     async def _go_down(
         self, service: ModelService, deployment: Deployment, trouble: GpuTrouble
@@ -164,10 +168,11 @@ class GpuGuard:
             attempt = msgspec.structs.replace(deployment, rung_index=index)
             try:
                 await self._moves.move(service, attempt, RUNG_LOST, trouble.message)
-            except (ChildError, BundleError) as error:
+            except (ChildError, BundleError, JournalError) as error:
                 failure = f"{attempt.rung} did not take its place: {error.message}"
             else:
                 service.fault = None
+                self._again_at.pop(service.name, None)
                 message = f"{trouble.message}: moved to {attempt.rung}, proven there"
                 await self._moved(service, attempt, message, trouble.mend)
                 return ""
@@ -217,7 +222,7 @@ class GpuGuard:
         self._returns[attempt.id] = tries + 1
         try:
             await self._moves.move(service, attempt, RUNG_REGAINED, message)
-        except (ChildError, BundleError) as error:
+        except (ChildError, BundleError, JournalError) as error:
             pause_s = _RETURN_AFTER_S[min(tries + 1, len(_RETURN_AFTER_S) - 1)]
             self._return_at[attempt.id] = time.monotonic() + pause_s
             found = f"{attempt.rung} cannot take over again: {error.message}"
