@@ -16,7 +16,7 @@ from superbrain.domain.probe import (
     Unanswered,
 )
 from superbrain.engines.onnxruntime import import_library
-from superbrain.engines.probe import ask_child, installed_packages, probe_engines
+from superbrain.engines.probe import ask_child, installed_packages, last_words, probe_engines
 from superbrain.engines.registry import known_rungs
 from superbrain.engines.tiny_graph import tiny_graph
 from tests.support.fake_driver import FakeDriver
@@ -61,6 +61,15 @@ def test_what_cannot_be_asked_says_how_it_ended() -> None:
     assert isinstance(found, Unanswered)
     assert "exit status 1" in found.why
     assert "KeyError" in found.why
+
+
+def test_what_a_library_prints_last_is_told_without_colours_and_preamble() -> None:
+    printed = (
+        b"first\n\x1b[0;93m2026-11-25 23:08:01.123456789 [W:onnxruntime:Default, state.cc:1113 "
+        b"Create] Failed to create CUDAExecutionProvider.\x07\x1b[m\n\x1b[m\n"
+    )
+    assert last_words(printed) == "Failed to create CUDAExecutionProvider."
+    assert last_words(b"\n\x1b[m\n") == ""
 
 
 def test_two_packages_over_each_other_are_both_seen(tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ TIMEOUT_S: Final = 60.0
 _AT_ONCE: Final = 4
 CHILD: Final = "superbrain.engines.probe_child"
 _LAST_WORDS: Final = 300
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e\n\u00a0-\U0010ffff]")
+_PREAMBLE: Final = re.compile(r"^\S+ \S+ \[\w:onnxruntime:[^\]]*\] ")
 _OURS: Final = re.compile(
     r"(onnxruntime|tensorrt|nvidia-(cuda-runtime|cudnn|cublas|ml-py)|cuda-bindings|pycuda|pynvml)"
 )
@@ -136,14 +139,20 @@ def _with_words(answer: _A, printed: bytes) -> _A:
     """Why another provider was taken the library only prints: add it to the trial."""
     if not isinstance(answer, ProviderTrial) or answer.error or answer.ran_on == answer.asked:
         return answer
-    words = [line for line in printed.decode(errors="replace").splitlines() if line.strip()]
-    return msgspec.structs.replace(answer, said=words[-1][-_LAST_WORDS:] if words else "")
+    return msgspec.structs.replace(answer, said=last_words(printed))
+
+
+def last_words(printed: bytes) -> str:
+    """Give the last line that a library printed, without colours and its own preamble."""
+    plain = _UNPRINTABLE.sub("", _COLOUR.sub("", printed.decode(errors="replace")))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    return _PREAMBLE.sub("", lines[-1])[:_LAST_WORDS] if lines else ""
 
 
 def _how(ended: subprocess.CompletedProcess[bytes]) -> str:
     """Say how a child ended that gave no answer, with its last line."""
-    words = ended.stderr.decode(errors="replace").strip().splitlines()
-    said = f": {words[-1][-_LAST_WORDS:]}" if words else ""
+    words = last_words(ended.stderr)
+    said = f": {words}" if words else ""
     if ended.returncode < 0:
         try:
             name = signal.Signals(-ended.returncode).name

@@ -28,7 +28,8 @@ SYSTEMCTL_S: Final = 10.0
 UNIT: Final = "superbraind.service"
 _UNSYNCHRONISED: Final = 0x40  # STA_UNSYNC
 _TIMEX_WORDS: Final = 64  # more than struct timex has
-_TIMEX_STATUS: Final = 40  # offset of `status` where long has 64 bits
+_TIMEX_STATUS: Final = 40  # offset of `status` where long has 8 bytes
+_LONG_BYTES: Final = 8
 _NO_LIMIT: Final = "max"
 _NVIDIA: Final = "0x10de"
 _DISPLAY_CLASS: Final = "0x03"
@@ -176,6 +177,8 @@ def _filters(root: Path) -> bool:
 
 def _synchronised() -> bool | None:
     """Ask the kernel whether something keeps the clock right."""
+    if ctypes.sizeof(ctypes.c_long) != _LONG_BYTES:
+        return None
     words = (ctypes.c_long * _TIMEX_WORDS)()
     try:
         answer = ctypes.CDLL(None, use_errno=True).adjtimex(words)
