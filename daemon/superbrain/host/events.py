@@ -103,7 +103,7 @@ class Event(StrEnum):
     GPU_LEFT = "gpu_left", "A model moved away from a GPU, to a rung that was proven without one."
     GPU_RETURNED = (
         "gpu_returned",
-        "A model moved back to the rung that it had before it left a GPU.",
+        "A model moved back to a GPU, to the rung that it had left.",
     )
     REQUEST_POISONED = "request_poisoned", "A request that ended two workers was given up."
 
