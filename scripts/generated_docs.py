@@ -24,6 +24,7 @@ import msgspec
 from superbrain.app.config import Config
 from superbrain.app.config_keys import KEYS, default_file, toml_value, values
 from superbrain.domain import deployment as life
+from superbrain.domain.diagnosis import Diagnosis
 from superbrain.domain.health import Health
 from superbrain.host.events import Event
 
@@ -58,6 +59,18 @@ def health_schema(_now: str = "") -> str:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "superbrain health report",
         "description": "health.json, the answer of the control socket, superbrain status --json.",
+        **made,
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def doctor_schema(_now: str = "") -> str:
+    """docs/doctor.schema.json: the JSON Schema of `superbrain doctor --json`."""
+    made = msgspec.json.schema(Diagnosis)
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "superbrain diagnosis of a host",
+        "description": "superbrain doctor --json.",
         **made,
     }
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
@@ -133,6 +146,7 @@ def default_configuration(_now: str = "") -> str:
 
 GENERATED: tuple[Generated, ...] = (
     Generated("docs/health.schema.json", health_schema),
+    Generated("docs/doctor.schema.json", doctor_schema),
     Generated("docs/log-events.md", log_events),
     Generated("docs/architecture.md", states),
     Generated("docs/operations.md", configuration),

@@ -29,10 +29,12 @@ from superbrain.app.trail import Trail
 from superbrain.app.trust_desk import TrustDesk
 from superbrain.bundle.store import Store
 from superbrain.deploy.adoption import Adoption, open_journal
+from superbrain.deploy.budget import MemoryBudget
 from superbrain.deploy.confinement import remove_scratch
 from superbrain.deploy.crew import Workplace
 from superbrain.deploy.driver import Driver
 from superbrain.deploy.gateway import GatewayKeeper
+from superbrain.deploy.gpu_guard import GpuGuard
 from superbrain.deploy.host_clock import HostClock
 from superbrain.deploy.inbox import Inbox
 from superbrain.deploy.orders import Orders
@@ -52,6 +54,7 @@ from superbrain.host import logs, notify
 from superbrain.host.audit_log import AuditLog
 from superbrain.host.events import Event
 from superbrain.host.facts import memory_total_bytes
+from superbrain.host.gpu_watch import GpuWatch
 from superbrain.host.group import group_id, share_folder
 from superbrain.host.logs import event
 from superbrain.host.state_lock import only_one
@@ -66,6 +69,8 @@ if TYPE_CHECKING:
     from superbrain.domain.deployment import Deployment
 
 log = logging.getLogger(__name__)
+
+GPU_DRIVER_S = 2.0
 
 
 class StartError(SuperbrainError):
@@ -140,6 +145,17 @@ class Daemon:
             parallel=config.deploy.parallel,
         )
         self._driver = Driver(self._journal, self._store, self._inbox, self._services, self._stages)
+        self._gpus = GpuWatch()
+        self._gpu_guard = GpuGuard(
+            self._journal,
+            self._services,
+            self._stages,
+            self._driver,
+            self._gpus,
+            config.health.interval_s,
+        )
+        self._stages.rung_unusable = self._gpu_guard.unusable
+        self._stages.does_not_fit = MemoryBudget(self._services, self._gpus).refusal
         self._guard = TrustGuard(self._journal, self._store, self._driver, self._keeper)
         self._updates = TrustInbox(self._inbox, self._keeper, self._audit)
         self._trail = Trail(self._audit)
@@ -162,8 +178,10 @@ class Daemon:
                 self._guard.problems,
                 self._audit_problems,
                 self._adoption.problems,
+                self._gpu_guard.problems,
             ),
         )
+        self._observer.gpu_facts = lambda: self._gpus.facts
         desk = TrustDesk(self._keeper, self._clock, self._journal, self._audit, self._trust_changed)
         self._control = ControlServer(
             config.control_endpoint,
@@ -190,6 +208,7 @@ class Daemon:
         stack.callback(self._control.close)
         self._tasks.append(asyncio.create_task(self._control.run()))
         self._tasks.append(asyncio.create_task(self._observer.run()))
+        self._tasks.append(asyncio.create_task(self._gpu_guard.run()))
         self._tasks.append(asyncio.create_task(self._work()))
         stopping = asyncio.create_task(self._stop.wait())
         done, _ = await asyncio.wait([stopping, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -199,6 +218,7 @@ class Daemon:
 
     async def _work(self) -> None:
         await self._guard.stop_unfit()
+        await asyncio.to_thread(self._gpus.look, GPU_DRIVER_S)  # no rung on a lost one is tried
         await self._recovery.recover()
         event(log, Event.DAEMON_READY, endpoint=self._config.endpoint)
         self._observer.started = True

@@ -21,6 +21,7 @@ from superbrain.domain.deployment import Deployment, State
 from superbrain.domain.health import (
     CandidateFacts,
     GatewayFacts,
+    GpuFacts,
     Health,
     ModelFacts,
     ModelState,
@@ -36,7 +37,6 @@ from superbrain.host import notify
 from superbrain.host.events import Event
 from superbrain.host.facts import host_facts, process_facts
 from superbrain.host.files import write_atomically
-from superbrain.host.gpu import gpu_facts
 from superbrain.host.logs import event
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class Observer:
         self.started = False
         self._unwritten = ""
         self.problems: dict[str, Problem] = {}
+        self.gpu_facts: Callable[[], list[GpuFacts]] = list
 
     async def run(self) -> None:
         """Observe for ever."""
@@ -160,7 +161,7 @@ class Observer:
             process=me,
             gateway=gateway,
             host=host,
-            gpus=gpu_facts(),
+            gpus=self.gpu_facts(),
             models=models,
             inbox=inbox,
             inbox_path=str(self._config.inbox_path),

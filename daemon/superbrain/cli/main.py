@@ -58,6 +58,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("history", ("history",), "what happened to every deployment"),
         Command("report", ("report",), "one deployment: its facts, its proofs, its life"),
         Command("health", ("health",), "one line and an exit code for monitoring"),
+        Command("doctor", ("doctor",), "is this host fit, and what can it run"),
         Command("rollback", ("operate",), "bring a model's previous good version back"),
         Command("retire", ("operate",), "stop serving a model"),
         Command("retry", ("operate",), "try a failed or rejected deployment again"),

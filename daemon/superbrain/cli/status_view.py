@@ -84,7 +84,7 @@ def _host_lines(health: Health) -> Iterator[Text]:
     if health.tcp is not None:
         yield Text(_tcp_line(health.tcp), style="dim" if health.tcp.running else "bold red")
     for gpu in health.gpus:
-        yield Text(_gpu_line(gpu), style="dim")
+        yield Text(_gpu_line(gpu), style="bold red" if gpu.lost else "dim")
 
 
 def _host_line(host: HostFacts) -> str:
@@ -107,6 +107,8 @@ def _tcp_line(tcp: TcpFacts) -> str:
 
 def _gpu_line(gpu: GpuFacts) -> str:
     parts = [f"GPU {gpu.index} {gpu.name}"]
+    if gpu.lost:
+        parts.append(f"lost: {gpu.lost}")
     if gpu.utilization_percent is not None:
         parts.append(f"{gpu.utilization_percent:.0f} % busy")
     if gpu.memory_used_bytes is not None and gpu.memory_total_bytes is not None:
@@ -116,6 +118,8 @@ def _gpu_line(gpu: GpuFacts) -> str:
         parts.append(f"{gpu.temperature_celsius:.0f} °C")
     if gpu.power_watts is not None:
         parts.append(f"{gpu.power_watts:.0f} W")
+    if gpu.throttled_by:
+        parts.append(f"held down by {', '.join(gpu.throttled_by)}")
     return ", ".join(parts)
 
 

@@ -23,6 +23,7 @@ from superbrain.deploy.journal_file import JournalError
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
 from superbrain.domain.errors import BundleError, StoreError
+from superbrain.domain.gpu_rules import RUNG_LOST, lost_gpu
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 
@@ -126,13 +127,15 @@ class Recovery:
     async def _revive(self, deployment: Deployment) -> None:
         """Bring one current deployment back on the rung it had, else on the next best one."""
         failure: Reason | None = None
+        lost: Reason | None = None
         attempt = deployment
         for index in life.rungs_to_return_on(deployment):
             attempt = msgspec.structs.replace(attempt, rung_index=index)
-            before, failure = failure, await self._try(attempt)
+            failure = await self._try(attempt)
             if failure is None:
-                self._revived(deployment, attempt, before)
+                self._revived(deployment, attempt, lost)
                 return
+            lost = lost or failure
             attempt = life.not_returned(attempt, failure)
         assert failure is not None  # noqa: S101 - a ladder is never empty
         await self._lost(deployment, failure)
@@ -166,12 +169,13 @@ class Recovery:
             await crew.end()
             raise
 
-    def _revived(self, before: Deployment, after: Deployment, why: Reason | None) -> None:
-        """Write down on which rung it serves again, and `why` no longer on the one before."""
+    def _revived(self, before: Deployment, after: Deployment, lost: Reason | None) -> None:
+        """Write down on which rung it serves again, and why no longer on the one before."""
         self._services.of(after.name).fault = None
         if after.rung_index != before.rung_index:
-            detail = why.message if why else ""
-            self._journal.record(before, "RungChanged", after, dt.datetime.now(dt.UTC), detail)
+            step = RUNG_LOST if lost and lost_gpu(before.rung, lost.code) else "RungChanged"
+            why = lost.message if lost else ""
+            self._journal.record(before, step, after, dt.datetime.now(dt.UTC), why)
         if after.state is State.SWITCHING:
             self._driver.spawn(self._driver.inject(after.id, life.Switched()))
         elif after.state in (State.PROBATION, State.ROLLING_BACK, State.DRAINING):

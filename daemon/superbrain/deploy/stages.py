@@ -62,6 +62,10 @@ class Stages:
         keeper: knows the trust that counts now, and the time by which dates are judged.
         workplace: where workers live and what holds them.
         parallel: how many crews may load or prove at the same time.
+
+    Attributes:
+        rung_unusable: says why nothing may begin on a rung; None when it may.
+        does_not_fit: says why a candidate has no room beside what serves; None when it has.
     """
 
     def __init__(
@@ -88,6 +92,8 @@ class Stages:
         self._revivals = asyncio.Semaphore(parallel)  # what is good never waits for what is new
         self._crews: dict[int, Crew] = {}
         self.progress: dict[int, Progress] = {}
+        self.rung_unusable: Callable[[str], Reason | None] = lambda _rung: None
+        self.does_not_fit: Callable[[Bringup], Awaitable[Reason | None]] = _fits
         self._performers: dict[type[life.Command], Performer] = {
             life.AwaitFile: self._await_file,
             life.TakeIn: self._take_in,
@@ -191,7 +197,11 @@ class Stages:
         self.progress[deployment.id] = Progress(f"loading on {deployment.rung}")
         try:
             async with self._slots:
-                self._crews[deployment.id] = await Crew.load(self._bringup(deployment))
+                bringup = self._bringup(deployment)
+                refused = self.rung_unusable(bringup.rung) or await self.does_not_fit(bringup)
+                if refused is not None:
+                    return life.StageFailed(refused)
+                self._crews[deployment.id] = await Crew.load(bringup)
         except ChildError as error:
             reason = Reason(error.code, error.message, error.mend)
             return life.Refused(reason) if error.bundle_at_fault else life.StageFailed(reason)
@@ -324,6 +334,9 @@ class Stages:
         """
         await asyncio.to_thread(self._store.rehash, deployment.digest)
         async with self._revivals:
+            unusable = self.rung_unusable(deployment.rung)
+            if unusable is not None:
+                raise ChildError(unusable.code, unusable.message, mend=unusable.mend)
             crew = await Crew.load(self._bringup(deployment))
             try:
                 failure = _first_failure(await self._prove_crew(deployment, crew))
@@ -396,6 +409,11 @@ class Stages:
 def _first_failure(proofs: list[Proof]) -> str:
     """Give the first failure of all workers; empty when every one of them is proven."""
     return next((proof.first_failure for proof in proofs if proof.first_failure), "")
+
+
+async def _fits(_bringup: Bringup) -> Reason | None:
+    """Nobody keeps a budget."""
+    return None
 
 
 async def _let_go(service: ModelService, crew: Crew | None) -> None:

@@ -55,8 +55,27 @@ class HostFacts(msgspec.Struct, frozen=True):
     boot_time: dt.datetime | None = None
 
 
+class GpuProcess(msgspec.Struct, frozen=True):
+    """A process that holds memory of a GPU, where the driver tells."""
+
+    pid: int
+    memory_bytes: int | None = None
+
+
+class GpuXid(msgspec.Struct, frozen=True):
+    """An error that the driver has reported for a GPU (Xid), since this daemon runs."""
+
+    at: dt.datetime
+    code: int
+
+
 class GpuFacts(msgspec.Struct, frozen=True):
-    """One GPU (NVML); every figure may be missing on a given device."""
+    """One GPU (NVML); every figure may be missing on a given device.
+
+    `lost`: in a sentence why it cannot be used any more, empty when it can; `throttled_by`: what
+    holds its clocks down; `ecc_*`: memory errors since the driver was loaded; `mig`: whether it is
+    partitioned; `xids`: the newest errors, oldest first.
+    """
 
     index: int
     name: str
@@ -66,6 +85,21 @@ class GpuFacts(msgspec.Struct, frozen=True):
     utilization_percent: float | None = None
     temperature_celsius: float | None = None
     power_watts: float | None = None
+    lost: str = ""
+    compute_capability: str | None = None
+    power_limit_watts: float | None = None
+    clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    throttled_by: list[str] | None = None
+    ecc_corrected: int | None = None
+    ecc_uncorrected: int | None = None
+    pcie_generation: int | None = None
+    pcie_generation_max: int | None = None
+    pcie_width: int | None = None
+    pcie_width_max: int | None = None
+    mig: bool | None = None
+    processes: list[GpuProcess] | None = None
+    xids: list[GpuXid] = []
 
 
 class ProofSummary(msgspec.Struct, frozen=True):
@@ -102,6 +136,8 @@ IncidentKind = Literal[
     "ReproofMismatch",
     "ReproofUnreadable",
     "ProvenAgain",
+    "LeftGpu",
+    "ReturnedToGpu",
 ]
 
 

@@ -99,6 +99,12 @@ class Event(StrEnum):
     REPROOF_FAILED = "reproof_failed", "A serving process did not reproduce a golden case again."
     REPROOF_UNREADABLE = "reproof_unreadable", "A golden case could not be run again."
     MODEL_PROVEN_AGAIN = "model_proven_again", "A fresh process reproduces what another did not."
+    GPU_TROUBLE = "gpu_trouble", "A GPU is lost, or something is wrong with it; the line says what."
+    GPU_LEFT = "gpu_left", "A model moved away from a GPU, to a rung that was proven without one."
+    GPU_RETURNED = (
+        "gpu_returned",
+        "A model moved back to a GPU, to the rung that it had left.",
+    )
     REQUEST_POISONED = "request_poisoned", "A request that ended two workers was given up."
 
     REQUEST_FAILED = "request_failed", "A model or its code failed on one request."
