@@ -6,6 +6,9 @@ engine or raises `EngineError`; whatever its library throws is translated there 
     EngineError
     ├── RungUnavailable   this host cannot run this rung (not installed, no device)
     ├── GraphMismatch     the graph is not what the manifest says: the bundle's fault
+    ├── BuildFailed       the runtime cannot make an engine of this graph
+    │   └── BuildTimedOut not within the time that it was given
+    ├── EngineRefused     a built engine is not what was built, or the runtime does not take it
     └── ExecutionFailed   the engine refused or broke on one input
 """
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from superbrain.domain.engine import EngineFile
     from superbrain.domain.manifest import Graph, GraphTensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,6 +47,18 @@ class GraphMismatch(EngineError):
     """The graph's inputs or outputs are not what the manifest declares."""
 
     bundle_at_fault = True
+
+
+class BuildFailed(EngineError):
+    """The runtime cannot make an engine of this graph."""
+
+
+class BuildTimedOut(BuildFailed):
+    """The build took longer than it may."""
+
+
+class EngineRefused(EngineError):
+    """A built engine is damaged, or the runtime does not take it."""
 
 
 class ExecutionFailed(EngineError):
@@ -105,4 +121,15 @@ class Runtime(Protocol):
 
         Raises:
             RungUnavailable, GraphMismatch, EngineError: see the module's tree.
+        """
+
+
+class BuiltRuntime(Runtime, Protocol):
+    """A runtime whose engines a builder process makes beforehand, for this very host."""
+
+    def load_built(self, rung: str, engine: EngineFile, path: Path, graph: Graph) -> Engine:
+        """Make a built engine runnable; the ONNX file at `path` still tells its metadata.
+
+        Raises:
+            RungUnavailable, EngineRefused, EngineError: see the module's tree.
         """
