@@ -19,7 +19,7 @@ import numpy as np
 from superbrain.domain.tensor_fit import TensorSet
 from superbrain.engines.onnx_files import check_external_files
 from superbrain.engines.port import EngineError
-from superbrain.engines.registry import runtime_for
+from superbrain.engines.registry import built_runtime_for, runtime_for
 from superbrain.serve.bundle_code import BundleCode, BundleCodeError
 from superbrain.serve.bundle_files import BundleFiles
 from superbrain.serve.pipeline import Pipeline
@@ -27,12 +27,13 @@ from superbrain.serve.together import Together
 from superbrain.wire.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import Self
 
+    from superbrain.domain.engine import EngineFile
     from superbrain.domain.manifest import Graph, Manifest
-    from superbrain.engines.port import Engine, Runtime
+    from superbrain.engines.port import Engine
 
     Wrap = Callable[[str, Engine], Engine]
 
@@ -62,7 +63,12 @@ class Model:
 
     @classmethod
     def open(
-        cls, bundle_path: Path, manifest: Manifest, rung: str, wrap: Wrap | None = None
+        cls,
+        bundle_path: Path,
+        manifest: Manifest,
+        rung: str,
+        wrap: Wrap | None = None,
+        built: Sequence[EngineFile] = (),
     ) -> Self:
         """Load all graphs on `rung`, then the bundle's code.
 
@@ -71,6 +77,7 @@ class Model:
             manifest: the verified manifest.
             rung: one of the manifest's ladder.
             wrap: puts something of the caller's between pipeline and engine, such as a recorder.
+            built: the engines that a builder has made, where the rung needs them.
 
         Raises:
             RungUnavailable, GraphMismatch, EngineError: a graph is not runnable here.
@@ -78,11 +85,11 @@ class Model:
             StoreError: a file is gone or is not what was signed.
         """
         files = BundleFiles(bundle_path, manifest)
-        runtime = runtime_for(rung)
+        load = _Loading(rung, files, {engine.graph: engine for engine in built})
         with ExitStack() as resources:
             engines: dict[str, Engine] = {}
             for name, graph in manifest.graphs.items():
-                engines[name] = _load(runtime, rung, files, name, graph)
+                engines[name] = load.graph(name, graph)
                 resources.callback(engines[name].close)
             if wrap is not None:
                 engines = {name: wrap(name, engine) for name, engine in engines.items()}
@@ -135,9 +142,23 @@ class Model:
         self.close()
 
 
-def _load(runtime: Runtime, rung: str, files: BundleFiles, name: str, graph: Graph) -> Engine:
-    try:
-        check_external_files(files.root, graph.path, files)
-        return runtime.load(rung, files.root / graph.path, graph)
-    except EngineError as error:
-        raise type(error)(f"graph {name!r}: {error.message}", mend=error.mend) from error
+class _Loading:
+    """Makes graphs runnable on one rung."""
+
+    def __init__(self, rung: str, files: BundleFiles, built: dict[str, EngineFile]) -> None:
+        self._rung = rung
+        self._files = files
+        self._built = built
+        self._runtime = runtime_for(rung)
+        self._from_built = built_runtime_for(rung)
+
+    def graph(self, name: str, graph: Graph) -> Engine:
+        """Load one graph; what goes wrong names it."""
+        try:
+            path = self._files.root / graph.path
+            check_external_files(self._files.root, graph.path, self._files)
+            if self._from_built is not None and name in self._built:
+                return self._from_built.load_built(self._rung, self._built[name], path, graph)
+            return self._runtime.load(self._rung, path, graph)
+        except EngineError as error:
+            raise type(error)(f"graph {name!r}: {error.message}", mend=error.mend) from error

@@ -87,6 +87,7 @@ def close_sandbox(load: ctl.Load) -> Sandbox:
         bundle=Path(load.bundle_path),
         scratch=Path(load.scratch_path) if load.scratch_path else None,
         gpu=not load.rung.endswith(CPU_RUNG),
+        readable=[Path(engine.path) for engine in load.engines],
     )
     lacking = "; ".join(sandbox.missing)
     child.log(
