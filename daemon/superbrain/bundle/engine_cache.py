@@ -114,6 +114,15 @@ class EngineCache:
         """
         self._remove(self._root / key.digest)
 
+    def discard_file(self, path: Path) -> None:
+        """Remove the engine whose file this is; a file from elsewhere is left alone.
+
+        Raises:
+            StoreError: it cannot be removed.
+        """
+        if path.parent.parent == self._root:
+            self._remove(path.parent)
+
     def trim(self, in_use: Container[str], now: float) -> list[str]:
         """Remove what was used longest ago until the rest keeps the limit; give the keys that went.
 

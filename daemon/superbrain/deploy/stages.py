@@ -187,12 +187,15 @@ class Stages:
     # --- into proven processes ----------------------------------------------------------------
 
     async def _build(self, deployment: Deployment) -> life.Event:
+        bringup: Bringup | None = None
         try:
             bringup = await self._equipped(deployment)
             self.progress[deployment.id] = Progress(f"loading on {deployment.rung}")
             async with self._slots:
                 self._crews[deployment.id] = await Crew.load(bringup)
         except ChildError as error:
+            if error.code == "EngineRefused" and bringup is not None:
+                await self._workshop.discard(bringup.engines)
             reason = Reason(error.code, error.message, error.mend)
             return life.Refused(reason) if error.bundle_at_fault else life.StageFailed(reason)
         except BundleError as error:

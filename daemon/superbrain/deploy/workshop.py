@@ -18,6 +18,7 @@ import itertools
 import logging
 import shutil
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -39,8 +40,7 @@ from superbrain.host.events import Event
 from superbrain.host.logs import event
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from superbrain.bundle.engine_cache import EngineCache
     from superbrain.deploy.crew import Bringup, Workplace
@@ -101,6 +101,12 @@ class Workshop:
             return await _Visit(self._cache, self._policy, bringup, builder, show).engines(
                 self._in_use
             )
+
+    async def discard(self, engines: Sequence[EngineFile]) -> None:
+        """Keep engines no longer that a worker's runtime refused: the next try builds anew."""
+        for engine in engines:
+            event(log, Event.ENGINE_DAMAGED, logging.WARNING, graph=engine.graph, path=engine.path)
+            await asyncio.to_thread(self._cache.discard_file, Path(engine.path))
 
     @contextlib.asynccontextmanager
     async def _builder(self, bringup: Bringup) -> AsyncIterator[_Builder]:

@@ -19,7 +19,7 @@ from superbrain.engines.cuda_driver import first_gpu
 from superbrain.engines.device_memory import open_device
 from superbrain.engines.graph_check import FileTensor, InputMismatch, check_graph
 from superbrain.engines.onnx_files import metadata_of
-from superbrain.engines.port import EngineRefused, ExecutionFailed
+from superbrain.engines.port import EngineRefused, ExecutionFailed, RungUnavailable
 from superbrain.engines.tensorrt_flavour import DATATYPES, import_library, lacks
 from superbrain.engines.tensorrt_log import collecting_logger
 from superbrain.engines.tensorrt_run import Runner
@@ -50,12 +50,13 @@ def open_engine(
     Raises:
         RungUnavailable: no library, driver or GPU that fits.
         EngineRefused: the bytes are others, or the library does not take them.
+        DeviceError: there is not enough device memory.
         GraphMismatch: the engine has other inputs or outputs than the manifest.
     """
     data = _read(file)
     gpu = first_gpu()
     if lacking := lacks(flavour, rung.partition(":")[2], gpu.name, gpu.capability):
-        raise EngineRefused(f"{rung}: {lacking}")
+        raise RungUnavailable(f"{rung}: {lacking}")
     device = open_device()
     try:
         trt = import_library(flavour)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from superbrain.domain.tensor_fit import numpy_dtype
+from superbrain.engines.device_memory import DeviceError
 from superbrain.engines.port import EngineError, EngineRefused, ExecutionFailed, RungUnavailable
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class Runner:
         captures: whether to capture graphs here; some runtimes do so by themselves.
 
     Raises:
-        EngineRefused: there is not enough device memory, or a shape does not fit the engine.
+        DeviceError: there is not enough device memory.
+        EngineRefused: a shape does not fit the engine.
         RungUnavailable: a tensor is of a type that needs ml-dtypes, which is not installed.
     """
 
@@ -123,7 +125,7 @@ class Runner:
             context = engine.create_execution_context()
         if context is None:
             size = engine.device_memory_size_v2
-            raise EngineRefused(
+            raise DeviceError(
                 f"expected {size} bytes of device memory for an execution context, found less",
                 mend="Retire a model, or let fewer instances serve it",
             )

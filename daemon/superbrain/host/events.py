@@ -104,7 +104,10 @@ class Event(StrEnum):
     BUILDER_CONFINED = "builder_confined", "A builder closed its sandbox; the line has its level."
     ENGINE_BUILT = "engine_built", "A builder made an engine, which is in the cache now."
     ENGINE_REUSED = "engine_reused", "An engine of the cache fits in every part of its key."
-    ENGINE_DAMAGED = "engine_damaged", "An engine of the cache was not as written; it is rebuilt."
+    ENGINE_DAMAGED = (
+        "engine_damaged",
+        "A cached engine is not as it was written, or was refused; it goes.",
+    )
     ENGINE_REMOVED = "engine_removed", "An engine unused for long made room in the cache."
 
     REQUEST_FAILED = "request_failed", "A model or its code failed on one request."

@@ -147,3 +147,16 @@ def test_what_was_used_a_moment_ago_stays_whatever_the_limit_says(
         put(cache, tmp_path, numbered(number))
     assert not cache.trim(set(), time.time())
     assert len(cache.trim(set(), time.time() + RECENT_S + 1)) == 2
+
+
+def test_an_engine_goes_by_its_file_and_nothing_else_does(
+    cache: EngineCache, tmp_path: Path
+) -> None:
+    put(cache, tmp_path)
+    elsewhere = tmp_path / "elsewhere" / "engine"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(CONTENT)
+    cache.discard_file(elsewhere)
+    assert elsewhere.exists()
+    cache.discard_file(cache.path(KEY))
+    assert not cache.holds(KEY)
