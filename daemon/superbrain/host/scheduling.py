@@ -43,7 +43,8 @@ def take_turns() -> None:
 def stand_back() -> None:
     """Let everybody else go first, on every thread that is started from now on.
 
-    The kernel gives such a process what is left over, and a small share where nothing is.
+    The kernel gives such a process what is left over, and a small share where nothing is. It
+    lowers the weight of the whole session, so it is for a process that is the first of its own.
     """
     with suppress(OSError):  # a filter of system calls may refuse either
         os.setpriority(os.PRIO_PROCESS, 0, _NICEST)
