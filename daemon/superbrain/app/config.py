@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from superbrain.domain.engine import BuilderPolicy
 from superbrain.domain.policy import ErrorBudget
 from superbrain.domain.sandbox import SandboxPolicy
 from superbrain.domain.watch import Reproof, Rules, Watch
@@ -113,6 +114,7 @@ class Config(_Section, frozen=True):
     deploy: Deploy = Deploy()
     budget: ErrorBudget = ErrorBudget()
     sandbox: SandboxPolicy = SandboxPolicy()
+    builder: BuilderPolicy = BuilderPolicy()
     watch: Watch = Watch()
     proof: Reproof = Reproof()
     health: HealthReport = HealthReport()
@@ -157,6 +159,11 @@ class Config(_Section, frozen=True):
     def scratch_path(self) -> Path:
         """The folder of the workers' scratch folders."""
         return Path(self.paths.state) / "scratch"
+
+    @property
+    def engines_path(self) -> Path:
+        """The cache of built engines."""
+        return Path(self.paths.state) / "engines"
 
     @property
     def endpoint(self) -> str:
@@ -280,6 +287,9 @@ def _check(config: Config, path: Path | None) -> None:
         "deploy.parallel": config.deploy.parallel,
         "health.interval_s": config.health.interval_s,
         "sandbox.scratch_mib": config.sandbox.scratch_mib,
+        "builder.time_limit_s": config.builder.time_limit_s,
+        "builder.workspace_mib": config.builder.workspace_mib,
+        "builder.cache_mib": config.builder.cache_mib,
         "watch.sample_s": config.watch.sample_s,
         "watch.leak_share": config.watch.leak_share,
         "tcp.max_clients": config.tcp.max_clients,
@@ -289,6 +299,10 @@ def _check(config: Config, path: Path | None) -> None:
         if value <= 0:
             raise ConfigError(f"{where}: expected {key} above 0, found {value}")
     _check_sandbox(config.sandbox, where)
+    if config.builder.memory_mib < 0:
+        raise ConfigError(
+            f"{where}: expected builder.memory_mib of 0 or more, found {config.builder.memory_mib}"
+        )
     if config.watch.drift_factor <= 1:
         found = config.watch.drift_factor
         raise ConfigError(f"{where}: expected watch.drift_factor above 1, found {found}")

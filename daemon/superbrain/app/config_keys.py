@@ -69,6 +69,13 @@ KEYS: Final[dict[str, Key]] = {
     "sandbox.threads": Key("threads of one worker"),
     "sandbox.descriptors": Key("file descriptors of one worker"),
     "sandbox.scratch_mib": Key("what a worker's scratch folder may hold, and each file in it"),
+    "builder.time_limit_s": Key("how long the build of one engine may take"),
+    "builder.memory_mib": Key("private memory of a builder; 0: half of the host's"),
+    "builder.workspace_mib": Key("GPU memory that a layer may use for itself while it runs"),
+    "builder.cache_mib": Key("what the cache of built engines may take"),
+    "builder.priority": Key(
+        "idle: builders get the processor when nobody else wants it; normal: they share it"
+    ),
     "watch.hang_grace_s": Key(
         "an execution that takes so much longer than the bundle's `request_timeout_ms` hangs"
     ),

@@ -27,6 +27,7 @@ from superbrain.app.observer import Observer
 from superbrain.app.restore_plan import refuse_half_restored
 from superbrain.app.trail import Trail
 from superbrain.app.trust_desk import TrustDesk
+from superbrain.bundle.engine_cache import EngineCache
 from superbrain.bundle.store import Store
 from superbrain.deploy.adoption import Adoption, open_journal
 from superbrain.deploy.budget import MemoryBudget
@@ -45,8 +46,10 @@ from superbrain.deploy.tcp_face import TcpFaceKeeper
 from superbrain.deploy.trust_guard import TrustGuard
 from superbrain.deploy.trust_inbox import TrustInbox
 from superbrain.deploy.trust_keeper import TrustKeeper
+from superbrain.deploy.workshop import Workshop
 from superbrain.domain import deployment as life
 from superbrain.domain.audit import Action
+from superbrain.domain.engine import with_builder_memory
 from superbrain.domain.health import Problem
 from superbrain.domain.health_rules import status_line
 from superbrain.domain.sandbox import with_memory
@@ -125,6 +128,7 @@ class Daemon:
             config.trust_path, config.chains_path, self._journal, self._clock, self._audit
         )
         self._store = Store(config.store_path)
+        self._engines = EngineCache(config.engines_path, config.builder.cache_mib << 20)
         self._adoption = Adoption(self._journal, self._store, config.journal_path)
         self._inbox = Inbox(config.inbox_path, config.deploy.settle_s)
         self._gateway = GatewayKeeper(config.endpoint, self._poisoned, self._group)
@@ -136,11 +140,7 @@ class Daemon:
             self._inbox,
             self._services.of,
             self._keeper,
-            workplace=Workplace(
-                config.lanes_path,
-                config.scratch_path,
-                with_memory(config.sandbox, memory_total_bytes()),
-            ),
+            workshop=self._make_workshop(),
             probation_s=config.deploy.probation_s,
             parallel=config.deploy.parallel,
         )
@@ -194,6 +194,16 @@ class Daemon:
             self._reload,
         )
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _make_workshop(self) -> Workshop:
+        config, memory_bytes = self._config, memory_total_bytes()
+        sandbox = with_memory(config.sandbox, memory_bytes)
+        return Workshop(
+            self._engines,
+            with_builder_memory(config.builder, memory_bytes),
+            Workplace(config.lanes_path, config.scratch_path, sandbox),
+            self._services.engine_paths,
+        )
 
     async def _serve(self, stack: contextlib.ExitStack) -> None:
         context = zmq.asyncio.Context()

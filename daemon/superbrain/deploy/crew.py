@@ -17,6 +17,7 @@ import msgspec
 from superbrain.deploy.child import Child, ChildError
 from superbrain.deploy.confinement import make_scratch, watch
 from superbrain.domain import ctl
+from superbrain.domain.engine import EngineFile
 from superbrain.domain.policy import stand_by_limit_s
 from superbrain.domain.sandbox import Sandbox
 from superbrain.host.events import Event
@@ -48,7 +49,7 @@ class Workplace(msgspec.Struct, frozen=True):
 
 
 class Bringup(msgspec.Struct, frozen=True):
-    """What a worker needs to know: deployment, bundle, rung, and where it works."""
+    """What a worker needs to know: deployment, bundle, rung, its engines, and where it works."""
 
     deployment_id: int
     bundle_path: Path
@@ -56,6 +57,7 @@ class Bringup(msgspec.Struct, frozen=True):
     manifest: Manifest
     rung: str
     workplace: Workplace
+    engines: tuple[EngineFile, ...] = ()
 
 
 class Worker:
@@ -98,6 +100,7 @@ class Worker:
             lane_path=lane_path,
             scratch_path=str(scratch),
             sandbox=place.sandbox,
+            engines=list(bringup.engines),
         )
         try:
             loaded = await worker.child.order(

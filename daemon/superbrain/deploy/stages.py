@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from superbrain.bundle.store import Store
-    from superbrain.deploy.crew import Workplace
     from superbrain.deploy.journal import Journal
     from superbrain.deploy.service import ModelService
     from superbrain.deploy.trust_keeper import TrustKeeper
+    from superbrain.deploy.workshop import Workshop
     from superbrain.domain.manifest import Manifest
     from superbrain.domain.proof import Proof
 
@@ -60,7 +60,7 @@ class Stages:
     Args:
         service_of: gives the service of a model, making it on the first call.
         keeper: knows the trust that counts now, and the time by which dates are judged.
-        workplace: where workers live and what holds them.
+        workshop: has engines built where a rung needs them, and says where workers live.
         parallel: how many crews may load or prove at the same time.
 
     Attributes:
@@ -76,7 +76,7 @@ class Stages:
         service_of: Callable[[str], ModelService],
         keeper: TrustKeeper,
         *,
-        workplace: Workplace,
+        workshop: Workshop,
         probation_s: float,
         parallel: int,
     ) -> None:
@@ -86,7 +86,7 @@ class Stages:
         self._service_of = service_of
         self._trust = keeper.trust
         self._clock = keeper.clock
-        self._workplace = workplace
+        self._workshop = workshop
         self._probation_s = probation_s
         self._slots = asyncio.Semaphore(parallel)
         self._revivals = asyncio.Semaphore(parallel)  # what is good never waits for what is new
@@ -194,15 +194,21 @@ class Stages:
     # --- into proven processes ----------------------------------------------------------------
 
     async def _build(self, deployment: Deployment) -> life.Event:
-        self.progress[deployment.id] = Progress(f"loading on {deployment.rung}")
+        bringup: Bringup | None = None
+        unusable = self.rung_unusable(deployment.rung)
+        if unusable is not None:
+            return life.StageFailed(unusable)
         try:
+            bringup = await self._equipped(deployment)
+            self.progress[deployment.id] = Progress(f"loading on {deployment.rung}")
             async with self._slots:
-                bringup = self._bringup(deployment)
-                refused = self.rung_unusable(bringup.rung) or await self.does_not_fit(bringup)
+                refused = await self.does_not_fit(bringup)
                 if refused is not None:
                     return life.StageFailed(refused)
                 self._crews[deployment.id] = await Crew.load(bringup)
         except ChildError as error:
+            if error.code == "EngineRefused" and bringup is not None:
+                await self._workshop.discard(bringup.engines)
             reason = Reason(error.code, error.message, error.mend)
             return life.Refused(reason) if error.bundle_at_fault else life.StageFailed(reason)
         except BundleError as error:
@@ -333,11 +339,12 @@ class Stages:
             ChildError, BundleError: they could not, or its bundle in the store is damaged.
         """
         await asyncio.to_thread(self._store.rehash, deployment.digest)
+        unusable = self.rung_unusable(deployment.rung)
+        if unusable is not None:
+            raise ChildError(unusable.code, unusable.message, mend=unusable.mend)
+        bringup = await self._equipped(deployment)
         async with self._revivals:
-            unusable = self.rung_unusable(deployment.rung)
-            if unusable is not None:
-                raise ChildError(unusable.code, unusable.message, mend=unusable.mend)
-            crew = await Crew.load(self._bringup(deployment))
+            crew = await Crew.load(bringup)
             try:
                 failure = _first_failure(await self._prove_crew(deployment, crew))
                 if failure:
@@ -395,6 +402,19 @@ class Stages:
         crews, self._crews = list(self._crews.values()), {}
         await asyncio.gather(*(crew.end() for crew in crews))
 
+    async def _equipped(self, deployment: Deployment) -> Bringup:
+        """Get the engines that its rung needs, built if need be."""
+
+        def show(detail: str, percent: float | None) -> None:
+            self.progress[deployment.id] = Progress(detail, percent)
+
+        bringup = self._bringup(deployment)
+        try:
+            engines = await self._workshop.engines(bringup, show)
+        finally:
+            self.progress.pop(deployment.id, None)
+        return msgspec.structs.replace(bringup, engines=engines)
+
     def _bringup(self, deployment: Deployment) -> Bringup:
         return Bringup(
             deployment_id=deployment.id,
@@ -402,7 +422,7 @@ class Stages:
             digest=deployment.digest,
             manifest=self._store.manifest(deployment.digest),
             rung=deployment.rung,
-            workplace=self._workplace,
+            workplace=self._workshop.workplace,
         )
 
 

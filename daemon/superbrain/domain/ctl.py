@@ -25,6 +25,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from superbrain.domain.engine import EngineFile
 from superbrain.domain.proof import Proof, Timing
 from superbrain.domain.sandbox import Sandbox, SandboxPolicy
 from superbrain.wire.errors import SuperbrainError
@@ -46,7 +47,8 @@ class Message(msgspec.Struct, frozen=True, tag=True):
 class Load(Message, frozen=True):
     """Open the bundle in `bundle_path` (a folder of the store), engines on `rung`.
 
-    `scratch_path` is the one folder that the worker may write to; empty for none.
+    `scratch_path` is the one folder that the worker may write to; empty for none. `engines` are
+    those that a builder has made for the rung, one for each graph; none where it needs none.
     """
 
     deployment_id: int
@@ -56,6 +58,7 @@ class Load(Message, frozen=True):
     lane_path: str
     scratch_path: str = ""
     sandbox: SandboxPolicy = SandboxPolicy()
+    engines: list[EngineFile] = []
 
 
 class Prove(Message, frozen=True):

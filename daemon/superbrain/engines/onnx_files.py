@@ -1,4 +1,4 @@
-"""Which other files an ONNX file needs: the places where its weights lie outside of it.
+"""Which other files an ONNX file needs, where its weights lie outside of it, and its metadata.
 
 Read straight from the file's protobuf, with nothing but the few fields that lead to external data,
 so that an author needs no further package. `check_external_files` looks before any runtime opens
@@ -28,6 +28,7 @@ _MESSAGES = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
+_METADATA = 14  # of the model
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -41,6 +42,24 @@ def external_files(path: Path) -> list[str]:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return sorted(set(_locations(data, "model", 0, len(data))))
     except (OSError, ValueError, IndexError, UnicodeDecodeError, RecursionError) as error:
+        raise EngineError(f"{path}: expected an ONNX file, found: {error}") from error
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """Give an ONNX file's own metadata (`metadata_props`).
+
+    Raises:
+        EngineError: the file cannot be read, or is no ONNX file.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            pairs = [
+                {inner: data[begin:stop] for inner, begin, stop in _fields(data, start, end)}
+                for number, start, end in _fields(data, 0, len(data))
+                if number == _METADATA
+            ]
+        return {pair.get(1, b"").decode(): pair.get(2, b"").decode() for pair in pairs}
+    except (OSError, ValueError, IndexError, UnicodeDecodeError) as error:
         raise EngineError(f"{path}: expected an ONNX file, found: {error}") from error
 
 

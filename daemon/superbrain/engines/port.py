@@ -10,6 +10,9 @@ engine or raises `EngineError`; whatever its library throws is translated there 
     │   ├── DeviceUnfit       a device of the wrong kind, such as its compute capability
     │   └── PrecisionMissing  the bundle has no file of the rung's precision
     ├── GraphMismatch         the graph is not what the manifest says: the bundle's fault
+    ├── BuildFailed           the runtime cannot make an engine of this graph
+    │   └── BuildTimedOut     not within the time that it was given
+    ├── EngineRefused         a built engine is not what was built, or the runtime does not take it
     └── ExecutionFailed       the engine refused or broke on one input
 
 The names are what a deployment records as the reason against a rung, so they stay.
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from superbrain.domain.engine import EngineFile
     from superbrain.domain.manifest import Graph, GraphTensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -65,6 +69,18 @@ class GraphMismatch(EngineError):
     """The graph's inputs or outputs are not what the manifest declares."""
 
     bundle_at_fault = True
+
+
+class BuildFailed(EngineError):
+    """The runtime cannot make an engine of this graph."""
+
+
+class BuildTimedOut(BuildFailed):
+    """The build took longer than it may."""
+
+
+class EngineRefused(EngineError):
+    """A built engine is damaged, or the runtime does not take it."""
 
 
 class ExecutionFailed(EngineError):
@@ -133,4 +149,15 @@ class Runtime(Protocol):
 
         Raises:
             RungUnavailable, GraphMismatch, EngineError: see the module's tree.
+        """
+
+
+class BuiltRuntime(Runtime, Protocol):
+    """A runtime whose engines a builder process makes beforehand, for this very host."""
+
+    def load_built(self, rung: str, engine: EngineFile, path: Path, graph: Graph) -> Engine:
+        """Make a built engine runnable; the ONNX file at `path` still tells its metadata.
+
+        Raises:
+            RungUnavailable, EngineRefused, EngineError: see the module's tree.
         """

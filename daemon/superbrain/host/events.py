@@ -107,6 +107,15 @@ class Event(StrEnum):
     )
     REQUEST_POISONED = "request_poisoned", "A request that ended two workers was given up."
 
+    BUILDER_CONFINED = "builder_confined", "A builder closed its sandbox; the line has its level."
+    ENGINE_BUILT = "engine_built", "A builder made an engine, which is in the cache now."
+    ENGINE_REUSED = "engine_reused", "An engine of the cache fits in every part of its key."
+    ENGINE_DAMAGED = (
+        "engine_damaged",
+        "A cached engine is not as it was written, or was refused; it goes.",
+    )
+    ENGINE_REMOVED = "engine_removed", "An engine unused for long made room in the cache."
+
     REQUEST_FAILED = "request_failed", "A model or its code failed on one request."
     ORDER_FAILED = "order_failed", "A worker could not carry out what the daemon told it."
     LANE_CLOSED = "lane_closed", "A worker closed a lane whose peer sent no valid frames."

@@ -11,7 +11,7 @@ BYTES tensors are object arrays of `bytes`; one of shape [] is a 0-d object arra
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from superbrain.domain.rungs import graph_file, missing_precision
 from superbrain.domain.tensor_fit import TensorSet
 from superbrain.engines.onnx_files import check_external_files
 from superbrain.engines.port import EngineError, GraphMismatch, PrecisionMissing
-from superbrain.engines.registry import runtime_for
+from superbrain.engines.registry import built_runtime_for, runtime_for
 from superbrain.serve.bundle_code import BundleCode, BundleCodeError
 from superbrain.serve.bundle_files import BundleFiles
 from superbrain.serve.pipeline import Pipeline
@@ -28,12 +28,13 @@ from superbrain.serve.together import Together
 from superbrain.wire.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import Self
 
+    from superbrain.domain.engine import EngineFile
     from superbrain.domain.manifest import Graph, Manifest
-    from superbrain.engines.port import Engine, Runtime
+    from superbrain.engines.port import Engine
 
     Wrap = Callable[[str, Engine], Engine]
 
@@ -63,7 +64,12 @@ class Model:
 
     @classmethod
     def open(
-        cls, bundle_path: Path, manifest: Manifest, rung: str, wrap: Wrap | None = None
+        cls,
+        bundle_path: Path,
+        manifest: Manifest,
+        rung: str,
+        wrap: Wrap | None = None,
+        built: Sequence[EngineFile] = (),
     ) -> Self:
         """Load all graphs on `rung`, then the bundle's code.
 
@@ -72,6 +78,7 @@ class Model:
             manifest: the verified manifest.
             rung: one of the manifest's ladder.
             wrap: puts something of the caller's between pipeline and engine, such as a recorder.
+            built: the engines that a builder has made, where the rung needs them.
 
         Raises:
             RungUnavailable, GraphMismatch, EngineError: a graph is not runnable here.
@@ -79,13 +86,12 @@ class Model:
             StoreError: a file is gone or is not what was signed.
         """
         files = BundleFiles(bundle_path, manifest)
-        runtime = runtime_for(rung)
-        if runtime.needs_file(rung) and (missing := missing_precision(manifest.graphs, rung)):
-            raise PrecisionMissing(missing, mend="Make it with `superbrain bundle precision`")
+        load = _Loading(rung, files, {engine.graph: engine for engine in built})
+        load.check_precision(manifest)
         with ExitStack() as resources:
             engines: dict[str, Engine] = {}
             for name, graph in manifest.graphs.items():
-                engines[name] = _load(runtime, rung, files, name, graph)
+                engines[name] = load.graph(name, graph)
                 resources.callback(engines[name].close)
             if wrap is not None:
                 engines = {name: wrap(name, engine) for name, engine in engines.items()}
@@ -138,23 +144,42 @@ class Model:
         self.close()
 
 
-def _load(runtime: Runtime, rung: str, files: BundleFiles, name: str, graph: Graph) -> Engine:
-    path = graph_file(graph, rung)
-    with _said_of(name):
-        check_external_files(files.root, path, files)
+class _Loading:
+    """Makes graphs runnable on one rung."""
+
+    def __init__(self, rung: str, files: BundleFiles, built: dict[str, EngineFile]) -> None:
+        self._rung = rung
+        self._files = files
+        self._built = built
+        self._runtime = runtime_for(rung)
+        self._from_built = built_runtime_for(rung)
+
+    def check_precision(self, manifest: Manifest) -> None:
+        """See that the bundle has what the rung is named for.
+
+        Raises:
+            PrecisionMissing: no graph has a file of its precision.
+        """
+        missing = missing_precision(manifest.graphs, self._rung)
+        if missing and self._runtime.needs_file(self._rung):
+            raise PrecisionMissing(missing, mend="Make it with `superbrain bundle precision`")
+
+    def graph(self, name: str, graph: Graph) -> Engine:
+        """Load one graph; what goes wrong names it."""
         try:
-            return runtime.load(rung, files.root / path, graph)
+            return self._load(name, graph, graph_file(graph, self._rung))
+        except EngineError as error:
+            raise type(error)(f"graph {name!r}: {error.message}", mend=error.mend) from error
+
+    def _load(self, name: str, graph: Graph, path: str) -> Engine:
+        check_external_files(self._files.root, path, self._files)
+        file = self._files.root / path
+        try:
+            if self._from_built is not None and name in self._built:
+                return self._from_built.load_built(self._rung, self._built[name], file, graph)
+            return self._runtime.load(self._rung, file, graph)
         except GraphMismatch as error:
             if path == graph.path:
                 raise
             # A further precision that is wrong is no judgement on the graph as it is.
             raise EngineError(error.message, mend=error.mend) from error
-
-
-@contextmanager
-def _said_of(name: str) -> Iterator[None]:
-    """Let an error say which graph it is about."""
-    try:
-        yield
-    except EngineError as error:
-        raise type(error)(f"graph {name!r}: {error.message}", mend=error.mend) from error

@@ -51,7 +51,7 @@ class ServedBundle:
         """
         folder = Path(order.bundle_path)
         manifest = stored_manifest(folder, order.manifest_sha256)
-        return cls(folder, manifest, Model.open(folder, manifest, order.rung))
+        return cls(folder, manifest, Model.open(folder, manifest, order.rung, built=order.engines))
 
     @property
     def runtime(self) -> str:

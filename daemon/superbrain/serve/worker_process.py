@@ -86,6 +86,7 @@ def close_sandbox(load: ctl.Load) -> Sandbox:
         bundle=Path(load.bundle_path),
         scratch=Path(load.scratch_path) if load.scratch_path else None,
         gpu=uses_gpu(load.rung),
+        readable=[Path(engine.path) for engine in load.engines],
     )
     lacking = "; ".join(sandbox.missing)
     child.log(
