@@ -1,4 +1,4 @@
-"""What of docs/ and systemd/ is generated from the code, and how: one row of `GENERATED` for each.
+"""What of docs/, systemd/ and bundles/ is generated, and how: one row of `GENERATED` for each.
 
 A generator gets what the file holds now (empty when there is none) and returns what it should
 hold. Whole files ignore what was there; a part of a hand-written page is replaced between two
@@ -23,6 +23,7 @@ import msgspec
 
 from superbrain.app.config import Config
 from superbrain.app.config_keys import KEYS, default_file, toml_value, values
+from superbrain.cli.template.sources import source_of
 from superbrain.domain import deployment as life
 from superbrain.domain.diagnosis import Diagnosis
 from superbrain.domain.health import Health
@@ -144,6 +145,11 @@ def default_configuration(_now: str = "") -> str:
     return default_file()
 
 
+def from_template(file: str, **constants: object) -> Callable[[str], str]:
+    """Code of a sample bundle: a template's file, with these constants."""
+    return lambda _now: source_of(file, constants)
+
+
 GENERATED: tuple[Generated, ...] = (
     Generated("docs/health.schema.json", health_schema),
     Generated("docs/doctor.schema.json", doctor_schema),
@@ -151,6 +157,13 @@ GENERATED: tuple[Generated, ...] = (
     Generated("docs/architecture.md", states),
     Generated("docs/operations.md", configuration),
     Generated("systemd/superbrain.toml", default_configuration),
+    Generated("bundles/ocr/code/pipeline.py", from_template("ocr/pipeline.py", CLS="cls")),
+    Generated("bundles/ocr/code/detect.py", from_template("ocr/detect.py")),
+    Generated("bundles/ocr/code/crop.py", from_template("ocr/crop.py")),
+    Generated("bundles/ocr/code/upright.py", from_template("ocr/upright.py")),
+    Generated("bundles/ocr/code/recognise.py", from_template("ocr/recognise.py")),
+    Generated("bundles/ocr/code/picture.py", from_template("shared/picture.py")),
+    Generated("bundles/ocr/code/sizes.py", from_template("shared/sizes.py")),
 )
 
 
