@@ -164,8 +164,7 @@ class Conversation:
         order: dict[str, object] = {
             "do": "declare",
             "path": str(path),
-            "inputs": [one.shape for one in inputs],
-            "outputs": [one.shape for one in outputs],
+            "shapes": {one.name: one.shape for one in (*inputs, *outputs)},
         }
         return self._ask(order, Done)
 

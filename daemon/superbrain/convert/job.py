@@ -6,6 +6,7 @@ hashed before and after. What comes out is handed on only when the graph agrees 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -141,13 +142,13 @@ class _Job:
         names = self._ask_original(asked, inputs, loaded)
         declared = self._export(inputs, names)
         self._ask_graph(asked, inputs, declared)
+        names = [one.name for one in declared]
         choosing = self._pairs(asked.choosing, len(names))
         holding = self._pairs(asked.holding, len(names))
         figures = self._compared(names, choosing, holding)
-        outputs = shapes.output_tensors([one.name for one in declared], choosing)
+        outputs = shapes.output_tensors(names, choosing)
         dynamic = shapes.with_outputs(inputs.dynamic, outputs, choosing)
         self._notes += self._talk.declare(self._graph, inputs.tensors, outputs).notes
-        reference.look(self._graph)
         cases = self._cases(asked.holding, holding, outputs)
         return Converted(
             self._graph,
@@ -173,7 +174,7 @@ class _Job:
         loaded = self._talk.load(
             source=str(copy or source.given),
             kind=source.kind,
-            inputs=self._said(),
+            inputs=self._said,
             weights=str(weights or ""),
             search=wish.search,
             trusted=wish.trust_pickle,
@@ -181,6 +182,7 @@ class _Job:
         self._notes += loaded.notes
         return loaded
 
+    @functools.cached_property
     def _said(self) -> list[GraphTensor]:
         """The inputs as the author says them, or as the author's own graph does."""
         if self._wish.inputs or self._wish.graph is None:
@@ -188,7 +190,7 @@ class _Job:
         return _tensors(reference.look(self._wish.graph).inputs)
 
     def _settled(self, loaded: Loaded) -> Inputs:
-        inputs = settle(self._said(), loaded.inputs, self._wish.dynamic, loaded.dynamic)
+        inputs = settle(self._said, loaded.inputs, self._wish.dynamic, loaded.dynamic)
         self._notes += inputs.notes
         return inputs
 
@@ -234,13 +236,13 @@ class _Job:
     # --- the graph ----------------------------------------------------------------------------
 
     def _export(self, inputs: Inputs, names: Sequence[str]) -> list[GraphTensor]:
-        """Make the graph; its outputs as the file declares them."""
-        wish, exported = self._wish, self._folder / "exported.onnx"
+        """Make the graph; its outputs as the file declares them, in the original's order."""
+        wish, exported, given = self._wish, self._folder / "exported.onnx", list(names)
         self._graph.parent.mkdir()
         if wish.graph is not None:
             exported = sources.copy_source(wish.graph, self._folder / "given")
-            declared = [one.name for one in _tensors(reference.look(exported).outputs)]
-            names = _matched(names, declared)
+            given = [one.name for one in _tensors(reference.look(exported).outputs)]
+            _check_count(names, given)
         else:
             self._tell("exporting to ONNX")
             bounds = {name: [one.min, one.opt, one.max] for name, one in inputs.dynamic.items()}
@@ -250,11 +252,13 @@ class _Job:
             exported,
             self._graph,
             inputs=[one.name for one in inputs.tensors],
-            outputs=names,
+            outputs=names if wish.graph is None else given,
             simplify=wish.simplify and wish.graph is None,
         )
         self._notes += done.notes
-        return _tensors(reference.look(self._graph).outputs)
+        declared = {one.name: one for one in _tensors(reference.look(self._graph).outputs)}
+        in_order = names if declared.keys() == set(names) else declared
+        return [declared[name] for name in in_order]
 
     def _ask_graph(self, asked: Samples, inputs: Inputs, declared: Sequence[GraphTensor]) -> None:
         everything = [*asked.choosing, *asked.holding]
@@ -333,15 +337,14 @@ def _tensors(found: Sequence[tuple[str, str, list[int | str | None]]]) -> list[G
     ]
 
 
-def _matched(names: Sequence[str], declared: Sequence[str]) -> list[str]:
-    """The outputs of a graph that the author exported, in the order of the original's."""
+def _check_count(names: Sequence[str], declared: Sequence[str]) -> None:
+    """Hold a graph that the author exported to the original's number of outputs."""
     if len(names) != len(declared):
         raise ConvertError(
             f"expected a graph with the original's {len(names)} outputs ({', '.join(names)}), "
             f"found {len(declared)} ({', '.join(declared)})",
             code="OUTPUTS_COUNT",
         )
-    return list(declared)
 
 
 def _advice(wish: Wish, figures: Sequence[OutputParity]) -> str:

@@ -18,11 +18,12 @@ import hashlib
 import re
 import shutil
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from superbrain.convert.conversation import pickle_refused
 from superbrain.convert.errors import SourceRefused
+from superbrain.engines.onnx_files import external_files
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _SUFFIXES = {
@@ -94,6 +95,16 @@ def copy_source(path: Path, target: Path) -> Path:
     if path.is_dir():
         return Path(shutil.copytree(path, target / path.name))
     target.mkdir(parents=True, exist_ok=True)
+    for location in external_files(path) if path.suffix == ".onnx" else ():
+        parts = PurePosixPath(location)
+        if parts.is_absolute() or ".." in parts.parts:
+            raise SourceRefused(
+                f"{path}: expected its weights in the folder of the graph, found {location!r}",
+                code="SOURCE_WEIGHTS",
+                mend="Save the model again with its external data beside it",
+            )
+        (target / location).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path.parent / location, target / location)
     return Path(shutil.copyfile(path, target / path.name))
 
 

@@ -46,17 +46,15 @@ def finish(
     return notes
 
 
-def declare(path: str, inputs: list[list[int | str]], outputs: list[list[int | str]]) -> list[str]:
+def declare(path: str, shapes: dict[str, list[int | str]]) -> list[str]:
     """Write the sizes of inputs and outputs into a file; give notes where it had said otherwise."""
     model = onnx.load(path)
     notes = []
-    sides = ((model.graph.input, inputs), (model.graph.output, outputs))
-    for values, shapes in sides:
-        for value, shape in zip(values, shapes, strict=True):
-            was = sizes_of(value)
-            if was is not None and _contradicts(was, shape):
-                notes.append(f"{value.name}: the file declared {was}, seen was {shape}")
-            _set_sizes(value, shape)
+    for value in (*model.graph.input, *model.graph.output):
+        was, shape = sizes_of(value), shapes[value.name]
+        if was is not None and _contradicts(was, shape):
+            notes.append(f"{value.name}: the file declared {was}, seen was {shape}")
+        _set_sizes(value, shape)
     if notes:  # what was inferred from a wrong declaration is wrong as well
         del model.graph.value_info[:]
     save(model, Path(path))

@@ -101,8 +101,13 @@ def write_outputs(folder: Path, arrays: list[Array]) -> None:
     target = folder / "original"
     target.mkdir(exist_ok=True)
     for at, array in enumerate(arrays):
-        plain = array.astype(str) if array.dtype.kind in "OSU" else np.asarray(array)
+        plain = _texts(array) if array.dtype.kind in "OSU" else np.asarray(array)
         np.save(target / f"{at}.npy", plain, allow_pickle=False)
+
+
+def _texts(array: Array) -> Array:
+    items = [one.decode() if isinstance(one, bytes) else str(one) for one in array.reshape(-1)]
+    return np.array(items or [""], np.str_)[: len(items)].reshape(array.shape)
 
 
 def version_of(*packages: str) -> dict[str, str]:
