@@ -23,7 +23,7 @@ EXTERNAL_FROM_BYTES = 1_500_000_000  # protobuf ends at two billion
 def finish(
     source: str, target: str, inputs: list[str], outputs: list[str], *, simplify: bool
 ) -> list[str]:
-    """Make a sound ONNX file of an exporter's; give notes of what was done.
+    """Make an ONNX file of an exporter's; give notes of what was done. `declare` ends it.
 
     Args:
         source: the exporter's file.
@@ -42,12 +42,14 @@ def finish(
     model = _inferred(model)
     model.ir_version = min(model.ir_version, NEWEST_IR)
     save(model, Path(target))
-    check(Path(target))
     return notes
 
 
 def declare(path: str, shapes: dict[str, list[int | str]]) -> list[str]:
-    """Write the sizes of inputs and outputs into a file; give notes where it had said otherwise."""
+    """Write the sizes of inputs and outputs, and hold the file to the checker.
+
+    Gives notes where the file had said otherwise.
+    """
     model = onnx.load(path)
     notes = []
     for value in (*model.graph.input, *model.graph.output):
@@ -58,6 +60,7 @@ def declare(path: str, shapes: dict[str, list[int | str]]) -> list[str]:
     if notes:  # what was inferred from a wrong declaration is wrong as well
         del model.graph.value_info[:]
     save(model, Path(path))
+    check(Path(path))
     return notes
 
 

@@ -153,9 +153,12 @@ class TorchModel:
 
     def _export_script(self, path: Path, opset: int, dynamic: dict[str, list[int]]) -> None:
         sizes = {name: max(bounds[1], 2) for name, bounds in dynamic.items()}
+        examples = tuple(_example(one, sizes) for one in self.inputs)
+        # Freezing takes dicts apart, which the exporter does not know; the script's branches stay.
+        flat = torch.jit.trace(_Flattened(self._module).eval(), examples, check_trace=False)
         torch.onnx.export(
-            self._module,
-            tuple(_example(one, sizes) for one in self.inputs),
+            torch.jit.freeze(flat.eval()),
+            examples,
             str(path),
             dynamo=False,
             opset_version=min(opset, 20),
@@ -167,6 +170,17 @@ class TorchModel:
                 for at, one in enumerate(self.inputs)
             },
         )
+
+
+class _Flattened(torch.nn.Module):  # type: ignore[misc] # torch has no types here
+    """A scripted module whose outputs are one tuple of tensors."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *inputs: Any) -> Any:
+        return tuple(_flat(self.inner(*inputs))[1])
 
 
 def load(order: Order) -> TorchModel:
