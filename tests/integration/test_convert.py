@@ -163,6 +163,23 @@ def test_what_is_no_model_is_told_by_the_framework(tmp_path: Path, superbrain: S
     assert not (tmp_path / "net").exists()
 
 
+def test_a_framework_that_dies_is_a_sentence_with_its_last_words(
+    tmp_path: Path, superbrain: Superbrain
+) -> None:
+    (tmp_path / "environments/onnx/bin/python").write_text("#!/bin/sh\necho no GLIBC >&2; exit 3\n")
+    code, output, _ = superbrain(save(tmp_path / "m.onnx"), "-o", tmp_path / "net", "--json")
+    said = json.loads(output)["error"]
+    assert (code, said["code"]) == (1, "FRAMEWORK_DIED")
+    assert "ended with status 3: no GLIBC" in said["message"]
+
+
+def test_work_can_be_kept_to_look_at(tmp_path: Path, superbrain: Superbrain) -> None:
+    model, kept = save(tmp_path / "m.onnx"), tmp_path / "kept"
+    assert superbrain(model, "-o", tmp_path / "net", "--keep", kept)[0] == 0
+    answers = [np.load(kept / f"samples/typical/{side}/0.npy") for side in ("original", "graph")]
+    assert np.allclose(*answers)
+
+
 @pytest.mark.parametrize(
     "words",
     [

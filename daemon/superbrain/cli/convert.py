@@ -3,7 +3,8 @@
 How it ends, besides what every command may end with:
 
     0   the folder is written, and this machine proves it
-    4   the graph does not answer as the original does; nothing was written
+    4   nobody can vouch for the answers: the graph gives others than the original, or the original
+        others than itself; nothing was written
     5   the framework's environment is missing, stale or cannot be made
 """
 
@@ -24,7 +25,7 @@ from superbrain.cli.convert_view import environments_view, parity_view, result_v
 from superbrain.cli.display import make_console, print_json, show
 from superbrain.cli.recipe_text import plain_name
 from superbrain.convert import environments as env
-from superbrain.convert.errors import ConvertError, SetupFailed, SourceRefused
+from superbrain.convert.errors import ConvertError, ParityFailed, SetupFailed, SourceRefused
 from superbrain.convert.inputs import parse_dynamic, parse_input, parse_values
 from superbrain.convert.job import OPSET, Converted, Disagreement, Wish, convert
 from superbrain.convert.parity import WITHIN
@@ -156,7 +157,7 @@ def run_convert(args: argparse.Namespace) -> int:
         if args.model is None:
             args.parser.error("expected MODEL, --setup FRAMEWORK or --environments")
         return _convert(args, place)
-    except (SetupFailed, Disagreement) as error:
+    except (SetupFailed, ParityFailed) as error:
         return _ended(args, error)
 
 

@@ -7,6 +7,7 @@ and the end of that log is told when it dies.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import subprocess
@@ -100,7 +101,8 @@ class Conversation:
     ) -> None:
         for pipe in (self._child.stdin, self._child.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # it may have died with an order unread
+                    pipe.close()
         if kind is not None:
             self._child.kill()
         self._child.wait()
