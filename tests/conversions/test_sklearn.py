@@ -56,8 +56,12 @@ def test_a_pickle_is_not_loaded_unless_it_is_trusted(author: Author, made: Path)
 
 
 def test_a_graph_that_its_author_exported_rightly_is_taken(author: Author, made: Path) -> None:
+    inputs = ("--input", "features=float32[batch,13]")
     folder = author.converted(
-        "sk-right", "right.onnx", "--against", "model.joblib", *ROWS[:3], where=made / "pipeline"
+        "sk-right",
+        "right.onnx",
+        *("--against", "model.joblib", *inputs, *ROWS),
+        where=made / "pipeline",
     )
     author.serve(folder)
     author.assert_answers(folder, made / "pipeline")
