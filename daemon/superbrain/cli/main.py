@@ -86,6 +86,9 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
             ("author_commands", "author_prove", "author_bundle"),
             "start, record, prove, build and look into bundles",
         ),
+        Command(
+            "convert", ("convert",), "from a framework's model to a bundle with its own answers"
+        ),
         Command("key", ("author_key",), "make and show signing keys"),
     ),
     "For shells": (Command("completion", ("completion",), "bash completion, and the manual page"),),
