@@ -25,6 +25,7 @@ from superbrain.app.config import Config
 from superbrain.app.config_keys import KEYS, default_file, toml_value, values
 from superbrain.domain import deployment as life
 from superbrain.domain.health import Health
+from superbrain.domain.metrics import METRICS
 from superbrain.host.events import Event
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,6 +127,22 @@ def configuration(now: str) -> str:
     return part(now, "configuration", "\n".join(head + rows))
 
 
+def metrics(now: str) -> str:
+    """docs/operations.md, part `metrics`: every metric."""
+    rows = [
+        f"| `{metric.name}` | {metric.kind} | {', '.join(f'`{one}`' for one in metric.labels)} | "
+        f"{metric.meaning} |"
+        for metric in METRICS
+    ]
+    head = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    return part(now, "metrics", "\n".join(head + rows))
+
+
+def operations(now: str) -> str:
+    """docs/operations.md: both parts of it."""
+    return metrics(configuration(now))
+
+
 def default_configuration(_now: str = "") -> str:
     """systemd/superbrain.toml: the commented file that an installation begins with."""
     return default_file()
@@ -135,7 +152,7 @@ GENERATED: tuple[Generated, ...] = (
     Generated("docs/health.schema.json", health_schema),
     Generated("docs/log-events.md", log_events),
     Generated("docs/architecture.md", states),
-    Generated("docs/operations.md", configuration),
+    Generated("docs/operations.md", operations),
     Generated("systemd/superbrain.toml", default_configuration),
 )
 

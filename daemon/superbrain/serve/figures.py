@@ -6,9 +6,11 @@ are at most one request old.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from superbrain.domain.ctl import Quantiles, WorkerPong
+from superbrain.domain.durations import BOUNDS_NS, STAGES, Histogram
 from superbrain.wire.errors import (
     DeadlineExceeded,
     Internal,
@@ -18,6 +20,8 @@ from superbrain.wire.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from superbrain.serve.stage_clock import StageTimes
 
 _WINDOW = 1024
 # Who has run for so long is worth being named, should it never end.
@@ -50,6 +54,61 @@ class LatencyWindow:
         return Quantiles(p50, p90, p99, ordered[last] / 1e6)
 
 
+class Durations:
+    """Durations of everything since the start, in the buckets of domain/durations.py."""
+
+    __slots__ = ("_counts", "_sum_ns")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BOUNDS_NS) + 1)
+        self._sum_ns = 0
+
+    def add(self, duration_ns: int) -> None:
+        """Take note of one duration."""
+        self._counts[bisect_left(BOUNDS_NS, duration_ns)] += 1
+        self._sum_ns += duration_ns
+
+    def histogram(self) -> Histogram:
+        """Give what there is now; any thread may ask."""
+        return Histogram(list(self._counts), self._sum_ns)
+
+
+class StageDurations:
+    """What `Durations` is, for the whole of a request and for every stage of it.
+
+    Written out, because every request passes here: five calls would cost twice as much.
+    """
+
+    __slots__ = ("_counts", "_sums_ns")
+
+    def __init__(self) -> None:
+        self._counts = [[0] * (len(BOUNDS_NS) + 1) for _ in (*STAGES, "all")]
+        self._sums_ns = [0] * len(self._counts)
+
+    def add(self, duration_ns: int, stages: StageTimes) -> None:
+        """Take note of one request: from its arrival to its answer, and of its execution."""
+        _, preprocess_ns, engine_ns, postprocess_ns = stages
+        queue_ns = duration_ns - preprocess_ns - engine_ns - postprocess_ns
+        queue, preprocess, engine, postprocess, whole = self._counts
+        queue[bisect_left(BOUNDS_NS, queue_ns)] += 1
+        preprocess[bisect_left(BOUNDS_NS, preprocess_ns)] += 1
+        engine[bisect_left(BOUNDS_NS, engine_ns)] += 1
+        postprocess[bisect_left(BOUNDS_NS, postprocess_ns)] += 1
+        whole[bisect_left(BOUNDS_NS, duration_ns)] += 1
+        sums_ns = self._sums_ns
+        sums_ns[0] += queue_ns
+        sums_ns[1] += preprocess_ns
+        sums_ns[2] += engine_ns
+        sums_ns[3] += postprocess_ns
+        sums_ns[4] += duration_ns
+
+    def histograms(self) -> tuple[Histogram, dict[str, Histogram]]:
+        """Give those of the whole and of the stages; any thread may ask."""
+        pairs = zip(self._counts, self._sums_ns, strict=True)
+        *stages, whole = (Histogram(list(counts), sum_ns) for counts, sum_ns in pairs)
+        return whole, dict(zip(STAGES, stages, strict=True))
+
+
 class WorkerFigures:
     """What one worker has done since it started."""
 
@@ -72,11 +131,23 @@ class WorkerFigures:
         self.longest_ns = 0
         self.last_error = ""
         self.latency = LatencyWindow()
+        self.durations = StageDurations()
 
-    def finished(self, error: RequestError | None, duration_ns: int, *, direct: bool) -> None:
-        """Count one request by how it ended; only executed ones count for latency.
+    def finished(
+        self,
+        error: RequestError | None,
+        duration_ns: int,
+        stages: StageTimes | None = None,
+        *,
+        direct: bool,
+    ) -> None:
+        """Count one request by how it ended; only those that ended well count for latency.
 
-        `direct`: it came over a caller's own lane, so that the gateway has not counted it.
+        Args:
+            error: what it ended with.
+            duration_ns: from its arrival to its answer.
+            stages: of the execution it had a part in; None for one that was not executed.
+            direct: it came over a caller's own lane, so that the gateway has not counted it.
         """
         self.requests += 1
         if direct:
@@ -94,6 +165,8 @@ class WorkerFigures:
         else:
             self.ok += 1
             self.latency.add(duration_ns)
+            if stages is not None:
+                self.durations.add(duration_ns, stages)
 
     def ran(self, duration_ns: int) -> None:
         """Count one run, of one request or of a batch."""
@@ -109,6 +182,7 @@ class WorkerFigures:
     def pong(self, now_ns: int) -> WorkerPong:
         """Give the figures as the daemon wants them."""
         since_ns = self.executing_since_ns
+        latency, stages = self.durations.histograms()
         return WorkerPong(
             requests=self.requests,
             direct_requests=self.direct_requests,
@@ -128,4 +202,6 @@ class WorkerFigures:
             longest_s=self.longest_ns / 1e9,
             latency_ms=self.latency.quantiles(),
             last_error=self.last_error,
+            latency=latency,
+            stages=stages,
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from superbrain.domain.ctl import Quantiles
-from superbrain.serve.figures import LatencyWindow, WorkerFigures
+from superbrain.serve.figures import Durations, LatencyWindow, WorkerFigures
+from superbrain.serve.stage_clock import StageTimes
 from superbrain.wire import errors
 
 
@@ -48,6 +49,34 @@ def test_every_ending_is_counted_in_its_place(
     assert pong.requests == 1
     assert getattr(pong, field) == 1
     assert (pong.direct_requests, pong.direct_errors) == (1, int(error is not None))
+
+
+def test_where_the_time_of_a_request_went_is_counted_and_adds_up() -> None:
+    figures = WorkerFigures()
+    figures.finished(None, 10_000_000, StageTimes(0, 2_000_000, 3_000_000, 4_000_000), direct=True)
+    figures.finished(None, 20_000_000, StageTimes(0, 2_000_000, 3_000_000, 4_000_000), direct=True)
+    pong = figures.pong(0)
+    sums = {stage: durations.sum_ns // 1_000_000 for stage, durations in pong.stages.items()}
+    assert sums == {"queue": 12, "preprocess": 4, "engine": 6, "postprocess": 8}
+    assert {durations.count for durations in pong.stages.values()} == {2}
+    assert (pong.latency.count, pong.latency.sum_ns) == (2, sum(sums.values()) * 1_000_000)
+
+
+def test_a_request_that_failed_or_was_not_executed_has_no_part_in_durations() -> None:
+    figures = WorkerFigures()
+    figures.finished(errors.Internal("x"), 1000, StageTimes(0, 1, 2, 3), direct=True)
+    figures.finished(errors.ResourceExhausted("x"), 0, None, direct=True)
+    assert figures.pong(0).latency.count == 0
+
+
+@pytest.mark.parametrize(("duration_ns", "bucket"), [(0, 0), (100_000, 0), (100_001, 1)])
+def test_a_bound_belongs_to_its_bucket(duration_ns: int, bucket: int) -> None:
+    durations = Durations()
+    durations.add(duration_ns)
+    durations.add(10**12)
+    histogram = durations.histogram()
+    assert histogram.counts[bucket] == histogram.counts[-1] == 1
+    assert histogram.sum_ns == duration_ns + 10**12
 
 
 def test_how_long_a_request_has_run_is_told() -> None:
