@@ -31,8 +31,9 @@ from superbrain.domain.operations import (
     GetHistory,
     HealthReply,
     HistoryReply,
+    Operation,
 )
-from tests.support.control import ControlServer
+from tests.support.control import Answer, ControlServer
 from tests.support.reports import NOON, full_health, sample_transitions
 
 pytestmark = pytest.mark.integration
@@ -53,7 +54,10 @@ def advancing() -> Callable[[AnyOperation], AnyReply]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ControlServer]:
-    answers = {GetHealth: advancing(), GetHistory: HistoryReply(sample_transitions())}
+    answers: dict[type[Operation], Answer] = {
+        GetHealth: advancing(),
+        GetHistory: HistoryReply(sample_transitions()),
+    }
     with ControlServer(tmp_path / "control.sock", answers) as server:
         yield server
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from superbrain.serve.figures import WorkerFigures
-    from superbrain.serve.stage_clock import StageTimes
     from superbrain.serve.worker_lane import WorkerLane
     from superbrain.transport.flight import FlightPage
 
@@ -48,14 +47,14 @@ class Admitted:
 class Executor:
     """Executes what was admitted, the most urgent first, and hands the answers to `answer`.
 
-    With each answer goes the time it was ready and where its time went, None for a request that
-    was not executed.
+    With each answer goes the time it was ready and the clock of its execution, None for a request
+    that was not executed.
     """
 
     def __init__(
         self,
         figures: WorkerFigures,
-        answer: Callable[[Admitted, Outcome, int, StageTimes | None], None],
+        answer: Callable[[Admitted, Outcome, int, StageClock | None], None],
         flight: FlightPage,
     ) -> None:
         self.flight = flight
@@ -174,7 +173,7 @@ class Executor:
         figures.executing_since_ns, self._running = 0, ()
         began_ns, now_ns = now_ns, time.monotonic_ns()
         figures.ran(now_ns - began_ns)
-        self._answer(request, outcome, now_ns, self._clock.stop(now_ns))
+        self._answer(request, outcome, now_ns, self._clock)
         self._patience.executed(1, now_ns)
         return now_ns
 
@@ -189,9 +188,8 @@ class Executor:
         figures.executing_since_ns, self._running = 0, ()
         began_ns, now_ns = now_ns, time.monotonic_ns()
         figures.ran(now_ns - began_ns)
-        stages = self._clock.stop(now_ns)
         for request, outcome in zip(batch, outcomes, strict=True):
-            self._answer(request, outcome, now_ns, stages)
+            self._answer(request, outcome, now_ns, self._clock)
         self._patience.executed(len(batch), now_ns)
         return now_ns
 

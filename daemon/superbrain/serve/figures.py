@@ -10,7 +10,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from superbrain.domain.ctl import Quantiles, WorkerPong
-from superbrain.domain.durations import BOUNDS_NS, STAGES, Histogram
+from superbrain.domain.durations import BOUNDS_NS, Histogram
 from superbrain.wire.errors import (
     DeadlineExceeded,
     Internal,
@@ -21,7 +21,8 @@ from superbrain.wire.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from superbrain.serve.stage_clock import StageTimes
+    from superbrain.serve.request_durations import RequestDurations
+    from superbrain.serve.stage_clock import StageClock
 
 _WINDOW = 1024
 # Who has run for so long is worth being named, should it never end.
@@ -73,46 +74,11 @@ class Durations:
         return Histogram(list(self._counts), self._sum_ns)
 
 
-class StageDurations:
-    """What `Durations` is, for the whole of a request and for every stage of it.
-
-    Written out, because every request passes here: five calls would cost twice as much.
-    """
-
-    __slots__ = ("_counts", "_sums_ns")
-
-    def __init__(self) -> None:
-        self._counts = [[0] * (len(BOUNDS_NS) + 1) for _ in (*STAGES, "all")]
-        self._sums_ns = [0] * len(self._counts)
-
-    def add(self, duration_ns: int, stages: StageTimes) -> None:
-        """Take note of one request: from its arrival to its answer, and of its execution."""
-        _, preprocess_ns, engine_ns, postprocess_ns = stages
-        queue_ns = duration_ns - preprocess_ns - engine_ns - postprocess_ns
-        queue, preprocess, engine, postprocess, whole = self._counts
-        queue[bisect_left(BOUNDS_NS, queue_ns)] += 1
-        preprocess[bisect_left(BOUNDS_NS, preprocess_ns)] += 1
-        engine[bisect_left(BOUNDS_NS, engine_ns)] += 1
-        postprocess[bisect_left(BOUNDS_NS, postprocess_ns)] += 1
-        whole[bisect_left(BOUNDS_NS, duration_ns)] += 1
-        sums_ns = self._sums_ns
-        sums_ns[0] += queue_ns
-        sums_ns[1] += preprocess_ns
-        sums_ns[2] += engine_ns
-        sums_ns[3] += postprocess_ns
-        sums_ns[4] += duration_ns
-
-    def histograms(self) -> tuple[Histogram, dict[str, Histogram]]:
-        """Give those of the whole and of the stages; any thread may ask."""
-        pairs = zip(self._counts, self._sums_ns, strict=True)
-        *stages, whole = (Histogram(list(counts), sum_ns) for counts, sum_ns in pairs)
-        return whole, dict(zip(STAGES, stages, strict=True))
-
-
 class WorkerFigures:
     """What one worker has done since it started."""
 
-    def __init__(self) -> None:
+    def __init__(self, durations: RequestDurations) -> None:
+        self.durations = durations
         self.requests = 0
         self.direct_requests = 0
         self.direct_errors = 0
@@ -131,13 +97,13 @@ class WorkerFigures:
         self.longest_ns = 0
         self.last_error = ""
         self.latency = LatencyWindow()
-        self.durations = StageDurations()
 
     def finished(
         self,
         error: RequestError | None,
-        duration_ns: int,
-        stages: StageTimes | None = None,
+        arrived_ns: int,
+        ended_ns: int,
+        clock: StageClock | None,
         *,
         direct: bool,
     ) -> None:
@@ -145,8 +111,9 @@ class WorkerFigures:
 
         Args:
             error: what it ended with.
-            duration_ns: from its arrival to its answer.
-            stages: of the execution it had a part in; None for one that was not executed.
+            arrived_ns: when it came.
+            ended_ns: when its answer was ready.
+            clock: of the execution it had a part in; None for one that was not executed.
             direct: it came over a caller's own lane, so that the gateway has not counted it.
         """
         self.requests += 1
@@ -164,9 +131,9 @@ class WorkerFigures:
             self.caller_errors += 1
         else:
             self.ok += 1
-            self.latency.add(duration_ns)
-            if stages is not None:
-                self.durations.add(duration_ns, stages)
+            self.latency.add(ended_ns - arrived_ns)
+            if clock is not None:
+                self.durations.add(arrived_ns, clock, ended_ns)
 
     def ran(self, duration_ns: int) -> None:
         """Count one run, of one request or of a batch."""

@@ -1,8 +1,9 @@
 """Where the time of a request goes: told by the executor, the engines and nobody else.
 
-The executor starts the clock when an execution begins and stops it when that has ended; every
-engine of the model says how long its runs took. domain/durations.py says what the stages mean. It
-costs two readings of the clock for each run of a graph; bundle code knows nothing of it.
+The executor starts the clock when an execution begins; every engine of the model adds how long its
+runs took. domain/durations.py says what the stages mean. It costs two readings of the clock for
+each run of a graph; bundle code knows nothing of it. While an answer is handed on, the clock still
+is that of the execution it came from: `times` says where its time went.
 """
 
 from __future__ import annotations
@@ -27,37 +28,35 @@ class StageTimes(NamedTuple):
 
 
 class StageClock:
-    """Times one execution after the other; runs outside of one, as a proof's, do not matter."""
+    """Times one execution after the other; runs outside of one, as a proof's, do not matter.
 
-    __slots__ = ("_began_ns", "_engine_ns", "_first_ns")
+    Attributes:
+        began_ns: when the execution began.
+        first_ns: when its first run of a graph did; 0 before.
+        engine_ns: how long its runs took together.
+    """
+
+    __slots__ = ("began_ns", "engine_ns", "first_ns")
 
     def __init__(self) -> None:
-        self._began_ns = 0
-        self._first_ns = 0
-        self._engine_ns = 0
+        self.began_ns = self.first_ns = self.engine_ns = 0
 
     def start(self, now_ns: int) -> None:
         """Begin an execution."""
-        self._began_ns = now_ns
-        self._first_ns = self._engine_ns = 0
+        self.began_ns = now_ns
+        self.first_ns = self.engine_ns = 0
 
-    def ran(self, began_ns: int, ended_ns: int) -> None:
-        """Take note of a run of a graph, which may have failed."""
-        if not self._first_ns:
-            self._first_ns = began_ns
-        self._engine_ns += ended_ns - began_ns
+    def times(self, ended_ns: int) -> StageTimes:
+        """Say where the time of the execution that ended then went.
 
-    def stop(self, now_ns: int) -> StageTimes:
-        """End the execution; without a run of a graph all of it was preprocessing.
-
-        No stage is negative and none longer than the whole, also where bundle code runs graphs in
-        threads of its own, side by side or beyond the end of its request.
+        Without a run of a graph all of it was preprocessing. No stage is negative and none longer
+        than the whole, also where bundle code runs graphs in threads of its own, side by side or
+        beyond the end of its request.
         """
-        began_ns, first_ns, engine_ns = self._began_ns, self._first_ns, self._engine_ns
-        if first_ns < began_ns:
-            first_ns = began_ns if first_ns else now_ns
-        rest_ns = now_ns - first_ns
-        engine_ns = min(engine_ns, rest_ns)
+        began_ns = self.began_ns
+        first_ns = max(self.first_ns, began_ns) if self.first_ns else ended_ns
+        rest_ns = ended_ns - first_ns
+        engine_ns = min(self.engine_ns, rest_ns)
         return StageTimes(began_ns, first_ns - began_ns, engine_ns, rest_ns - engine_ns)
 
 
@@ -78,4 +77,7 @@ class TimedEngine:
         try:
             return self._run(inputs)
         finally:
-            self._clock.ran(began_ns, time.monotonic_ns())
+            clock = self._clock
+            if not clock.first_ns:
+                clock.first_ns = began_ns
+            clock.engine_ns += time.monotonic_ns() - began_ns

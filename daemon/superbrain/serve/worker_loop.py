@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from superbrain.serve.execution import Outcome
     from superbrain.serve.figures import WorkerFigures
     from superbrain.serve.served import ServedModel
-    from superbrain.serve.stage_clock import StageTimes
+    from superbrain.serve.stage_clock import StageClock
     from superbrain.transport.flight import FlightPage
 
 _MAX_LANES = 256
@@ -200,12 +200,12 @@ class LaneLoop:
             link.share(frame)
 
     def _answer(
-        self, request: Admitted, outcome: Outcome, now_ns: int, stages: StageTimes | None
+        self, request: Admitted, outcome: Outcome, now_ns: int, clock: StageClock | None
     ) -> None:
         link = request.link
         direct = request.frame.kind == lane.REQUEST
-        took_ns = now_ns - request.arrived_ns
-        self._figures.finished(outcome.error, took_ns, stages, direct=direct)
+        arrived_ns = request.arrived_ns
+        self._figures.finished(outcome.error, arrived_ns, now_ns, clock, direct=direct)
         if not self._overdue(link) and link.post(outcome.buffers):
             self._answered.append(link)
 
