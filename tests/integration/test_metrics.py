@@ -162,7 +162,12 @@ def kill_gateway(measured: Measured) -> None:
 
 
 def swap(measured: Measured) -> None:
+    swaps = measured.total("superbrain_swaps_total", model="adder")
     go_live(measured.appliance, next(measured.numbers))
+    measured.appliance.wait_for(
+        lambda: measured.total("superbrain_swaps_total", model="adder") == swaps + 1, "its swap"
+    )
+    assert measured.total("superbrain_deployments", model="adder", state="LIVE") >= 1
 
 
 @pytest.mark.parametrize("what", [kill_worker, kill_gateway, swap])

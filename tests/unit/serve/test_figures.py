@@ -87,7 +87,7 @@ def test_a_request_that_failed_or_was_not_executed_has_no_part_in_durations() ->
     assert figures.pong(0).latency.count == 0
 
 
-@given(st.lists(st.tuples(*[st.integers(0, 10**10)] * 5), max_size=20))
+@given(st.lists(st.tuples(*[st.integers(0, 10**10)] * 5), max_size=6))
 def test_many_at_a_time_are_counted_as_the_clock_says_of_each(
     requests: list[tuple[int, ...]],
 ) -> None:
