@@ -27,6 +27,7 @@ from superbrain.cli.template.sources import source_of
 from superbrain.domain import deployment as life
 from superbrain.domain.diagnosis import Diagnosis
 from superbrain.domain.health import Health
+from superbrain.domain.metrics import METRICS
 from superbrain.host.events import Event
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,6 +141,17 @@ def configuration(now: str) -> str:
     return part(now, "configuration", "\n".join(head + rows))
 
 
+def metrics(now: str) -> str:
+    """docs/metrics.md, part `metrics`: every metric."""
+    rows = [
+        f"| `{metric.name}` | {metric.kind} | {', '.join(f'`{one}`' for one in metric.labels)} | "
+        f"{metric.meaning} |"
+        for metric in METRICS
+    ]
+    head = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    return part(now, "metrics", "\n".join(head + rows))
+
+
 def default_configuration(_now: str = "") -> str:
     """systemd/superbrain.toml: the commented file that an installation begins with."""
     return default_file()
@@ -156,6 +168,7 @@ GENERATED: tuple[Generated, ...] = (
     Generated("docs/log-events.md", log_events),
     Generated("docs/architecture.md", states),
     Generated("docs/operations.md", configuration),
+    Generated("docs/metrics.md", metrics),
     Generated("systemd/superbrain.toml", default_configuration),
     Generated("bundles/ocr/code/pipeline.py", from_template("ocr/pipeline.py", CLS="cls")),
     Generated("bundles/ocr/code/detect.py", from_template("ocr/detect.py")),

@@ -28,6 +28,7 @@ from superbrain.domain.proof import OutputFigures, Proof, Timing
 from superbrain.domain.sandbox import Sandbox
 from superbrain.serve import child
 from superbrain.serve.ctl_channel import CtlChannel
+from superbrain.serve.stage_clock import StageClock
 from superbrain.serve.worker import Worker
 from superbrain.serve.worker_process import begin
 from superbrain.wire.datatypes import Array
@@ -53,6 +54,7 @@ class FakeModel:
             int(options.get("delay_ms", "0")),
             options.get("adaptive", "yes") == "yes",
         )
+        self.clock = StageClock()
         self._mates = 1
         self._proves = options.get("proves", "yes") == "yes"
         self._slow_s = float(options.get("slow_ms", "100")) / 1000

@@ -93,6 +93,13 @@ KEYS: Final[dict[str, Key]] = {
     "proof.postpone_s": Key("how long such a case waits for the worker to be idle"),
     "health.interval_s": Key("seconds between two health reports"),
     "health.path": Key("where the report goes; empty: `health.json` in the runtime folder"),
+    "metrics.file": Key(
+        "a file of metrics for node_exporter, `/…/superbrain.prom`; empty: none is written"
+    ),
+    "metrics.listen": Key(
+        'where metrics and probes are served by HTTP, as "127.0.0.1:9464"; empty: it is off'
+    ),
+    "metrics.remote": Key("whether that may be an address that other hosts can reach"),
     "log.level": Key("debug, info, warning or error", "reload"),
 }
 

@@ -23,6 +23,8 @@ import superbrain
 from superbrain.app.config import ConfigError
 from superbrain.app.config_keys import changes, toml_value
 from superbrain.app.control import ControlServer
+from superbrain.app.http_face import HttpFace
+from superbrain.app.metrics import Metrics
 from superbrain.app.observer import Observer
 from superbrain.app.restore_plan import refuse_half_restored
 from superbrain.app.trail import Trail
@@ -164,6 +166,9 @@ class Daemon:
         self._recovery = Recovery(
             self._journal, self._store, self._services, self._stages, self._driver
         )
+        self._metrics = Metrics(config.metrics_path)
+        address = config.metrics_address
+        self._http = HttpFace(*address, self._metrics) if address is not None else None
         self._observer = Observer(
             config,
             self._journal,
@@ -179,9 +184,13 @@ class Daemon:
                 self._audit_problems,
                 self._adoption.problems,
                 self._gpu_guard.problems,
+                self._metrics.problems,
+                *([self._http.problems] if self._http is not None else []),
             ),
         )
         self._observer.gpu_facts = lambda: self._gpus.facts
+        if config.metrics_path is not None or address is not None:
+            self._observer.on_report = self._metrics.publish
         desk = TrustDesk(self._keeper, self._clock, self._journal, self._audit, self._trust_changed)
         self._control = ControlServer(
             config.control_endpoint,
@@ -219,6 +228,8 @@ class Daemon:
         self._tasks.append(asyncio.create_task(self._control.run()))
         self._tasks.append(asyncio.create_task(self._observer.run()))
         self._tasks.append(asyncio.create_task(self._gpu_guard.run()))
+        if self._http is not None:
+            self._tasks.append(asyncio.create_task(self._http.run()))
         self._tasks.append(asyncio.create_task(self._work()))
         stopping = asyncio.create_task(self._stop.wait())
         done, _ = await asyncio.wait([stopping, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -239,6 +250,7 @@ class Daemon:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._metrics.withdraw()
         await self._driver.stop()
         if self._tcp is not None:
             await self._tcp.stop()
@@ -276,6 +288,7 @@ class Daemon:
     def _stepped(self, after: Deployment, happened: life.Event) -> None:
         """Write down beside the journal what one step of a deployment has changed."""
         self._trail.step(after, happened)
+        self._observer.stepped(after)
         self._adoption.remember()
 
     # --- orders and signals -------------------------------------------------------------------

@@ -7,6 +7,7 @@ judges, and replaces `health.json` atomically, so that a reader never sees half 
 from __future__ import annotations
 
 import asyncio
+import collections
 import datetime as dt
 import logging
 import os
@@ -61,7 +62,10 @@ _NO_TRAFFIC = ModelTraffic("", 0, 0, 0, 0, 0, 0, Quantiles())
 
 
 class Observer:
-    """Knows where every fact comes from; `watched` tell their problems by themselves."""
+    """Knows where every fact comes from; `watched` tell their problems by themselves.
+
+    `on_report` is called with every report that is published.
+    """
 
     def __init__(
         self,
@@ -76,6 +80,8 @@ class Observer:
         watched: Sequence[Callable[[], list[Problem]]] = (),
     ) -> None:
         self._tcp = tcp
+        self.on_report: Callable[[Health], None] = lambda _health: None
+        self._steps: dict[str, collections.Counter[str]] = {}
         self._config = config
         self._journal = journal
         self._inbox = inbox
@@ -84,6 +90,7 @@ class Observer:
         self._stages = stages
         self._watched = watched
         self._started_at = dt.datetime.now(dt.UTC)
+        self._counted_at: dt.datetime | None = None
         self._silent = 0
         self._status = ""
         watchdog_s = notify.watchdog_s()
@@ -108,6 +115,7 @@ class Observer:
         if self._tcp is not None:
             checks.append(self._tcp.check(PING_TIMEOUT_S))
         await asyncio.gather(*checks)
+        self._counted_at = dt.datetime.now(dt.UTC)
         health = self.report()
         notify.status(status_line(health.models))
         notify.alive()
@@ -117,7 +125,12 @@ class Observer:
             self._status = health.status
             event(log, Event.HEALTH_CHANGED, status=health.status)
         self._publish(health)
+        self.on_report(health)
         return health
+
+    def stepped(self, after: Deployment) -> None:
+        """Count a deployment that has come into another state."""
+        self._steps.setdefault(after.name, collections.Counter())[str(after.state)] += 1
 
     def _publish(self, health: Health) -> None:
         """Write the report; what keeps it from being written is said once, not every time."""
@@ -138,13 +151,14 @@ class Observer:
             running=self._gateway.pid is not None,
             process=_process(self._gateway.pid),
             restarts=self._gateway.restarts,
-            malformed=self._gateway.pong.malformed,
+            malformed=self._gateway.totals.malformed,
+            dropped=self._gateway.totals.dropped,
         )
         host = host_facts(self._config.store_path)
         found = (
             self._model(name, traffic.get(name, _NO_TRAFFIC)) for name in self._journal.models()
         )
-        models = [model for model in found if model is not None]
+        models = self._counted([model for model in found if model is not None])
         inbox = self._inbox.files
         known = [*self.problems.values(), *self._journal_problems(), *self._tcp_problems()]
         known += [problem for problems in self._watched for problem in problems()]
@@ -166,6 +180,7 @@ class Observer:
             inbox=inbox,
             inbox_path=str(self._config.inbox_path),
             tcp=_tcp_facts(self._tcp) if self._tcp is not None else None,
+            counted_at=self._counted_at,
         )
 
     def sandboxes(self, deployment: Deployment) -> list[Sandbox]:
@@ -206,6 +221,7 @@ class Observer:
         service = self._services.of(name)
         previous = self._journal.get(current.predecessor)
         fault = service.fault
+        passed = self._gateway.totals.of(name)
         return ModelFacts(
             name=name,
             state=_state(service, broken=fault is not None),
@@ -220,8 +236,8 @@ class Observer:
             previous_version=previous.version if previous else "",
             workers=_workers(service),
             sandbox=_sandbox(service),
-            requests=traffic.requests + service.direct_requests,
-            errors=traffic.errors + service.direct_errors,
+            requests=passed.requests + service.direct_requests,
+            errors=passed.errors + service.direct_errors,
             waiting=traffic.waiting,
             outstanding=traffic.outstanding,
             latency_ms=_worst_latency(service, traffic),
@@ -237,7 +253,23 @@ class Observer:
             mend=fault.mend if fault else "",
             candidate=candidate,
             ladder=rung_facts(current),
+            queued=_queued(service),
+            incident_counts=dict(service.incident_counts),
+            gateway=passed,
+            versions=service.totals.facts(),
         )
+
+    def _counted(self, models: list[ModelFacts]) -> list[ModelFacts]:
+        """Add what is counted of a model's deployments, whether it serves or not."""
+        counts = self._journal.state_counts()
+        return [
+            msgspec.structs.replace(
+                model,
+                deployments=counts.get(model.name, {}),
+                steps=dict(self._steps.get(model.name, {})),
+            )
+            for model in models
+        ]
 
     def _candidate(self, name: str, current: Deployment | None) -> CandidateFacts | None:
         """The newest deployment, if it does not serve and is under way or ended badly."""
@@ -292,6 +324,11 @@ def _workers(service: ModelService) -> list[ProcessFacts]:
     alive = [worker for worker in crew.workers if worker.child.alive] if crew else []
     found = (_process(worker.child.pid) for worker in alive)
     return [facts for facts in found if facts is not None]
+
+
+def _queued(service: ModelService) -> int:
+    crew = service.current
+    return sum(worker.pong.queued for worker in crew.workers if worker.child.alive) if crew else 0
 
 
 def _sandbox(service: ModelService) -> Sandbox | None:

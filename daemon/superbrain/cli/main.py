@@ -55,10 +55,12 @@ class Command(NamedTuple):
 COMMANDS: dict[str, tuple[Command, ...]] = {
     "Watch and operate the daemon": (
         Command("status", ("status",), "what serves, how it does, and what needs attention"),
+        Command("top", ("top",), "a live view: rates, latencies, load, deployments, events"),
         Command("history", ("history",), "what happened to every deployment"),
         Command("report", ("report",), "one deployment: its facts, its proofs, its life"),
         Command("health", ("health",), "one line and an exit code for monitoring"),
         Command("doctor", ("doctor",), "is this host fit, and what can it run"),
+        Command("metrics", ("metrics",), "the health report as Prometheus metrics"),
         Command("rollback", ("operate",), "bring a model's previous good version back"),
         Command("retire", ("operate",), "stop serving a model"),
         Command("retry", ("operate",), "try a failed or rejected deployment again"),

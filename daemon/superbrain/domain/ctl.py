@@ -25,6 +25,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from superbrain.domain.durations import Histogram
 from superbrain.domain.engine import EngineFile
 from superbrain.domain.proof import Proof, Timing
 from superbrain.domain.sandbox import Sandbox, SandboxPolicy
@@ -148,7 +149,8 @@ class WorkerPong(Message, frozen=True):
     `executing_s`: how long the request being executed has run, 0.0 when idle; `executing`: the
     ids of those that have run for long. `direct_*`: those of `requests` that did not come through
     the gateway; `batched_requests` were executed together, in `batches`. All `runs` together took
-    `executed_s`, the longest of them `longest_s`.
+    `executed_s`, the longest of them `longest_s`. `latency` is of those that ended well, from
+    arrival to answer, and `stages` where that time went.
     """
 
     requests: int = 0
@@ -169,6 +171,8 @@ class WorkerPong(Message, frozen=True):
     longest_s: float = 0.0
     latency_ms: Quantiles = Quantiles()
     last_error: str = ""
+    latency: Histogram = Histogram()
+    stages: dict[str, Histogram] = {}
 
 
 # --- daemon to gateway ------------------------------------------------------------------------
@@ -235,6 +239,7 @@ class ModelTraffic(msgspec.Struct, frozen=True):
     outstanding: int
     redispatched: int
     latency_ms: Quantiles
+    latency: Histogram = Histogram()
 
 
 class GatewayPong(Message, frozen=True):

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from superbrain.domain.ctl import Quantiles
+from superbrain.domain.durations import Histogram
 from superbrain.domain.rung_facts import RungFacts
 from superbrain.domain.sandbox import Sandbox
 
@@ -38,6 +39,7 @@ class ProcessFacts(msgspec.Struct, frozen=True):
     cpu_percent: float | None = None
     threads: int | None = None
     open_files: int | None = None
+    cpu_seconds: float | None = None
 
 
 class HostFacts(msgspec.Struct, frozen=True):
@@ -150,6 +152,40 @@ class Incident(msgspec.Struct, frozen=True):
     mend: str = ""
 
 
+class VersionFacts(msgspec.Struct, frozen=True):
+    """What the workers of one version have done since the daemon started, by how it ended.
+
+    `caller_errors`: the request did not fit; `expired`: its deadline had passed before it began;
+    `refused`: too many waited. `batched_requests` shared a run, in `batches`. `latency` is of those
+    that ended well, from arrival in the worker to the answer, and `stages` where that time went.
+    """
+
+    version: str
+    ok: int = 0
+    caller_errors: int = 0
+    internal_errors: int = 0
+    expired: int = 0
+    refused: int = 0
+    runs: int = 0
+    batches: int = 0
+    batched_requests: int = 0
+    latency: Histogram = Histogram()
+    stages: dict[str, Histogram] = {}
+
+
+class GatewayTraffic(msgspec.Struct, frozen=True):
+    """What has passed the gateway for one model since the daemon started.
+
+    `errors`: answered with an error, its own and the workers'; `redispatched`: sent to another
+    worker; `latency`: of those that a worker answered, from the client's message to that answer.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    redispatched: int = 0
+    latency: Histogram = Histogram()
+
+
 class ModelFacts(msgspec.Struct, frozen=True):
     """One model: what serves, how it does, and what is coming.
 
@@ -161,7 +197,9 @@ class ModelFacts(msgspec.Struct, frozen=True):
     `restarts_in_s`: when a worker that died is started again, None when none waits for that;
     `slower`: in a sentence, empty when it is not; `incidents`: the newest, oldest first; `fault`:
     the code of what is wrong with all of it, empty when nothing is. `ladder`: every rung that the
-    manifest names, and what became of it here.
+    manifest names, and what became of it here. `queued` wait in the workers. `deployments`: how
+    many the journal knows, by state. Since the daemon started: `steps`, how many deployments have
+    come into each state, `incident_counts` by kind, and what `gateway` and `versions` have counted.
     """
 
     name: str
@@ -194,6 +232,12 @@ class ModelFacts(msgspec.Struct, frozen=True):
     mend: str = ""
     candidate: CandidateFacts | None = None
     ladder: list[RungFacts] = []
+    queued: int = 0
+    deployments: dict[str, int] = {}
+    steps: dict[str, int] = {}
+    incident_counts: dict[str, int] = {}
+    gateway: GatewayTraffic = GatewayTraffic()
+    versions: list[VersionFacts] = []
 
 
 class InboxFile(msgspec.Struct, frozen=True):
@@ -216,6 +260,7 @@ class GatewayFacts(msgspec.Struct, frozen=True):
     process: ProcessFacts | None = None
     restarts: int = 0
     malformed: int = 0
+    dropped: int = 0
 
 
 class TcpFacts(msgspec.Struct, frozen=True):
@@ -238,7 +283,10 @@ class TcpFacts(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Everything, at one instant. `status` is the worst severity among `problems`."""
+    """Everything, at one instant. `status` is the worst severity among `problems`.
+
+    `counted_at`: when gateway and workers were last asked for their figures.
+    """
 
     at: dt.datetime
     status: Severity
@@ -255,3 +303,4 @@ class Health(msgspec.Struct, frozen=True):
     inbox_path: str = ""
     tcp: TcpFacts | None = None
     schema: int = 1
+    counted_at: dt.datetime | None = None

@@ -129,3 +129,12 @@ class Event(StrEnum):
     # Health.
     HEALTH_CHANGED = "health_changed", "The overall status became better or worse."
     HEALTH_WRITE_FAILED = "health_write_failed", "health.json could not be written."
+    METRICS_WRITE_FAILED = "metrics_write_failed", "The metrics file could not be written."
+    METRICS_ENDPOINT_OPENED = (
+        "metrics_endpoint_opened",
+        "The HTTP endpoint of metrics and probes listens.",
+    )
+    METRICS_ENDPOINT_CLOSED = (
+        "metrics_endpoint_closed",
+        "The HTTP endpoint could not listen; it is tried again.",
+    )

@@ -16,6 +16,7 @@ from superbrain.domain.manifest import Batching
 from superbrain.serve.admission import AdmissionQueue
 from superbrain.serve.execution import Execution, Outcome, refuse
 from superbrain.serve.served import ServedModel
+from superbrain.serve.stage_clock import StageClock
 from superbrain.wire import lane
 from superbrain.wire.errors import DeadlineExceeded, ResourceExhausted
 from superbrain.wire.messages import salvage_id
@@ -44,12 +45,16 @@ class Admitted:
 
 
 class Executor:
-    """Executes what was admitted, the most urgent first, and hands the answers to `answer`."""
+    """Executes what was admitted, the most urgent first, and hands the answers to `answer`.
+
+    With each answer goes the time it was ready and the clock of its execution, None for a request
+    that was not executed.
+    """
 
     def __init__(
         self,
         figures: WorkerFigures,
-        answer: Callable[[Admitted, Outcome, int], None],
+        answer: Callable[[Admitted, Outcome, int, StageClock | None], None],
         flight: FlightPage,
     ) -> None:
         self.flight = flight
@@ -57,6 +62,7 @@ class Executor:
         self._answer = answer
         self._arrivals = count()
         self._execution: Execution | None = None
+        self._clock = StageClock()
         self._patience = Patience(Batching())
         self._timeout_ns = 0
         self._queue: AdmissionQueue[Admitted] = AdmissionQueue(0)
@@ -67,6 +73,7 @@ class Executor:
     def serve(self, model: ServedModel) -> None:
         """Execute on `model` from now on."""
         self._execution = Execution(model)
+        self._clock = model.clock
         self._patience = Patience(model.batching)
         self._timeout_ns = model.request_timeout_ms * 1_000_000
         self._queue = AdmissionQueue(model.queue_size)
@@ -95,7 +102,7 @@ class Executor:
                 deadline_ns=frame.deadline_ns or request.arrived_ns + self._timeout_ns,
             )
         except ResourceExhausted as error:
-            self._answer(request, refuse(frame, error), request.arrived_ns)
+            self._answer(request, refuse(frame, error), request.arrived_ns, None)
 
     def clear(self) -> None:
         """Forget what waits; nobody has begun with it."""
@@ -126,7 +133,7 @@ class Executor:
             error = DeadlineExceeded(
                 f"expected to start before the deadline, found it passed after {waited_ms:.1f} ms"
             )
-            self._answer(request, refuse(request.frame, error), now_ns)
+            self._answer(request, refuse(request.frame, error), now_ns, None)
 
     def _held(self, now_ns: int) -> bool:
         """Whether those that wait are held for others to join them."""
@@ -160,12 +167,13 @@ class Executor:
         figures, flight, frame, link = self._figures, self.flight, request.frame, request.link
         figures.executing_since_ns, self._running = now_ns, (request,)
         flight.begin(link.number, frame.request_id)
+        self._clock.start(now_ns)
         outcome = self._execution.one(frame, link.regions)
         flight.end()
         figures.executing_since_ns, self._running = 0, ()
         began_ns, now_ns = now_ns, time.monotonic_ns()
         figures.ran(now_ns - began_ns)
-        self._answer(request, outcome, now_ns)
+        self._answer(request, outcome, now_ns, self._clock)
         self._patience.executed(1, now_ns)
         return now_ns
 
@@ -174,13 +182,14 @@ class Executor:
         assert self._execution is not None  # noqa: S101 - only `serve` lets requests in
         figures = self._figures
         figures.executing_since_ns, self._running = now_ns, batch
+        self._clock.start(now_ns)
         outcomes = self._execute_together(self._execution, batch)
         self.flight.end()
         figures.executing_since_ns, self._running = 0, ()
         began_ns, now_ns = now_ns, time.monotonic_ns()
         figures.ran(now_ns - began_ns)
         for request, outcome in zip(batch, outcomes, strict=True):
-            self._answer(request, outcome, now_ns)
+            self._answer(request, outcome, now_ns, self._clock)
         self._patience.executed(len(batch), now_ns)
         return now_ns
 

@@ -24,6 +24,7 @@ from superbrain.engines.registry import built_runtime_for, runtime_for
 from superbrain.serve.bundle_code import BundleCode, BundleCodeError
 from superbrain.serve.bundle_files import BundleFiles
 from superbrain.serve.pipeline import Pipeline
+from superbrain.serve.stage_clock import StageClock, TimedEngine
 from superbrain.serve.together import Together
 from superbrain.wire.errors import InvalidArgument
 
@@ -45,13 +46,19 @@ class Model:
     """One bundle, loaded on one rung. Not thread-safe: one request at a time.
 
     `answer` is `infer` for a request that is known to fit the interface; `together` answers several
-    requests in one run; None where the manifest does not batch.
+    requests in one run; None where the manifest does not batch. `clock` is told of every run.
     """
 
     def __init__(
-        self, manifest: Manifest, rung: str, engines: dict[str, Engine], pipeline: Pipeline
+        self,
+        manifest: Manifest,
+        rung: str,
+        engines: dict[str, Engine],
+        pipeline: Pipeline,
+        clock: StageClock,
     ) -> None:
         self.manifest = manifest
+        self.clock = clock
         self.rung = rung
         self.engines = engines
         self.runtime = next(iter(engines.values())).runtime
@@ -90,15 +97,16 @@ class Model:
         load.check_precision(manifest)
         with ExitStack() as resources:
             engines: dict[str, Engine] = {}
+            clock = StageClock()
             for name, graph in manifest.graphs.items():
-                engines[name] = load.graph(name, graph)
+                engines[name] = TimedEngine(load.graph(name, graph), clock)
                 resources.callback(engines[name].close)
             if wrap is not None:
                 engines = {name: wrap(name, engine) for name, engine in engines.items()}
             code = BundleCode(files)
             resources.callback(code.close)
             pipeline = Pipeline(code, files, engines, manifest)
-            model = cls(manifest, rung, engines, pipeline)
+            model = cls(manifest, rung, engines, pipeline, clock)
             model._resources = resources.pop_all()
         return model
 

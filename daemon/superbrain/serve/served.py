@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from superbrain.domain.manifest import Batching
     from superbrain.domain.proof import Proof, Timing
+    from superbrain.serve.stage_clock import StageClock
     from superbrain.wire.datatypes import Array
 
     Executing = Callable[[Sequence[int]], None]
@@ -44,6 +45,10 @@ class ServedModel(Protocol):
     @property
     def batching(self) -> Batching:
         """How requests share runs."""
+
+    @property
+    def clock(self) -> StageClock:
+        """Is told of every run of a graph."""
 
     def infer(self, request: dict[str, Array]) -> Mapping[str, Array]:
         """Answer one request.

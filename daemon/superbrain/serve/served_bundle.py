@@ -37,6 +37,7 @@ class ServedBundle:
         self.infer = model.infer
         self.answer = model.answer
         self.batching = manifest.serving.batching
+        self.clock = model.clock
         self.name = manifest.name
         self.version = manifest.version
         self.outputs = tuple(tensor.name for tensor in manifest.interface.outputs)

@@ -22,6 +22,7 @@ from superbrain.engines.port import GraphMismatch
 from superbrain.host import scheduling
 from superbrain.serve import child
 from superbrain.serve.figures import WorkerFigures
+from superbrain.serve.request_durations import RequestDurations
 from superbrain.serve.worker_loop import LaneLoop
 from superbrain.wire.errors import RequestError, SuperbrainError
 
@@ -49,7 +50,7 @@ class Worker:
     ) -> None:
         self._channel = channel
         self._open_model = open_model
-        self._figures = WorkerFigures()
+        self._figures = WorkerFigures(RequestDurations())
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._loop = LaneLoop(
