@@ -102,7 +102,7 @@ def test_the_chinese_readme_has_the_same_links_and_commands() -> None:
     )
     for pattern in (r"\]\(([^)]+)\)", r"`([^`\n]+)`"):
         missing = {*re.findall(pattern, english)} - {*re.findall(pattern, chinese)}
-        assert not missing
+        assert missing <= {"README.zh-CN.md"}
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
