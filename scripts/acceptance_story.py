@@ -32,6 +32,8 @@ MAX_EXPOSURE: Final = 2.0
 UNIT: Final = "/usr/local/lib/systemd/system/superbraind.service"
 CONFIG: Final = "/etc/superbrain/superbrain.toml"
 INBOX: Final = "/var/lib/superbrain/inbox"
+STATE: Final = "/var/lib/superbrain/state"
+BACKUP: Final = "/root/host.sbbackup"
 INSTALL: Final = "/wheelhouse/install.sh"
 T = TypeVar("T")
 
@@ -222,6 +224,28 @@ class Story:
         self.require("Watchdog timeout" in log, log[-2000:])
         return "with all drop-ins: a daemon that hangs is ended by the watchdog; its model is back"
 
+    def backs_up(self) -> str:
+        """A host that lost its state is what it was; what a remote engineer needs is collected."""
+        self.host.run("superbrain", "backup", "--output", BACKUP)
+        self.host.run("superbrain", "restore", BACKUP, "--replace", status=1)  # it runs
+        self.host.run("systemctl", "stop", "superbraind")
+        self.host.run("mv", STATE, "/root/lost")
+        said = self.host.run("superbrain", "restore", BACKUP)
+        self.require("adder 2.0.0" in said and "is restored" in said, said)
+        self.require(
+            self.host.run("stat", "-c", "%U %G %a", STATE) == "superbrain superbrain 700", ""
+        )
+        self.host.run("systemctl", "start", "superbraind")
+        self.require(self.version() == "2.0.0", "READY before the model answers")
+        self.host.run("superbrain", "audit", "--verify")
+        self.host.run("superbrain", "support-bundle", "--output", "/root/ticket.tar.gz")
+        names = self.host.run("tar", "tzf", "/root/ticket.tar.gz")
+        wanted = ("/log.jsonl", "/unit.txt", "/service.txt", "/journal/deployments.json")
+        self.require(all(name in names for name in wanted), names)
+        less = ("superbrain", "support-bundle", "--output", "/home/alice/ticket.tar.gz")
+        self.host.run(*less, user="alice")
+        return "a backup under systemd, a lost state restored: 2.0.0 serves again; support bundles"
+
     def installs_again(self) -> str:
         """The same once more changes nothing."""
         before = self.pid()
@@ -367,6 +391,7 @@ CLAIMS: Final = (
     Story.survives_kill,
     Story.survives_hung_gateway,
     Story.survives_hang,
+    Story.backs_up,
     Story.installs_again,
     Story.upgrades,
     Story.takes_back,

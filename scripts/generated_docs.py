@@ -1,4 +1,4 @@
-"""What of docs/ and systemd/ is generated from the code, and how: one row of `GENERATED` for each.
+"""What of docs/, systemd/ and bundles/ is generated, and how: one row of `GENERATED` for each.
 
 A generator gets what the file holds now (empty when there is none) and returns what it should
 hold. Whole files ignore what was there; a part of a hand-written page is replaced between two
@@ -23,8 +23,11 @@ import msgspec
 
 from superbrain.app.config import Config
 from superbrain.app.config_keys import KEYS, default_file, toml_value, values
+from superbrain.cli.template.sources import source_of
 from superbrain.domain import deployment as life
+from superbrain.domain.diagnosis import Diagnosis
 from superbrain.domain.health import Health
+from superbrain.domain.metrics import METRICS
 from superbrain.host.events import Event
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +61,18 @@ def health_schema(_now: str = "") -> str:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "superbrain health report",
         "description": "health.json, the answer of the control socket, superbrain status --json.",
+        **made,
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def doctor_schema(_now: str = "") -> str:
+    """docs/doctor.schema.json: the JSON Schema of `superbrain doctor --json`."""
+    made = msgspec.json.schema(Diagnosis)
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "superbrain diagnosis of a host",
+        "description": "superbrain doctor --json.",
         **made,
     }
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
@@ -126,17 +141,42 @@ def configuration(now: str) -> str:
     return part(now, "configuration", "\n".join(head + rows))
 
 
+def metrics(now: str) -> str:
+    """docs/metrics.md, part `metrics`: every metric."""
+    rows = [
+        f"| `{metric.name}` | {metric.kind} | {', '.join(f'`{one}`' for one in metric.labels)} | "
+        f"{metric.meaning} |"
+        for metric in METRICS
+    ]
+    head = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    return part(now, "metrics", "\n".join(head + rows))
+
+
 def default_configuration(_now: str = "") -> str:
     """systemd/superbrain.toml: the commented file that an installation begins with."""
     return default_file()
 
 
+def from_template(file: str, **constants: object) -> Callable[[str], str]:
+    """Code of a sample bundle: a template's file, with these constants."""
+    return lambda _now: source_of(file, constants)
+
+
 GENERATED: tuple[Generated, ...] = (
     Generated("docs/health.schema.json", health_schema),
+    Generated("docs/doctor.schema.json", doctor_schema),
     Generated("docs/log-events.md", log_events),
     Generated("docs/architecture.md", states),
     Generated("docs/operations.md", configuration),
+    Generated("docs/metrics.md", metrics),
     Generated("systemd/superbrain.toml", default_configuration),
+    Generated("bundles/ocr/code/pipeline.py", from_template("ocr/pipeline.py", CLS="cls")),
+    Generated("bundles/ocr/code/detect.py", from_template("ocr/detect.py")),
+    Generated("bundles/ocr/code/crop.py", from_template("ocr/crop.py")),
+    Generated("bundles/ocr/code/upright.py", from_template("ocr/upright.py")),
+    Generated("bundles/ocr/code/recognise.py", from_template("ocr/recognise.py")),
+    Generated("bundles/ocr/code/picture.py", from_template("shared/picture.py")),
+    Generated("bundles/ocr/code/sizes.py", from_template("shared/sizes.py")),
 )
 
 

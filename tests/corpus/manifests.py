@@ -155,6 +155,45 @@ put(
 put("ladder-empty", "MANIFEST_LADDER", "ladder", "No rung.", "ladder", value=[])
 put("ladder-twice", "MANIFEST_LADDER", "ladder", "A rung twice.", "ladder", value=["a:b", "a:b"])
 put("ladder-strange", "MANIFEST_LADDER", "ladder", "No rung.", "ladder", value=["rm -rf /"])
+put("select-unknown", TYPE, "select", "A wish unknown.", "select", value="cheapest")
+PRECISIONS = ("graphs", "main", "precisions")
+for label, bent in {
+    "unknown": {"fp4": "graphs/main.onnx"},
+    "with-a-path-for-a-name": {"../../etc": "graphs/main.onnx"},
+    "that-is-the-graph-itself": {"fp16": "graphs/main.onnx"},
+}.items():
+    put(
+        f"precision-{label}",
+        "MANIFEST_PRECISION",
+        "graphs.main.precisions: expected",
+        "A precision that is none.",
+        *PRECISIONS,
+        value=bent,
+    )
+for label, bent in {
+    "not-there": {"int8": "graphs/main.int8.onnx"},
+    "outside": {"int8": "../../etc/passwd"},
+    "that-is-no-graph": {"int8": "golden/one/request/x.npy"},
+}.items():
+    put(
+        f"precision-file-{label}",
+        "MANIFEST_FILE_MISSING",
+        "graphs.main.precisions.int8: expected",
+        "A precision's file that is none.",
+        *PRECISIONS,
+        value=bent,
+    )
+put("precisions-as-a-list", TYPE, "precisions", "Names alone.", *PRECISIONS, value=["fp16"])
+put(
+    "gpu-memory-negative",
+    "MANIFEST_GRAPH",
+    "expected gpu_memory_mb of 0",
+    "Less than no memory.",
+    "graphs",
+    "main",
+    "gpu_memory_mb",
+    value=-1,
+)
 for setting, amount in {
     "instances": 0,
     "queue_size": 1 << 20,

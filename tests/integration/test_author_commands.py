@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from superbrain.bundle.folder import build, read_folder, read_recipe
@@ -18,6 +19,11 @@ from superbrain.domain.manifest import Range
 from tests.support.bundles import make_trust_folder, sign_key
 from tests.support.graphs import ADD, DOUBLE, TinyGraph, identity, save_graph, tensor
 from tests.support.models import write_file
+from tests.support.template_models import (
+    save_classifier,
+    save_text_finder,
+    save_text_reader,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -135,6 +141,91 @@ def test_init_leaves_a_folder_that_has_a_recipe_alone(folder: Path, superbrain: 
     code, _, errors = superbrain("init", folder.parent / "double.onnx", "--directory", folder)
     assert (code, (folder / "bundle.toml").read_bytes()) == (1, before)
     assert "expected no bundle there yet" in errors
+
+
+def test_init_with_a_template_says_what_to_edit_and_what_to_send(
+    tmp_path: Path, superbrain: Superbrain
+) -> None:
+    model = save_classifier(tmp_path / "colours.onnx")
+    code, output, errors = superbrain(
+        "init", model, "--template", "classification", "--directory", tmp_path / "c"
+    )
+    assert (code, errors) == (0, "")
+    assert f"edit the constants at the top of {tmp_path / 'c/code/pipeline.py'}" in output
+    assert f"look through {tmp_path / 'c/assets/labels.txt'}" in output
+    assert f"record-golden {tmp_path / 'c'} --case first --input image=FILE" in output
+
+
+def test_init_explains_every_field_of_a_template_too(
+    tmp_path: Path, superbrain: Superbrain
+) -> None:
+    det = save_text_finder(tmp_path / "a.onnx")
+    rec = save_text_reader(tmp_path / "b.onnx")
+    graphs = ("--graph", f"det={det}", "--graph", f"rec={rec}")
+    folder = tmp_path / "read"
+    assert superbrain("init", "--template", "ocr", *graphs, "--directory", folder)[0] == 0
+    recipe = read_recipe(folder)
+    assert recipe.name == "ocr"
+    assert {name: graph.path for name, graph in recipe.graphs.items()} == {
+        "det": "graphs/det.onnx",
+        "rec": "graphs/rec.onnx",
+    }
+    text = (folder / "bundle.toml").read_text()
+    assert text.count("# One part like this for every ONNX file") == 1
+    assert "# Pixels instead of a file" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--template", "ocr", "MODEL"],
+            "takes --graph det=FILE.onnx --graph rec=",
+        ),
+        (["--template", "ocr", "--graph", "det=MODEL"], "takes --graph det=FILE.onnx"),
+        (["--template", "audio", "--graph", "x=MODEL"], "expected MODEL.onnx, and --graph only"),
+        (["--graph", "xMODEL"], "expected NAME=FILE.onnx, found 'xMODEL'"),
+        ([], "expected MODEL.onnx"),
+        (["MODEL", "--template", "audio", "--pipeline"], "not allowed with argument"),
+        (["MODEL", "--template", "poetry"], "invalid choice: 'poetry'"),
+    ],
+)
+def test_init_says_which_graphs_a_template_takes(
+    superbrain: Superbrain, words: list[str], said: str
+) -> None:
+    code, _, errors = superbrain("init", *words)
+    assert code == 2
+    assert said in errors
+
+
+def test_init_leaves_no_folder_where_a_template_does_not_fit(
+    tmp_path: Path, superbrain: Superbrain
+) -> None:
+    model = save_graph(tmp_path / "double.onnx", DOUBLE)
+    code, _, errors = superbrain(
+        "init", model, "--template", "detection", "--directory", tmp_path / "d"
+    )
+    assert code == 1
+    assert "expected one input, a picture of [1, 3, H, W]" in errors
+    assert "Take another --template" in errors
+    assert not (tmp_path / "d").exists()
+
+
+def test_init_keeps_weights_of_like_names_apart(tmp_path: Path, superbrain: Superbrain) -> None:
+    graphs = []
+    # The reader's axes have to stay inside, or nobody can tell the shapes.
+    for name, save, least in (("det", save_text_finder, 0), ("rec", save_text_reader, 45)):
+        model = onnx.load(save(tmp_path / "plain.onnx"))
+        path = tmp_path / name / "model.onnx"
+        path.parent.mkdir()
+        onnx.save(model, path, save_as_external_data=True, location="w.data", size_threshold=least)
+        graphs += ["--graph", f"{name}={path}"]
+    folder = tmp_path / "read"
+    done = superbrain("init", "--template", "ocr", *graphs, "--directory", folder)
+    assert (done[0], done[2]) == (0, "")
+    for name in ("det", "rec"):
+        kept = (folder / f"graphs/{name}/w.data").read_bytes()
+        assert kept == (tmp_path / name / "w.data").read_bytes()
 
 
 def test_init_refuses_a_file_that_is_no_graph(tmp_path: Path, superbrain: Superbrain) -> None:

@@ -40,6 +40,15 @@ def test_a_dropped_bundle_answers_and_leaves_the_inbox(appliance: Appliance) -> 
     appliance.wait_for(lambda: not list(appliance.inbox.iterdir()), "an empty inbox")
 
 
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this host has an NVIDIA GPU")
+def test_a_rung_without_its_gpu_says_so_and_the_next_one_serves(appliance: Appliance) -> None:
+    go_live(appliance, 1, ladder=["tensorrt-rtx:fp32", "onnxruntime:cpu"])
+    (failed,) = (one for one in appliance.history("adder") if one.event == "StageFailed")
+    assert failed.detail.startswith("tensorrt-rtx:fp32: expected ")
+    assert answer(appliance) == 1
+    assert not list((appliance.root / "state" / "engines").glob("*/engine"))
+
+
 def test_the_same_bundle_dropped_twice_is_taken_once(appliance: Appliance) -> None:
     go_live(appliance, 1)
     dropped = appliance.drop(release(appliance, 1))

@@ -6,6 +6,7 @@ into one appliance and asked over its socket. Nothing is downloaded but what bun
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import shutil
@@ -243,3 +244,56 @@ def test_a_missing_value_is_refused_with_its_place(client: Client) -> None:
 def test_more_rows_than_the_graph_allows_are_refused(client: Client) -> None:
     with pytest.raises(InvalidArgument, match="expected 1 to 4096 rows, found 4097"):
         client.infer("tabular", {"features": np.ones((4097, 13), np.float32)})
+
+
+# --- templates on the same graphs -----------------------------------------------------------------
+
+
+def from_template(recipes: Path, folder: str, words: str, changes: dict[str, str]) -> Path:
+    """A folder that `bundle init --template` makes, with constants and bounds changed."""
+    Terminal(recipes).type(f"superbrain bundle init {words} --directory {folder}")
+    for file in ("code/pipeline.py", "bundle.toml"):
+        path = recipes / folder / file
+        text = path.read_text()
+        for old, new in changes.items():
+            text = text.replace(old, new)
+        path.write_text(text)
+    return recipes / folder
+
+
+def test_the_classification_template_tells_how_a_page_was_turned(recipes: Path) -> None:
+    words = "orientation/graphs/orientation.onnx --template classification"
+    folder = from_template(recipes, "turned", words, {})
+    image = recipes / "orientation/golden/turned-90/request/image.png"
+    Terminal(recipes).type(f"superbrain bundle record-golden turned --case a --input image={image}")
+    labels = json.loads((folder / "golden/a/response/labels.json").read_text())
+    assert labels[0] == "90"
+    assert sorted(labels) == ["0", "180", "270", "90"]
+    assert 0.5 < np.load(folder / "golden/a/response/confidences.npy")[0] <= 1
+
+
+def test_the_audio_template_hears_what_the_voice_activity_sample_hears(
+    client: Client, recipes: Path
+) -> None:
+    """With the changes of docs/templates.md: 64 samples of context before every 512."""
+    changes = {
+        "WINDOW = 16000": "WINDOW = 576",
+        "HOP = 16000": "HOP = 512",
+        "SHAPE = (16000,)": "SHAPE = (576,)",
+        "shape = [256]": "shape = [320]",
+        "min = 16000, opt = 16000, max = 16000": "min = 576, opt = 576, max = 576",
+    }
+    words = "voice-activity/graphs/vad.onnx --template audio"
+    folder = from_template(recipes, "heard", words, changes)
+    audio = sound(recipes, "speech")
+    np.save(recipes / "state.npy", NEW_STREAM)
+    path = recipes / "voice-activity/golden/speech/request/audio.npy"
+    Terminal(recipes).type(
+        f"superbrain bundle record-golden heard --case a --input audio={path} "
+        f"--input state={recipes / 'state.npy'}"
+    )
+    expected = client.infer("voice-activity", {"audio": audio, "state": NEW_STREAM})
+    response = folder / "golden/a/response"
+    found = np.load(response / "output.npy")[:, 0]
+    assert np.allclose(found, expected["probabilities"], atol=1e-5)
+    assert np.allclose(np.load(response / "state.npy"), expected["state"], atol=1e-4)

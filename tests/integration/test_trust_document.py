@@ -2,56 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from superbrain.domain import operations as op
 from tests.support.appliance import Appliance
+from tests.support.documents import ROOT, Typist, installed_places
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-
-DOCUMENT = Path(__file__).parents[2] / "docs" / "trust.md"
-BLOCKS = re.findall(r"^```sh\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
     with Appliance(tmp_path) as appliance:
-        here = {
-            "/etc/superbrain/trust": f"{appliance.root}/trust",
-            "/var/lib/superbrain/inbox": str(appliance.inbox),
-            "/var/lib/superbrain/state": f"{appliance.root}/state",
-            "sudo ": "",
-        }
-        script = "".join(BLOCKS)
-        for there, place in here.items():
-            script = script.replace(there, place)
+        digest = {"DIGEST": "ab" * 32, "SUPERBRAIN_CONTROL": appliance.control_endpoint}
+        typist = Typist(tmp_path / "typed", installed_places(appliance.root), digest)
         # each update counts before the next step is taken, as on any other day
-        script = re.sub(
-            r"^cp trust-(\d).sbt .*$",
-            r"\g<0>\nsuperbrain trust import trust-\1.sbt",
-            script,
-            flags=re.MULTILINE,
-        )
-        environment = os.environ | {
-            "SUPERBRAIN_CONTROL": appliance.control_endpoint,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "DIGEST": "ab" * 32,
+        imports = {
+            rf"^cp trust-{number}.sbt ": f"superbrain trust import trust-{number}.sbt"
+            for number in range(1, 5)
         }
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        done = typist.type(ROOT / "docs" / "trust.md", after=imports)
         trust = appliance.ask(op.GetTrust(), op.TrustReply).trust
         assert (trust.sequence, trust.threshold, trust.security_floors) == (4, 2, {"ocr": 31})
         assert sorted(key.who for key in trust.keys) == ["Anna", "spare1", "spare2"]

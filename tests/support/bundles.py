@@ -89,6 +89,7 @@ def make_bundle_folder(
     ladder: Sequence[str] = ("onnxruntime:cpu",),
     more: str = "",
     serving: str = "",
+    precisions: Sequence[str] = (),
 ) -> Path:
     """Make an author's folder `parent`/NAME-VERSION with graph, bundle.toml and goldens.
 
@@ -103,11 +104,15 @@ def make_bundle_folder(
         golden_error: is added to every expected output, to make a bundle that does not prove.
         ladder: the rungs.
         serving: lines of TOML for [serving].
+        precisions: for each of these the same graph once more, in a file of its own.
         more: more lines of TOML at the top of bundle.toml, such as `expires = …`.
     """
     folder = parent / f"{name}-{version}"
     added = constant if graph == "add" else 0.0
     save_graph(folder / "graphs" / "main.onnx", graph, added)
+    for precision in precisions:
+        shutil.copy(folder / "graphs/main.onnx", folder / f"graphs/main.{precision}.onnx")
+    files = ", ".join(f'{one} = "graphs/main.{one}.onnx"' for one in precisions)
     for case, batch in CASE_BATCHES.items():
         x = _input(batch)
         _save(folder / "golden" / case / "request" / "x.npy", x)
@@ -124,6 +129,7 @@ def make_bundle_folder(
             ladder=list(ladder),
             more=more,
             serving=serving,
+            precisions=f"precisions = {{ {files} }}" if files else "",
             max_batch=MAX_BATCH,
             width=WIDTH,
         )
@@ -202,6 +208,7 @@ path = "graphs/main.onnx"
 inputs = [{{ name = "x", datatype = "FP32", shape = ["batch", {width}] }}]
 outputs = [{{ name = "y", datatype = "FP32", shape = ["batch", {width}] }}]
 dynamic = {{ batch = {{ min = 1, opt = 1, max = {max_batch} }} }}
+{precisions}
 
 [interface]
 inputs = [{{ name = "x", datatype = "FP32", shape = [-1, {width}] }}]

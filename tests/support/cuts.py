@@ -170,6 +170,20 @@ def _next_serves(stage: CutStage) -> None:
     stage.goes_live()
 
 
+def _drop_compared(stage: CutStage) -> None:
+    ladder = ["onnxruntime:cpu", "onnxruntime:cpu-fp16"]
+    more = 'select = "fastest"'
+    stage.appliance.drop(stage.build(ladder=ladder, precisions=["fp16"], more=more))
+
+
+def _fastest_serves(stage: CutStage) -> None:
+    stage.goes_live()
+    told = stage.appliance.ask(op.GetReport("adder"), op.ReportReply)
+    times = {one.rung: one.milliseconds for one in told.rungs if one.milliseconds is not None}
+    assert sorted(times) == ["onnxruntime:cpu", "onnxruntime:cpu-fp16"]
+    assert told.rung == min(times, key=lambda rung: times[rung])
+
+
 def _drop_first(stage: CutStage) -> None:
     stage.appliance.drop(stage.build(name=f"first{stage.number}"))
 
@@ -244,6 +258,12 @@ def _was_retired_if_asked(stage: CutStage) -> None:
 STORIES = (
     Story("first install", _drop_first, _first_serves, "it serves"),
     Story("swap", _drop_next, _next_serves, "the new version serves, nothing needless is stored"),
+    Story(
+        "swap to the faster of two rungs",
+        _drop_compared,
+        _fastest_serves,
+        "it serves on the rung with the least time, and every rung's end is known",
+    ),
     Story("unproven bundle", _drop_unproven, _was_rejected, "REJECTED with a note; the old serves"),
     Story("damaged bundle", _drop_damaged, _was_put_aside, "put aside, with a note"),
     Story(

@@ -24,10 +24,11 @@ import numpy as np
 
 from superbrain.domain.ctl import Load, ToWorker
 from superbrain.domain.manifest import Batching
-from superbrain.domain.proof import OutputFigures, Proof
+from superbrain.domain.proof import OutputFigures, Proof, Timing
 from superbrain.domain.sandbox import Sandbox
 from superbrain.serve import child
 from superbrain.serve.ctl_channel import CtlChannel
+from superbrain.serve.stage_clock import StageClock
 from superbrain.serve.worker import Worker
 from superbrain.serve.worker_process import begin
 from superbrain.wire.datatypes import Array
@@ -53,6 +54,7 @@ class FakeModel:
             int(options.get("delay_ms", "0")),
             options.get("adaptive", "yes") == "yes",
         )
+        self.clock = StageClock()
         self._mates = 1
         self._proves = options.get("proves", "yes") == "yes"
         self._slow_s = float(options.get("slow_ms", "100")) / 1000
@@ -99,6 +101,9 @@ class FakeModel:
         reason = "" if self._proves else "fake drift"
         figure = OutputFigures("case", "y", "", self._proves, "exact", reason)
         return Proof("fake", [figure], [], self.runtime)
+
+    def time(self) -> Timing:
+        return Timing(rounds=3, median_ms=2.0, fastest_ms=1.0, slowest_ms=3.0)
 
     def reprove(self, case: int) -> Proof:
         del case

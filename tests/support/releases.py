@@ -29,7 +29,7 @@ def release(appliance: Appliance, number: int, **options: Any) -> Path:  # noqa:
 def go_live(appliance: Appliance, number: int, **options: Any) -> None:  # noqa: ANN401
     """Build a version, drop it, and wait until it serves."""
     appliance.drop(release(appliance, number, **options))
-    appliance.wait_live("adder", f"{number}.0.0")
+    appliance.wait_live(options.get("name", "adder"), f"{number}.0.0")
 
 
 def answer(appliance: Appliance) -> float:

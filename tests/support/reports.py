@@ -8,9 +8,11 @@ from typing import Final
 import msgspec
 
 from superbrain.domain.ctl import Quantiles
+from superbrain.domain.durations import BOUNDS_NS, STAGES, Histogram
 from superbrain.domain.health import (
     CandidateFacts,
     GatewayFacts,
+    GatewayTraffic,
     GpuFacts,
     Health,
     HostFacts,
@@ -19,9 +21,12 @@ from superbrain.domain.health import (
     Problem,
     ProcessFacts,
     ProofSummary,
+    TcpFacts,
+    VersionFacts,
 )
 from superbrain.domain.operations import ProofRecord, ReportReply, Transition
 from superbrain.domain.proof import CaseTime, OutputFigures, Proof
+from superbrain.domain.rung_facts import RungFacts
 from superbrain.domain.sandbox import Sandbox
 from superbrain.domain.settings import Setting
 
@@ -90,6 +95,49 @@ OCR: Final = msgspec.structs.replace(
         percent=37.0,
     ),
 )
+
+
+def durations(count: int, milliseconds: int) -> Histogram:
+    """Build a histogram of durations that are all alike."""
+    bucket = sum(bound_ns < milliseconds * 1_000_000 for bound_ns in BOUNDS_NS)
+    counts = [count if number == bucket else 0 for number in range(len(BOUNDS_NS) + 1)]
+    return Histogram(counts, count * milliseconds * 1_000_000)
+
+
+def version_facts(version: str, ok: int) -> VersionFacts:
+    """Build the totals of a version whose requests spend 1, 2, 3 and 4 ms in the four stages."""
+    return VersionFacts(
+        version,
+        ok=ok,
+        caller_errors=2,
+        internal_errors=1,
+        runs=ok,
+        batches=ok // 4,
+        batched_requests=ok // 2,
+        latency=durations(ok, 10),
+        stages={stage: durations(ok, ms) for ms, stage in enumerate(STAGES, 1)},
+    )
+
+
+def full_health() -> Health:
+    """Build a report that knows every figure there is."""
+    busy = busy_health()
+    worked = msgspec.structs.replace(
+        busy.models[1],
+        proven_again_at=NOON,
+        queued=1,
+        deployments={"LIVE": 2, "RETIRED": 5, "BUILDING": 1},
+        steps={"PROBATION": 3, "LIVE": 3, "ROLLED_BACK": 1, "REJECTED": 2},
+        incident_counts={"WorkerHung": 1},
+        gateway=GatewayTraffic(requests=700, errors=3, redispatched=1, latency=durations(697, 12)),
+        versions=[version_facts("3.0.0", 900), version_facts("3.0.1", 100)],
+        workers=[msgspec.structs.replace(PROCESS, pid=841, cpu_seconds=812.5)],
+    )
+    tcp = TcpFacts(["tcp://0.0.0.0:5555"], running=True, process=PROCESS, clients=3, refused=2)
+    process = msgspec.structs.replace(PROCESS, cpu_seconds=41.25)
+    gateway = msgspec.structs.replace(GATEWAY, process=PROCESS)
+    models = [busy.models[0], worked, busy.models[2]]
+    return busy_health(models=models, tcp=tcp, process=process, gateway=gateway)
 
 
 def sample_health(**changes: object) -> Health:
@@ -240,4 +288,9 @@ def sample_report() -> ReportReply:
             ProofRecord(NOON, 2, Proof("tensorrt:fp32", [good], times, "TensorRT 10.9")),
         ],
         transitions=sample_transitions(),
+        rungs=[
+            RungFacts("tensorrt:fp16", "drifts", reason="cosine 0.25 is below 0.999"),
+            RungFacts("tensorrt:fp32", "chosen", milliseconds=3.25),
+            RungFacts("onnxruntime:cpu", "proven", milliseconds=41.2),
+        ],
     )

@@ -1,7 +1,7 @@
 """From an image to the strips that the networks read.
 
-Responsible for cutting a (possibly slanted) box out of an image, and for the shape in which both
-cls and rec take it: 48 pixels high, scaled to -1…1, zeros to the right of the text.
+Responsible for cutting a (possibly slanted) box out of an image, and for the shape in which cls and
+rec take it: STRIP_HEIGHT pixels high, scaled to -1…1, zeros to the right of the text.
 """
 
 import math
@@ -34,10 +34,13 @@ def aspect(strip: np.ndarray) -> float:
     return strip.shape[1] / strip.shape[0]
 
 
-def stack(strips: list[np.ndarray], width: int) -> np.ndarray:
-    """The strips as one batch, float32 [N, 3, 48, width]; a longer strip is squeezed to fit."""
-    batch = np.zeros((len(strips), 3, STRIP_HEIGHT, width), np.float32)
-    for row, strip in zip(batch, strips, strict=True):
+def stack(strips: list[np.ndarray], width: int, *, least: int = 1) -> np.ndarray:
+    """The strips as one batch, float32 [N, 3, STRIP_HEIGHT, width], N at least `least`.
+
+    A longer strip is squeezed to fit.
+    """
+    batch = np.zeros((max(len(strips), least), 3, STRIP_HEIGHT, width), np.float32)
+    for row, strip in zip(batch, strips, strict=False):
         used = min(width, math.ceil(STRIP_HEIGHT * aspect(strip)))
         resized = cv2.resize(strip, (used, STRIP_HEIGHT)).astype(np.float32)
         row[:, :, :used] = resized.transpose(2, 0, 1) / 127.5 - 1

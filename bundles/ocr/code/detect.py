@@ -8,10 +8,12 @@ full height of its text, since the network is trained to mark a shrunken core.
 
 import cv2
 import numpy as np
+from sizes import bounds
 
-SHORT_SIDE = 736  # smaller images are enlarged to this …
-LONG_SIDE = 1984  # … as far as this allows, the largest side bundle.toml lets the graph have
+SHORT_SIDE = 736  # smaller images are enlarged to this, as far as the graph's bounds allow
 STRIDE = 32  # the network halves its input five times
+MEAN = (0.5, 0.5, 0.5)  # of blue, green and red: (pixel / 255 - MEAN) / STD
+STD = (0.5, 0.5, 0.5)
 MAX_RATIO = 8  # flatter images get black bars: text that touches the border is not found
 MIN_HEIGHT = 30
 
@@ -25,21 +27,30 @@ MAX_BOXES = 1000
 SAME_LINE = 10  # pixels that the tops of boxes in one line may differ from the next
 
 
-def find_boxes(image: np.ndarray, graph) -> list[np.ndarray]:
-    """Boxes ([4, 2], clockwise from top left, whole pixels of `image`) in reading order."""
-    bar = bar_height(*image.shape[:2])
-    padded = cv2.copyMakeBorder(image, bar, bar, 0, 0, cv2.BORDER_CONSTANT)
-    height, width = padded.shape[:2]
-    (maps,) = graph({"x": network_input(padded)}).values()
-    probability = maps[0, 0]
-    map_height, map_width = probability.shape
-    scale = np.array([width / map_width, height / map_height])
-    limits = np.array([image.shape[1] - 1, image.shape[0] - 1])
-    boxes = [
-        np.clip(np.round(box * scale) - [0, bar], 0, limits).astype(np.float32)
-        for box in boxes_in_map(probability)
-    ]
-    return in_reading_order([box for box in boxes if min(sides(box)) > MIN_LINE_SIDE])
+class Detector:
+    """Knows the det graph: the name of its input and the sizes that it takes."""
+
+    def __init__(self, graph):
+        self.input = graph.inputs[0].name
+        height, width = graph.inputs[0].shape[2:]
+        self.rows, self.columns = bounds(height, graph.dynamic), bounds(width, graph.dynamic)
+
+    def find(self, image: np.ndarray, graph) -> list[np.ndarray]:
+        """Boxes ([4, 2], clockwise from top left, whole pixels of `image`) in reading order."""
+        bar = bar_height(*image.shape[:2])
+        padded = cv2.copyMakeBorder(image, bar, bar, 0, 0, cv2.BORDER_CONSTANT)
+        height, width = padded.shape[:2]
+        size = network_size(height, width, self.rows, self.columns)
+        (maps,) = graph({self.input: network_input(padded, size)}).values()
+        probability = maps[0, 0]
+        map_height, map_width = probability.shape
+        scale = np.array([width / map_width, height / map_height])
+        limits = np.array([image.shape[1] - 1, image.shape[0] - 1])
+        boxes = [
+            np.clip(np.round(box * scale) - [0, bar], 0, limits).astype(np.float32)
+            for box in boxes_in_map(probability)
+        ]
+        return in_reading_order([box for box in boxes if min(sides(box)) > MIN_LINE_SIDE])
 
 
 def bar_height(height: int, width: int) -> int:
@@ -49,19 +60,30 @@ def bar_height(height: int, width: int) -> int:
     return abs(max(width // MAX_RATIO, MIN_HEIGHT) * 2 - height) // 2
 
 
-def network_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width to show the network: large enough to read, small enough to afford."""
+def network_size(height: int, width: int, rows, columns) -> tuple[int, int]:
+    """Height and width to show the network: large enough to read, small enough to afford.
+
+    Open sizes keep the shape of the image, to a stride; a fixed size is what it is.
+    """
     scale = max(SHORT_SIDE / min(height, width), 1)
-    scale = min(scale, LONG_SIDE / max(height, width))
-    down, across = (max(round(int(side * scale) / STRIDE), 1) for side in (height, width))
-    return down * STRIDE, across * STRIDE
+    scale = min(scale, rows.max / height, columns.max / width)
+    return stride_near(height * scale, rows), stride_near(width * scale, columns)
 
 
-def network_input(image: np.ndarray) -> np.ndarray:
-    """uint8 [height, width, 3] to float32 [1, 3, H, W] in -1…1."""
-    height, width = network_size(*image.shape[:2])
+def stride_near(side: float, limits) -> int:
+    """The multiple of the stride that is nearest to a side, within the graph's bounds."""
+    if limits.fixed:
+        return limits.max
+    within = limits.multiples(STRIDE)
+    return min(max(round(int(side) / STRIDE) * STRIDE, within.min), within.max)
+
+
+def network_input(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 [height, width, 3] to float32 [1, 3, *size] around zero."""
+    height, width = size
     resized = cv2.resize(image, (width, height)).astype(np.float32)
-    return np.ascontiguousarray((resized / 127.5 - 1).transpose(2, 0, 1)[np.newaxis])
+    scaled = (resized / 255 - np.float32(MEAN)) / np.float32(STD)
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1)[np.newaxis])
 
 
 def boxes_in_map(probability: np.ndarray) -> list[np.ndarray]:

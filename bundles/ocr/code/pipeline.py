@@ -1,43 +1,55 @@
-"""Optical character recognition: an image file in, lines of text with scores and boxes out.
+"""Optical character recognition: a picture in; lines of text with scores and boxes out.
 
 Responsible for the order of the steps and for what a caller sees; each has a module of its own:
 
-    detect      image -> boxes around lines of text               graph det
+    detect      image -> boxes around lines of text                graph det
     crop        image and box -> a strip of pixels
-    upright     strips -> the same strips, none upside down        graph cls
+    upright     strips -> the same strips, none upside down        graph cls, if there is one
     recognise   strips -> text and score                           graph rec
 
 What was read badly is turned and read once more, here. The numbers in these modules (thresholds,
-sizes, batch size) are those of RapidOCR 3.10, which is what the networks are usually run with.
+sizes, batch size) are those of RapidOCR 3.10, which is what such networks are usually run with;
+change them there. Sizes of graphs and their bounds stand in bundle.toml.
 """
 
 import cv2
 import numpy as np
 from crop import crop
-from detect import find_boxes
+from detect import Detector
+from picture import decode
 from recognise import Recogniser
 from upright import turn_upright
 
-MIN_SCORE = 0.5
-SURE_SCORE = 0.9
+DET = "det"
+REC = "rec"
+CLS = "cls"  # the graph that tells which strips are upside down; empty for none
+DICTIONARY = ""  # in assets/, one character a line; empty: metadata key `character` of graph rec
+
+MIN_SCORE = 0.5  # lines that were read with less are left out
+SURE_SCORE = 0.9  # lines that were read with less are turned and read again
 
 
 class Pipeline:
     """Several graphs, so `run`: it is given them by name and calls each as often as it needs."""
 
     def __init__(self, bundle):
-        self.recogniser = Recogniser(bundle.graph("rec"))
+        rec = bundle.graph(REC)
+        self.detector = Detector(bundle.graph(DET))
+        self.recogniser = Recogniser(rec, dictionary_of(bundle, rec))
+        self.cls_input = bundle.graph(CLS).inputs[0].name if CLS else ""
 
     def run(self, request: dict, graphs: dict) -> dict:
-        image = decode(request["image"])
-        boxes = find_boxes(image, graphs["det"])
-        strips = turn_upright([crop(image, box) for box in boxes], graphs["cls"])
-        texts = self.read_doubtful_again(
-            self.recogniser.read(strips, graphs["rec"]), strips, graphs["rec"]
-        )
+        image = cv2.cvtColor(decode(request["image"]), cv2.COLOR_RGB2BGR)
+        boxes = self.detector.find(image, graphs[DET])
+        strips = [crop(image, box) for box in boxes]
+        if CLS:
+            strips = turn_upright(strips, graphs[CLS], self.cls_input)
+        readings = self.recogniser.read(strips, graphs[REC])
         found = [
             (text, score, box)
-            for (text, score), box in zip(texts, boxes, strict=True)
+            for (text, score), box in zip(
+                self.read_doubtful_again(readings, strips, graphs[REC]), boxes, strict=True
+            )
             if score >= MIN_SCORE and text.strip()
         ]
         return {
@@ -49,8 +61,8 @@ class Pipeline:
     def read_doubtful_again(self, texts: list, strips: list, graph) -> list:
         """The better of two readings of every strip that was read with little confidence.
 
-        The small cls network often errs, and a line read upside down is rubbish with a low score:
-        so the score tells.
+        A small cls network often errs, and a line read upside down is rubbish with a low score: so
+        the score tells.
         """
         doubtful = [i for i, (_, score) in enumerate(texts) if score < SURE_SCORE]
         again = self.recogniser.read([np.rot90(strips[i], 2) for i in doubtful], graph)
@@ -60,14 +72,10 @@ class Pipeline:
         return better
 
 
-def decode(file: bytes) -> np.ndarray:
-    """The pixels of an image file as uint8 BGR [height, width, 3], turned as its EXIF data says."""
-    try:
-        image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # no bytes at all, or more pixels than the host decodes
-        image = None
-    if image is None:
-        raise ValueError(
-            f"image: expected a JPEG or PNG file, found {len(file)} bytes that do not decode"
-        )
-    return image
+def dictionary_of(bundle, rec) -> str:
+    """The characters that the network reads, one a line."""
+    if DICTIONARY:
+        return bundle.text(DICTIONARY).removesuffix("\n")
+    if "character" not in rec.metadata:
+        raise ValueError("expected metadata `character` in graph rec, found none: set DICTIONARY")
+    return rec.metadata["character"]

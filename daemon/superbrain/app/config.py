@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from superbrain.domain.engine import BuilderPolicy
 from superbrain.domain.policy import ErrorBudget
 from superbrain.domain.sandbox import SandboxPolicy
 from superbrain.domain.watch import Reproof, Rules, Watch
@@ -29,7 +30,8 @@ SOCKET_PATH_LIMIT = 107
 LEAST_THREADS = 16
 LEAST_DESCRIPTORS = 64
 MIN_TCP_MEMORY_BYTES = 512 << 20
-_TCP_ADDRESS = re.compile(r"tcp://(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})")
+_HTTP_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})")
+_TCP_ADDRESS = re.compile(f"tcp://{_HTTP_ADDRESS.pattern}")
 VARIABLES: Final = "SUPERBRAIN__"
 
 
@@ -98,6 +100,18 @@ class HealthReport(_Section, frozen=True):
     path: str = ""
 
 
+class MetricsOut(_Section, frozen=True):
+    """Where metrics go; nowhere by default.
+
+    `file`: replaced at every report, for node_exporter's textfile collector; `listen`: IP address
+    and port of an HTTP endpoint; `remote`: whether other hosts may be able to reach that address.
+    """
+
+    file: str = ""
+    listen: str = ""
+    remote: bool = False
+
+
 class Log(_Section, frozen=True):
     """`level` is debug, info, warning or error."""
 
@@ -113,9 +127,11 @@ class Config(_Section, frozen=True):
     deploy: Deploy = Deploy()
     budget: ErrorBudget = ErrorBudget()
     sandbox: SandboxPolicy = SandboxPolicy()
+    builder: BuilderPolicy = BuilderPolicy()
     watch: Watch = Watch()
     proof: Reproof = Reproof()
     health: HealthReport = HealthReport()
+    metrics: MetricsOut = MetricsOut()
     log: Log = Log()
 
     @property
@@ -159,6 +175,11 @@ class Config(_Section, frozen=True):
         return Path(self.paths.state) / "scratch"
 
     @property
+    def engines_path(self) -> Path:
+        """The cache of built engines."""
+        return Path(self.paths.state) / "engines"
+
+    @property
     def endpoint(self) -> str:
         """The public ZeroMQ endpoint."""
         return self.serve.endpoint or f"ipc://{self.paths.runtime}/infer.sock"
@@ -172,6 +193,17 @@ class Config(_Section, frozen=True):
     def health_path(self) -> Path:
         """The file of the health report."""
         return Path(self.health.path or f"{self.paths.runtime}/health.json")
+
+    @property
+    def metrics_path(self) -> Path | None:
+        """The file of the metrics."""
+        return Path(self.metrics.file) if self.metrics.file else None
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """Where metrics are served by HTTP: IP address and port."""
+        found = _HTTP_ADDRESS.fullmatch(self.metrics.listen)
+        return (found[1] or found[2], int(found[3])) if found else None
 
 
 def load_config(
@@ -280,6 +312,9 @@ def _check(config: Config, path: Path | None) -> None:
         "deploy.parallel": config.deploy.parallel,
         "health.interval_s": config.health.interval_s,
         "sandbox.scratch_mib": config.sandbox.scratch_mib,
+        "builder.time_limit_s": config.builder.time_limit_s,
+        "builder.workspace_mib": config.builder.workspace_mib,
+        "builder.cache_mib": config.builder.cache_mib,
         "watch.sample_s": config.watch.sample_s,
         "watch.leak_share": config.watch.leak_share,
         "tcp.max_clients": config.tcp.max_clients,
@@ -289,6 +324,10 @@ def _check(config: Config, path: Path | None) -> None:
         if value <= 0:
             raise ConfigError(f"{where}: expected {key} above 0, found {value}")
     _check_sandbox(config.sandbox, where)
+    if config.builder.memory_mib < 0:
+        raise ConfigError(
+            f"{where}: expected builder.memory_mib of 0 or more, found {config.builder.memory_mib}"
+        )
     if config.watch.drift_factor <= 1:
         found = config.watch.drift_factor
         raise ConfigError(f"{where}: expected watch.drift_factor above 1, found {found}")
@@ -299,6 +338,7 @@ def _check(config: Config, path: Path | None) -> None:
         )
     for endpoint in config.tcp.endpoints:
         _check_tcp(endpoint, where)
+    _check_metrics(config.metrics, where)
     longest = str(config.lanes_path / "999999.lane")
     if len(longest) > SOCKET_PATH_LIMIT:
         raise ConfigError(
@@ -321,15 +361,42 @@ def _check_sandbox(policy: SandboxPolicy, where: str) -> None:
             raise ConfigError(f"{where}: expected sandbox.{key} of {value} or more, found {found}")
 
 
-def _check_tcp(endpoint: str, where: str) -> None:
-    found = _TCP_ADDRESS.fullmatch(endpoint)
+def _check_metrics(metrics: MetricsOut, where: str) -> None:
+    file = Path(metrics.file)
+    if metrics.file and not (file.is_absolute() and file.suffix == ".prom"):
+        raise ConfigError(
+            f"{where}: expected metrics.file to be an absolute path that ends in .prom, "
+            f"found {metrics.file!r}",
+            mend="node_exporter reads nothing else, in the folder that it is told",
+        )
+    if not metrics.listen:
+        return
+    address = _address(_HTTP_ADDRESS.fullmatch(metrics.listen))
+    if address is None:
+        raise ConfigError(
+            f"{where}: expected metrics.listen like 127.0.0.1:9464 or [::1]:9464, "
+            f"found {metrics.listen!r}",
+            mend="Name an address of this host, not a host name, and a port",
+        )
+    if not address.is_loopback and not metrics.remote:
+        raise ConfigError(
+            f"{where}: metrics.listen {metrics.listen} can be reached from other hosts, "
+            "unencrypted and by everybody",
+            mend="Take 127.0.0.1, or say metrics.remote = true if that is meant",
+        )
+
+
+def _address(found: re.Match[str] | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Give the IP address of a match, if it and its port are some."""
     try:
         good = found is not None and 0 < int(found[3]) < 1 << 16
-        if found is not None:
-            ipaddress.ip_address(found[1] or found[2])
+        return ipaddress.ip_address(found[1] or found[2]) if found and good else None
     except ValueError:
-        good = False
-    if not good:
+        return None
+
+
+def _check_tcp(endpoint: str, where: str) -> None:
+    if _address(_TCP_ADDRESS.fullmatch(endpoint)) is None:
         raise ConfigError(
             f"{where}: expected tcp.endpoints like tcp://0.0.0.0:5555 or tcp://[::]:5555, "
             f"found {endpoint!r}",

@@ -69,6 +69,13 @@ KEYS: Final[dict[str, Key]] = {
     "sandbox.threads": Key("threads of one worker"),
     "sandbox.descriptors": Key("file descriptors of one worker"),
     "sandbox.scratch_mib": Key("what a worker's scratch folder may hold, and each file in it"),
+    "builder.time_limit_s": Key("how long the build of one engine may take"),
+    "builder.memory_mib": Key("private memory of a builder; 0: half of the host's"),
+    "builder.workspace_mib": Key("GPU memory that a layer may use for itself while it runs"),
+    "builder.cache_mib": Key("what the cache of built engines may take"),
+    "builder.priority": Key(
+        "idle: builders get the processor when nobody else wants it; normal: they share it"
+    ),
     "watch.hang_grace_s": Key(
         "an execution that takes so much longer than the bundle's `request_timeout_ms` hangs"
     ),
@@ -86,6 +93,13 @@ KEYS: Final[dict[str, Key]] = {
     "proof.postpone_s": Key("how long such a case waits for the worker to be idle"),
     "health.interval_s": Key("seconds between two health reports"),
     "health.path": Key("where the report goes; empty: `health.json` in the runtime folder"),
+    "metrics.file": Key(
+        "a file of metrics for node_exporter, `/…/superbrain.prom`; empty: none is written"
+    ),
+    "metrics.listen": Key(
+        'where metrics and probes are served by HTTP, as "127.0.0.1:9464"; empty: it is off'
+    ),
+    "metrics.remote": Key("whether that may be an address that other hosts can reach"),
     "log.level": Key("debug, info, warning or error", "reload"),
 }
 

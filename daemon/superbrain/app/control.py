@@ -29,6 +29,7 @@ from superbrain.app.control_peer import (
 from superbrain.deploy.orders import OrderRefused, Orders
 from superbrain.domain import operations as op
 from superbrain.domain.audit import Action, Peer
+from superbrain.domain.rung_facts import rung_facts
 from superbrain.domain.settings import explain, explain_sandbox
 from superbrain.host.events import Event
 from superbrain.host.logs import event
@@ -234,6 +235,8 @@ class ControlServer:
             transitions=list(
                 reversed(self._journal.history(deployment_id=deployment.id, limit=200))
             ),
+            rungs=rung_facts(deployment),
+            select=deployment.select,
         )
 
     def _wanted(self, model: str, version: str) -> Deployment:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -24,15 +23,21 @@ import superbrain
 from superbrain.app.config import ConfigError
 from superbrain.app.config_keys import changes, toml_value
 from superbrain.app.control import ControlServer
+from superbrain.app.http_face import HttpFace
+from superbrain.app.metrics import Metrics
 from superbrain.app.observer import Observer
+from superbrain.app.restore_plan import refuse_half_restored
 from superbrain.app.trail import Trail
 from superbrain.app.trust_desk import TrustDesk
+from superbrain.bundle.engine_cache import EngineCache
 from superbrain.bundle.store import Store
 from superbrain.deploy.adoption import Adoption, open_journal
+from superbrain.deploy.budget import MemoryBudget
 from superbrain.deploy.confinement import remove_scratch
 from superbrain.deploy.crew import Workplace
 from superbrain.deploy.driver import Driver
 from superbrain.deploy.gateway import GatewayKeeper
+from superbrain.deploy.gpu_guard import GpuGuard
 from superbrain.deploy.host_clock import HostClock
 from superbrain.deploy.inbox import Inbox
 from superbrain.deploy.orders import Orders
@@ -43,8 +48,10 @@ from superbrain.deploy.tcp_face import TcpFaceKeeper
 from superbrain.deploy.trust_guard import TrustGuard
 from superbrain.deploy.trust_inbox import TrustInbox
 from superbrain.deploy.trust_keeper import TrustKeeper
+from superbrain.deploy.workshop import Workshop
 from superbrain.domain import deployment as life
 from superbrain.domain.audit import Action
+from superbrain.domain.engine import with_builder_memory
 from superbrain.domain.health import Problem
 from superbrain.domain.health_rules import status_line
 from superbrain.domain.sandbox import with_memory
@@ -52,8 +59,10 @@ from superbrain.host import logs, notify
 from superbrain.host.audit_log import AuditLog
 from superbrain.host.events import Event
 from superbrain.host.facts import memory_total_bytes
+from superbrain.host.gpu_watch import GpuWatch
 from superbrain.host.group import group_id, share_folder
 from superbrain.host.logs import event
+from superbrain.host.state_lock import only_one
 from superbrain.wire.errors import SuperbrainError
 
 if TYPE_CHECKING:
@@ -65,6 +74,8 @@ if TYPE_CHECKING:
     from superbrain.domain.deployment import Deployment
 
 log = logging.getLogger(__name__)
+
+GPU_DRIVER_S = 2.0
 
 
 class StartError(SuperbrainError):
@@ -88,8 +99,10 @@ class Daemon:
         """
         config = self._config
         with contextlib.ExitStack() as stack:
+            refuse_half_restored(config)
             self._group = _make_folders(config)
-            stack.enter_context(_only_one(config))
+            stack.enter_context(only_one(config.journal_path.parent))
+            refuse_half_restored(config)  # begun between the two lines above
             event(log, Event.DAEMON_STARTED, version=superbrain.__version__, pid=os.getpid())
             self._make_parts(stack)
             self._keeper.load()
@@ -117,6 +130,7 @@ class Daemon:
             config.trust_path, config.chains_path, self._journal, self._clock, self._audit
         )
         self._store = Store(config.store_path)
+        self._engines = EngineCache(config.engines_path, config.builder.cache_mib << 20)
         self._adoption = Adoption(self._journal, self._store, config.journal_path)
         self._inbox = Inbox(config.inbox_path, config.deploy.settle_s)
         self._gateway = GatewayKeeper(config.endpoint, self._poisoned, self._group)
@@ -128,15 +142,22 @@ class Daemon:
             self._inbox,
             self._services.of,
             self._keeper,
-            workplace=Workplace(
-                config.lanes_path,
-                config.scratch_path,
-                with_memory(config.sandbox, memory_total_bytes()),
-            ),
+            workshop=self._make_workshop(),
             probation_s=config.deploy.probation_s,
             parallel=config.deploy.parallel,
         )
         self._driver = Driver(self._journal, self._store, self._inbox, self._services, self._stages)
+        self._gpus = GpuWatch()
+        self._gpu_guard = GpuGuard(
+            self._journal,
+            self._services,
+            self._stages,
+            self._driver,
+            self._gpus,
+            config.health.interval_s,
+        )
+        self._stages.rung_unusable = self._gpu_guard.unusable
+        self._stages.does_not_fit = MemoryBudget(self._services, self._gpus).refusal
         self._guard = TrustGuard(self._journal, self._store, self._driver, self._keeper)
         self._updates = TrustInbox(self._inbox, self._keeper, self._audit)
         self._trail = Trail(self._audit)
@@ -145,6 +166,9 @@ class Daemon:
         self._recovery = Recovery(
             self._journal, self._store, self._services, self._stages, self._driver
         )
+        self._metrics = Metrics(config.metrics_path)
+        address = config.metrics_address
+        self._http = HttpFace(*address, self._metrics) if address is not None else None
         self._observer = Observer(
             config,
             self._journal,
@@ -159,8 +183,14 @@ class Daemon:
                 self._guard.problems,
                 self._audit_problems,
                 self._adoption.problems,
+                self._gpu_guard.problems,
+                self._metrics.problems,
+                *([self._http.problems] if self._http is not None else []),
             ),
         )
+        self._observer.gpu_facts = lambda: self._gpus.facts
+        if config.metrics_path is not None or address is not None:
+            self._observer.on_report = self._metrics.publish
         desk = TrustDesk(self._keeper, self._clock, self._journal, self._audit, self._trust_changed)
         self._control = ControlServer(
             config.control_endpoint,
@@ -173,6 +203,16 @@ class Daemon:
             self._reload,
         )
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _make_workshop(self) -> Workshop:
+        config, memory_bytes = self._config, memory_total_bytes()
+        sandbox = with_memory(config.sandbox, memory_bytes)
+        return Workshop(
+            self._engines,
+            with_builder_memory(config.builder, memory_bytes),
+            Workplace(config.lanes_path, config.scratch_path, sandbox),
+            self._services.engine_paths,
+        )
 
     async def _serve(self, stack: contextlib.ExitStack) -> None:
         context = zmq.asyncio.Context()
@@ -187,6 +227,9 @@ class Daemon:
         stack.callback(self._control.close)
         self._tasks.append(asyncio.create_task(self._control.run()))
         self._tasks.append(asyncio.create_task(self._observer.run()))
+        self._tasks.append(asyncio.create_task(self._gpu_guard.run()))
+        if self._http is not None:
+            self._tasks.append(asyncio.create_task(self._http.run()))
         self._tasks.append(asyncio.create_task(self._work()))
         stopping = asyncio.create_task(self._stop.wait())
         done, _ = await asyncio.wait([stopping, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -196,6 +239,7 @@ class Daemon:
 
     async def _work(self) -> None:
         await self._guard.stop_unfit()
+        await asyncio.to_thread(self._gpus.look, GPU_DRIVER_S)  # no rung on a lost one is tried
         await self._recovery.recover()
         event(log, Event.DAEMON_READY, endpoint=self._config.endpoint)
         self._observer.started = True
@@ -206,6 +250,7 @@ class Daemon:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._metrics.withdraw()
         await self._driver.stop()
         if self._tcp is not None:
             await self._tcp.stop()
@@ -243,6 +288,7 @@ class Daemon:
     def _stepped(self, after: Deployment, happened: life.Event) -> None:
         """Write down beside the journal what one step of a deployment has changed."""
         self._trail.step(after, happened)
+        self._observer.stepped(after)
         self._adoption.remember()
 
     # --- orders and signals -------------------------------------------------------------------
@@ -397,17 +443,3 @@ def _make_folders(config: Config) -> int | None:
     for path in (config.lanes_path.parent, config.lanes_path):
         share_folder(path, group)
     return group
-
-
-@contextlib.contextmanager
-def _only_one(config: Config):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    """Hold the state folder's lock for as long as this daemon runs."""
-    path = config.journal_path.with_name("daemon.lock")
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            msg = f"another superbraind already uses {path.parent}"
-            mend = "Stop it first, or give this one a state folder of its own"
-            raise StartError(msg, mend=mend) from error
-        yield

@@ -7,6 +7,7 @@ judges, and replaces `health.json` atomically, so that a reader never sees half 
 from __future__ import annotations
 
 import asyncio
+import collections
 import datetime as dt
 import logging
 import os
@@ -21,6 +22,7 @@ from superbrain.domain.deployment import Deployment, State
 from superbrain.domain.health import (
     CandidateFacts,
     GatewayFacts,
+    GpuFacts,
     Health,
     ModelFacts,
     ModelState,
@@ -30,12 +32,12 @@ from superbrain.domain.health import (
     TcpFacts,
 )
 from superbrain.domain.health_rules import ENDED_BADLY, judge, status_line
+from superbrain.domain.rung_facts import rung_facts
 from superbrain.domain.sandbox import LEVELS
 from superbrain.host import notify
 from superbrain.host.events import Event
 from superbrain.host.facts import host_facts, process_facts
 from superbrain.host.files import write_atomically
-from superbrain.host.gpu import gpu_facts
 from superbrain.host.logs import event
 from superbrain.transport import compiled
 
@@ -61,7 +63,10 @@ _NO_TRAFFIC = ModelTraffic("", 0, 0, 0, 0, 0, 0, Quantiles())
 
 
 class Observer:
-    """Knows where every fact comes from; `watched` tell their problems by themselves."""
+    """Knows where every fact comes from; `watched` tell their problems by themselves.
+
+    `on_report` is called with every report that is published.
+    """
 
     def __init__(
         self,
@@ -76,6 +81,8 @@ class Observer:
         watched: Sequence[Callable[[], list[Problem]]] = (),
     ) -> None:
         self._tcp = tcp
+        self.on_report: Callable[[Health], None] = lambda _health: None
+        self._steps: dict[str, collections.Counter[str]] = {}
         self._config = config
         self._journal = journal
         self._inbox = inbox
@@ -84,6 +91,7 @@ class Observer:
         self._stages = stages
         self._watched = watched
         self._started_at = dt.datetime.now(dt.UTC)
+        self._counted_at: dt.datetime | None = None
         self._silent = 0
         self._status = ""
         watchdog_s = notify.watchdog_s()
@@ -91,6 +99,7 @@ class Observer:
         self.started = False
         self._unwritten = ""
         self.problems: dict[str, Problem] = {}
+        self.gpu_facts: Callable[[], list[GpuFacts]] = list
 
     async def run(self) -> None:
         """Observe for ever."""
@@ -107,6 +116,7 @@ class Observer:
         if self._tcp is not None:
             checks.append(self._tcp.check(PING_TIMEOUT_S))
         await asyncio.gather(*checks)
+        self._counted_at = dt.datetime.now(dt.UTC)
         health = self.report()
         notify.status(status_line(health.models))
         notify.alive()
@@ -116,7 +126,12 @@ class Observer:
             self._status = health.status
             event(log, Event.HEALTH_CHANGED, status=health.status)
         self._publish(health)
+        self.on_report(health)
         return health
+
+    def stepped(self, after: Deployment) -> None:
+        """Count a deployment that has come into another state."""
+        self._steps.setdefault(after.name, collections.Counter())[str(after.state)] += 1
 
     def _publish(self, health: Health) -> None:
         """Write the report; what keeps it from being written is said once, not every time."""
@@ -137,13 +152,14 @@ class Observer:
             running=self._gateway.pid is not None,
             process=_process(self._gateway.pid),
             restarts=self._gateway.restarts,
-            malformed=self._gateway.pong.malformed,
+            malformed=self._gateway.totals.malformed,
+            dropped=self._gateway.totals.dropped,
         )
         host = host_facts(self._config.store_path)
         found = (
             self._model(name, traffic.get(name, _NO_TRAFFIC)) for name in self._journal.models()
         )
-        models = [model for model in found if model is not None]
+        models = self._counted([model for model in found if model is not None])
         inbox = self._inbox.files
         known = [*self.problems.values(), *self._journal_problems(), *self._tcp_problems()]
         known += [problem for problems in self._watched for problem in problems()]
@@ -160,12 +176,13 @@ class Observer:
             process=me,
             gateway=gateway,
             host=host,
-            gpus=gpu_facts(),
+            gpus=self.gpu_facts(),
             models=models,
             inbox=inbox,
             inbox_path=str(self._config.inbox_path),
             tcp=_tcp_facts(self._tcp) if self._tcp is not None else None,
             lane_loop=compiled.described(),
+            counted_at=self._counted_at,
         )
 
     def sandboxes(self, deployment: Deployment) -> list[Sandbox]:
@@ -206,6 +223,7 @@ class Observer:
         service = self._services.of(name)
         previous = self._journal.get(current.predecessor)
         fault = service.fault
+        passed = self._gateway.totals.of(name)
         return ModelFacts(
             name=name,
             state=_state(service, broken=fault is not None),
@@ -220,8 +238,8 @@ class Observer:
             previous_version=previous.version if previous else "",
             workers=_workers(service),
             sandbox=_sandbox(service),
-            requests=traffic.requests + service.direct_requests,
-            errors=traffic.errors + service.direct_errors,
+            requests=passed.requests + service.direct_requests,
+            errors=passed.errors + service.direct_errors,
             waiting=traffic.waiting,
             outstanding=traffic.outstanding,
             latency_ms=_worst_latency(service, traffic),
@@ -236,7 +254,24 @@ class Observer:
             last_error=fault.message if fault else service.last_error,
             mend=fault.mend if fault else "",
             candidate=candidate,
+            ladder=rung_facts(current),
+            queued=_queued(service),
+            incident_counts=dict(service.incident_counts),
+            gateway=passed,
+            versions=service.totals.facts(),
         )
+
+    def _counted(self, models: list[ModelFacts]) -> list[ModelFacts]:
+        """Add what is counted of a model's deployments, whether it serves or not."""
+        counts = self._journal.state_counts()
+        return [
+            msgspec.structs.replace(
+                model,
+                deployments=counts.get(model.name, {}),
+                steps=dict(self._steps.get(model.name, {})),
+            )
+            for model in models
+        ]
 
     def _candidate(self, name: str, current: Deployment | None) -> CandidateFacts | None:
         """The newest deployment, if it does not serve and is under way or ended badly."""
@@ -257,6 +292,7 @@ class Observer:
             detail=progress.detail if progress else (reason.message if reason else ""),
             mend=reason.mend if reason else "",
             percent=progress.percent if progress else None,
+            ladder=rung_facts(newest),
         )
 
     def _proof(self, current: Deployment) -> ProofSummary | None:
@@ -290,6 +326,11 @@ def _workers(service: ModelService) -> list[ProcessFacts]:
     alive = [worker for worker in crew.workers if worker.child.alive] if crew else []
     found = (_process(worker.child.pid) for worker in alive)
     return [facts for facts in found if facts is not None]
+
+
+def _queued(service: ModelService) -> int:
+    crew = service.current
+    return sum(worker.pong.queued for worker in crew.workers if worker.child.alive) if crew else 0
 
 
 def _sandbox(service: ModelService) -> Sandbox | None:

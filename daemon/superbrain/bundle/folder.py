@@ -38,6 +38,7 @@ from superbrain.domain.manifest import (
     Interface,
     Manifest,
     Record,
+    Select,
     Serving,
     Targets,
     Tolerance,
@@ -70,6 +71,7 @@ class Recipe(Record, frozen=True):
     interface: Interface
     golden: RecipeGolden
     ladder: list[str] = msgspec.field(default_factory=lambda: ["onnxruntime:cpu"])
+    select: Select = "first"
     description: str = ""
     expires: dt.datetime | None = None
     targets: Targets = Targets()
@@ -139,6 +141,7 @@ def read_folder(folder: Path) -> Manifest:
         golden=golden,
         files=files,
         ladder=recipe.ladder,
+        select=recipe.select,
         description=recipe.description,
         expires=recipe.expires,
         targets=recipe.targets,

@@ -34,6 +34,7 @@ from superbrain.cli.bundle_view import BundleFacts, bundle_view
 from superbrain.cli.display import make_console, print_json, show
 from superbrain.domain.errors import Incomplete, RecipeError, StoreError
 from superbrain.domain.manifest_json import parse_manifest
+from superbrain.domain.rungs import graph_files
 from superbrain.domain.trust import Trust, bundle_digest
 from superbrain.engines.onnx_files import check_external_files
 
@@ -230,8 +231,9 @@ def _check_weights(folder: Path) -> None:
     """Refuse graphs with weights outside the bundle; a graph that is missing is the builder's."""
     files = frozenset(collect_files(folder))
     for graph in read_recipe(folder).graphs.values():
-        if graph.path in files:
-            check_external_files(folder, graph.path, files)
+        for path in graph_files(graph):
+            if path in files:
+                check_external_files(folder, path, files)
 
 
 def _trust(args: argparse.Namespace) -> Trust:

@@ -1,6 +1,7 @@
 """`superbrain bundle`: what an author types, in the order of the work.
 
-The actions themselves are in author_prove.py (`init`, `record-golden`, `prove`) and in
+The actions themselves are in author_prove.py (`init`, `record-golden`, `prove`,
+`precision`) and in
 author_bundle.py (`build`, `inspect`, `verify`).
 """
 
@@ -14,6 +15,7 @@ the way of a model:
   superbrain bundle init orientation.onnx                     a folder to make a bundle from
   superbrain bundle record-golden orientation --case first --input image=page.png
   superbrain bundle prove orientation                         does it give these answers, here?
+  superbrain bundle precision orientation                     the same in fp16 and int8, if right
   superbrain bundle build orientation --key author.key        orientation-0.1.0.sbb, here
   superbrain bundle verify orientation-0.1.0.sbb --key author.pub
 """

@@ -1,4 +1,4 @@
-"""`superbrain bundle init | record-golden | prove`: the commands that run an author's bundle.
+"""`superbrain bundle init | record-golden | prove | precision`: what runs an author's bundle.
 
 `prove` does what a host does: it verifies and unpacks a bundle file (a folder is taken as it is),
 then loads and proves it on every rung of its ladder, each in a process of its own.
@@ -23,13 +23,14 @@ from superbrain.bundle.keys import load_public_key
 from superbrain.bundle.store import Store
 from superbrain.bundle.trust_folder import read_trust_folder
 from superbrain.cli.author_init import register_init
+from superbrain.cli.author_precision import register_precision
 from superbrain.cli.author_record import register_record
-from superbrain.cli.display import heading, make_console, print_json, show
+from superbrain.cli.display import heading, make_console, milliseconds_text, print_json, show
 from superbrain.cli.proof_table import proof_view
 from superbrain.domain.errors import StoreError
 from superbrain.domain.manifest import Manifest
 from superbrain.domain.trust import Trust
-from superbrain.serve.trial import Trial, try_ladder
+from superbrain.serve.trial import Trial, goes_live_on, try_ladder
 
 _EXAMPLES = """\
 examples:
@@ -49,10 +50,11 @@ class ProveResult(msgspec.Struct, frozen=True):
 
 
 def register(bundle_commands: argparse._SubParsersAction[Any]) -> None:
-    """Add `init`, `record-golden` and `prove` to `superbrain bundle`."""
+    """Add `init`, `record-golden`, `prove` and `precision` to `superbrain bundle`."""
     register_init(bundle_commands)
     register_record(bundle_commands)
     _register_prove(bundle_commands)
+    register_precision(bundle_commands)
 
 
 def _register_prove(actions: argparse._SubParsersAction[Any]) -> None:
@@ -89,7 +91,7 @@ def run_prove(args: argparse.Namespace) -> int:
         args.parser.error("a bundle file needs --trust DIR or --key FILE.pub")
     with _opened(args) as (folder, manifest):
         trials = list(try_ladder(folder, manifest))
-    live = next((trial.rung for trial in trials if trial.passed), "")
+    live = goes_live_on(manifest, trials)
     if args.json:
         print_json(ProveResult(manifest.name, manifest.version, live, trials))
     else:
@@ -129,7 +131,9 @@ def _views(
     yield heading(f"{manifest.name} {manifest.version}")
     for trial in trials:
         if trial.proof is not None:
-            yield Text(f"\n{trial.rung}: {trial.proof.runtime}")
+            timing = trial.proof.timing
+            time = f", {milliseconds_text(timing.median_ms)} ms a request" if timing else ""
+            yield Text(f"\n{trial.rung}: {trial.proof.runtime}{time}")
             yield proof_view(console, trial.proof)
         else:
             yield Text(f"\n{trial.rung}: not loaded: {trial.error}")

@@ -57,7 +57,11 @@ def _facts(facts: BundleFacts, expected_bytes: int) -> Iterator[tuple[str, str]]
     yield "digest", facts.digest
     for signer in facts.signers:
         yield "signer" if facts.verified else "claims signer", signer
-    yield "ladder", ", ".join(manifest.ladder)
+    chosen = " (the fastest that proves)" if manifest.select == "fastest" else ""
+    yield "ladder", ", ".join(manifest.ladder) + chosen
+    for name, graph in manifest.graphs.items():
+        if graph.precisions:
+            yield f"precisions of {name}", ", ".join(graph.precisions)
     if manifest.targets.memory_mb:
         yield "needs memory", f"{manifest.targets.memory_mb} MB"
     if manifest.targets.onnxruntime:

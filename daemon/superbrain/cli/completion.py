@@ -28,6 +28,9 @@ _superbrain() {
     case $place in
 %(choices)s
     esac
+    case "$place ${COMP_WORDS[COMP_CWORD - 1]}" in
+%(values)s
+    esac
     mapfile -t COMPREPLY < <(compgen -W "$choices" -- "$word")
     if [[ ${#COMPREPLY[@]} -eq 0 && $word != -* ]]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
@@ -100,10 +103,25 @@ def _words(parser: argparse.ArgumentParser) -> list[str]:
     return words
 
 
+def _values(parser: argparse.ArgumentParser) -> dict[str, list[str]]:
+    """Give what may follow each option that takes one of a few values."""
+    return {
+        option: list(map(str, action.choices))
+        for action in parser._actions  # noqa: SLF001 - argparse offers no public way to them
+        if action.choices
+        for option in action.option_strings
+    }
+
+
 def _bash(parsers: dict[str, argparse.ArgumentParser]) -> str:
     choices = {"superbrain": [*parsers, "--help", "--version"]}
-    for parser in parsers.values():
-        choices |= {place: _words(inner) for place, inner in _places("superbrain", parser)}
+    values: dict[str, list[str]] = {}
+    for place, inner in (one for p in parsers.values() for one in _places("superbrain", p)):
+        choices[place] = _words(inner)
+        values |= {f"{place} {option}": of for option, of in _values(inner).items()}
     places = "\n".join(f'            "{p}") place="{p}" ;;' for p in choices if " " in p)
-    answers = "\n".join(f'        "{p}") choices="{" ".join(w)}" ;;' for p, w in choices.items())
-    return _BASH % {"places": places, "choices": answers}
+    return _BASH % {"places": places, "choices": _cases(choices), "values": _cases(values)}
+
+
+def _cases(choices: dict[str, list[str]]) -> str:
+    return "\n".join(f'        "{at}") choices="{" ".join(w)}" ;;' for at, w in choices.items())

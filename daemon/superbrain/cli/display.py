@@ -24,6 +24,8 @@ PIPED_WIDTH: Final = 200
 
 STYLES: Final = {
     "ok": "green",
+    "note": "yellow",
+    "problem": "bold red",
     "ready": "green",
     "starting": "cyan",
     "warning": "yellow",
@@ -33,6 +35,8 @@ STYLES: Final = {
 }
 SYMBOLS: Final = {
     "ok": "●",
+    "note": "▲",
+    "problem": "✖",
     "ready": "●",
     "starting": "◌",
     "warning": "▲",

@@ -38,7 +38,7 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 # Which extra brings a package; `cpu` brings all others.
-_EXTRAS = {"tensorrt": "tensorrt", "cuda": "tensorrt"}
+_EXTRAS = {"tensorrt": "tensorrt", "cuda": "tensorrt", "onnx": "author"}
 
 
 class Command(NamedTuple):
@@ -56,9 +56,12 @@ class Command(NamedTuple):
 COMMANDS: dict[str, tuple[Command, ...]] = {
     "Watch and operate the daemon": (
         Command("status", ("status",), "what serves, how it does, and what needs attention"),
+        Command("top", ("top",), "a live view: rates, latencies, load, deployments, events"),
         Command("history", ("history",), "what happened to every deployment"),
         Command("report", ("report",), "one deployment: its facts, its proofs, its life"),
         Command("health", ("health",), "one line and an exit code for monitoring"),
+        Command("doctor", ("doctor",), "is this host fit, and what can it run"),
+        Command("metrics", ("metrics",), "the health report as Prometheus metrics"),
         Command("rollback", ("operate",), "bring a model's previous good version back"),
         Command("retire", ("operate",), "stop serving a model"),
         Command("retry", ("operate",), "try a failed or rejected deployment again"),
@@ -71,6 +74,9 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
             "whom this host believes: show, import, revoke; make and sign trust updates",
         ),
         Command("audit", ("audit",), "who changed what, and whether the trail is whole"),
+        Command("backup", ("backup",), "write what makes this host itself into one file"),
+        Command("restore", ("backup",), "make a host what it was when a backup was made"),
+        Command("support-bundle", ("support.command",), "one archive for a remote engineer"),
     ),
     "Ask a model": (
         Command("infer", ("infer",), "send one request and show the answer"),
@@ -82,6 +88,9 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
             "bundle",
             ("author_commands", "author_prove", "author_bundle"),
             "start, record, prove, build and look into bundles",
+        ),
+        Command(
+            "convert", ("convert",), "from a framework's model to a bundle with its own answers"
         ),
         Command("key", ("author_key",), "make and show signing keys"),
     ),

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from superbrain.domain.graph_rules import SIZE_NAME
-from superbrain.domain.manifest import GraphTensor, Range
+from superbrain.domain.manifest import Close, Exact, GraphTensor, Range, Tolerance
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -24,6 +26,16 @@ FLOATS = {"FP16", "FP32", "FP64"}
 _BATCH = Range(min=1, opt=1, max=8)
 _LENGTH = Range(min=1, opt=128, max=4096)
 _COUNT = Range(min=0, opt=1, max=65_536)
+
+
+class Known(NamedTuple):
+    """What was found out about a graph, instead of guesses; `origin` and `reasons` are comments."""
+
+    description: str
+    origin: list[str]
+    dynamic: Mapping[str, Range]
+    tolerances: Mapping[str, Tolerance]
+    reasons: list[str]
 
 
 def plain_name(text: str) -> str:
@@ -80,6 +92,7 @@ def recipe_text(
     path: str,
     inputs: Sequence[GraphTensor],
     outputs: Sequence[GraphTensor],
+    known: Known | None = None,
 ) -> str:
     """Write a complete bundle.toml.
 
@@ -90,9 +103,14 @@ def recipe_text(
         path: of its file inside the bundle.
         inputs: of the graph, sizes named.
         outputs: of the graph, sizes named.
+        known: what was found out; without it there are guesses.
     """
-    ranges = likely_ranges(inputs, outputs)
+    ranges = likely_ranges(inputs, outputs) if known is None else known.dynamic
     return _RECIPE.format(
+        origin="" if known is None else _comment(known.origin),
+        description=_quoted("" if known is None else known.description),
+        bounds=_GUESSES if known is None else _MEASURED_BOUNDS,
+        chosen="" if known is None else _comment(known.reasons),
         name=_quoted(name),
         created=created.strftime("%Y-%m-%dT%H:%M:%SZ"),
         graph=_key(graph),
@@ -102,7 +120,7 @@ def recipe_text(
         dynamic=_dynamic(ranges),
         request=_tensors(inputs, interface=True),
         response=_tensors(outputs, interface=True),
-        tolerances=_tolerances(outputs),
+        tolerances=_tolerances(outputs, {} if known is None else known.tolerances),
     )
 
 
@@ -149,13 +167,28 @@ def _dynamic(ranges: Mapping[str, Range]) -> str:
     )
 
 
-def _tolerances(outputs: Sequence[GraphTensor]) -> str:
-    close = '{ kind = "close", rtol = 1e-3, atol = 1e-5 }'
-    exact = '{ kind = "exact" }'
+def _tolerances(outputs: Sequence[GraphTensor], known: Mapping[str, Tolerance]) -> str:
+    guesses = {
+        tensor.name: Close(1e-3, 1e-5) if tensor.datatype in FLOATS else Exact()
+        for tensor in outputs
+    }
     return "\n".join(
-        f"{_key(tensor.name)} = {close if tensor.datatype in FLOATS else exact}"
+        f"{_key(tensor.name)} = {_tolerance({**guesses, **known}[tensor.name])}"
         for tensor in outputs
     )
+
+
+def _tolerance(tolerance: Tolerance) -> str:
+    fields = msgspec.to_builtins(tolerance)
+    written = (
+        f"{key} = {_quoted(value) if isinstance(value, str) else f'{value:g}'}"
+        for key, value in fields.items()
+    )
+    return f"{{ {', '.join(written)} }}"
+
+
+def _comment(lines: Iterable[str]) -> str:
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines)
 
 
 def _key(text: str) -> str:
@@ -167,10 +200,17 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+_GUESSES = """\
+These are guesses: put in what
+# your callers really send. Requests beyond them are refused."""
+_MEASURED_BOUNDS = """\
+The graph was compared
+# with its original within these bounds. Requests beyond them are refused."""
+
 _RECIPE = """\
 # What this bundle is. `superbrain bundle build` makes one signed file of this folder.
 # docs/bundle-format.md describes every field.
-
+{origin}
 # Version of this format. There is one so far.
 schema = 1
 # What callers ask for. Every release of the model keeps this name.
@@ -184,8 +224,10 @@ created = {created}
 # After this moment no host accepts it any more. Leave it out for none.
 # expires = 2030-01-01T00:00:00Z
 # One line for people.
-description = ""
-# Ways to run the graphs, best first. A host takes the first one that reproduces the golden cases.
+description = {description}
+# Ways to run the graphs, best first. A host takes the first one that reproduces the golden cases;
+# with select = "fastest" the fastest of all that do. What is there besides onnxruntime:cpu, and
+# how to make fp16 and int8: docs/rungs.md, superbrain bundle precision.
 ladder = ["onnxruntime:cpu"]
 
 # One part like this for every ONNX file: what goes in and out, exactly as the file declares it.
@@ -202,8 +244,7 @@ outputs = [
 {outputs}
 ]
 
-# Smallest, typical and largest size of every dynamic dimension. These are guesses: put in what
-# your callers really send. Requests beyond them are refused.
+# Smallest, typical and largest size of every dynamic dimension. {bounds}
 [graphs.{graph}.dynamic]
 {dynamic}
 # What a caller sends and gets; -1 is any size, and BYTES with shape [] one file or text. Without
@@ -221,7 +262,7 @@ outputs = [
 #   {{ kind = "close", rtol = 1e-3, atol = 1e-5 }}  |answer - recorded| <= atol + rtol * |recorded|
 #   {{ kind = "cosine", min = 0.999 }}              the direction of an embedding
 #   {{ kind = "top_k", k = 1, min = 1.0 }}          the same k best classes, in this share of rows
-[golden.tolerances]
+{chosen}[golden.tolerances]
 {tolerances}
 
 # The same for a graph's own outputs, if you record them: `bundle record-golden --graphs`.

@@ -17,6 +17,7 @@ from superbrain.cli.display import (
     heading,
     local_time,
     make_console,
+    milliseconds_text,
     plain_table,
     print_json,
     show,
@@ -24,8 +25,12 @@ from superbrain.cli.display import (
 from superbrain.cli.history import step_text
 from superbrain.cli.proof_table import proof_view
 from superbrain.domain.operations import GetReport, ProofRecord, ReportReply, Transition
+from superbrain.domain.proof import Proof
 from superbrain.domain.quantities import duration_text
+from superbrain.domain.rung_facts import RungFacts
 
+_SELECTED = {"first": "", "fastest": "; the fastest that proves"}
+_VERDICT_STYLES = {"chosen": "green", "proven": "", "under way": "cyan", "not tried": "dim"}
 _EXAMPLES = """\
 examples:
   superbrain report ocr                    what serves now
@@ -74,6 +79,9 @@ def _parts(console: Console, report: ReportReply) -> Iterator[RenderableType]:
         yield Text(report.description)
     yield Text()
     yield _facts(console, report)
+    if report.rungs:
+        yield heading("Ladder")
+        yield _ladder(console, report.rungs)
     yield heading("Serving")
     yield _settings(report)
     for record in report.proofs:
@@ -91,7 +99,7 @@ def _facts(console: Console, report: ReportReply) -> Table:
     facts = {
         "state": report.state.lower().replace("_", " "),
         "rung": report.rung or "none",
-        "ladder": separator.join(report.ladder),
+        "ladder": separator.join(report.ladder) + _SELECTED[report.select],
         "sequence": str(report.sequence),
         "created": local_time(report.created),
         "signed by": ", ".join(report.signers) or "nobody",
@@ -102,6 +110,27 @@ def _facts(console: Console, report: ReportReply) -> Table:
     table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(name, Text(value))
+    return table
+
+
+def _ladder(console: Console, rungs: Sequence[RungFacts]) -> Table:
+    """Every rung with its verdict; why not stands beside it."""
+    table = plain_table(console)
+    table.add_column("rung", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    timed = any(one.milliseconds is not None for one in rungs)
+    if timed:
+        table.add_column("ms", justify="right", no_wrap=True)
+    table.add_column("because", overflow="fold")
+    for one in rungs:
+        why = Text(one.reason).append(f"\n{one.mend}" if one.mend else "", style="dim")
+        cells = [
+            Text(one.rung),
+            Text(one.verdict, style=_VERDICT_STYLES.get(one.verdict, "yellow")),
+        ]
+        if timed:
+            cells.append(Text(milliseconds_text(one.milliseconds) if one.milliseconds else ""))
+        table.add_row(*cells, why)
     return table
 
 
@@ -123,8 +152,18 @@ def _proof_heading(record: ProofRecord) -> Text:
         text.append("  passed", style="not bold green")
     else:
         text.append("  failed", style="bold red")
-    told = [part for part in (proof.runtime, local_time(record.at)) if part]
+    told = [part for part in (proof.runtime, _timing(proof), local_time(record.at)) if part]
     return text.append(f"  {', '.join(told)}", style="not bold dim")
+
+
+def _timing(proof: Proof) -> str:
+    """How long a request took, where rungs were compared."""
+    timing = proof.timing
+    if timing is None:
+        return ""
+    spread = f"{milliseconds_text(timing.fastest_ms)} to {milliseconds_text(timing.slowest_ms)}"
+    median = milliseconds_text(timing.median_ms)
+    return f"{median} ms a request, median of {timing.rounds} rounds of {spread}"
 
 
 def _life(console: Console, transitions: Sequence[Transition]) -> Table:

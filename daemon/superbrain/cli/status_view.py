@@ -36,6 +36,7 @@ from superbrain.domain.health import (
     TcpFacts,
 )
 from superbrain.domain.quantities import bytes_text
+from superbrain.domain.rung_facts import RungFacts
 
 
 def status_view(console: Console, health: Health) -> RenderableType:
@@ -49,6 +50,7 @@ def _parts(console: Console, health: Health) -> Iterator[RenderableType]:
     yield Text()
     yield _models(console, health) if health.models else _nothing_yet(health)
     yield from _loosely_held(health)
+    yield from _ladders(health)
     under_way = [model for model in health.models if _is_under_way(model)]
     if under_way:
         yield heading("Under way")
@@ -82,7 +84,7 @@ def _host_lines(health: Health) -> Iterator[Text]:
     if health.tcp is not None:
         yield Text(_tcp_line(health.tcp), style="dim" if health.tcp.running else "bold red")
     for gpu in health.gpus:
-        yield Text(_gpu_line(gpu), style="dim")
+        yield Text(_gpu_line(gpu), style="bold red" if gpu.lost else "dim")
 
 
 def _host_line(host: HostFacts) -> str:
@@ -105,6 +107,8 @@ def _tcp_line(tcp: TcpFacts) -> str:
 
 def _gpu_line(gpu: GpuFacts) -> str:
     parts = [f"GPU {gpu.index} {gpu.name}"]
+    if gpu.lost:
+        parts.append(f"lost: {gpu.lost}")
     if gpu.utilization_percent is not None:
         parts.append(f"{gpu.utilization_percent:.0f} % busy")
     if gpu.memory_used_bytes is not None and gpu.memory_total_bytes is not None:
@@ -114,6 +118,8 @@ def _gpu_line(gpu: GpuFacts) -> str:
         parts.append(f"{gpu.temperature_celsius:.0f} °C")
     if gpu.power_watts is not None:
         parts.append(f"{gpu.power_watts:.0f} W")
+    if gpu.throttled_by:
+        parts.append(f"held down by {', '.join(gpu.throttled_by)}")
     return ", ".join(parts)
 
 
@@ -141,6 +147,25 @@ def _loosely_held(health: Health) -> Iterator[Text]:
         if sandbox is not None and sandbox.level != "full":
             found = f"sandbox of {model.name}: {sandbox.level}, {'; '.join(sandbox.missing)}"
             yield Text(found, style="yellow")
+
+
+def _ladders(health: Health) -> Iterator[Text]:
+    """Say which other rungs were tried for what serves, and what speaks against them."""
+    for model in health.models:
+        tried = [one for one in model.ladder if one.verdict not in {"chosen", "not tried"}]
+        if tried:
+            others = ", ".join(f"{one.rung} {_against(one)}" for one in tried)
+            mine = next((one for one in model.ladder if one.verdict == "chosen"), None)
+            time = f" {_time(mine)}" if mine and mine.milliseconds is not None else ""
+            yield Text(f"{model.name} serves on {model.rung}{time}; {others}", style="dim")
+
+
+def _against(rung: RungFacts) -> str:
+    return _time(rung) if rung.milliseconds is not None else rung.verdict
+
+
+def _time(rung: RungFacts) -> str:
+    return f"{milliseconds_text(rung.milliseconds or 0.0)} ms"
 
 
 def _model_table(console: Console, health: Health, *, gap: int, wide: bool) -> Table:

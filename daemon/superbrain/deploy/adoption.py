@@ -201,6 +201,7 @@ def _deployment(stored: Stored, state: State, predecessor: int = 0) -> Deploymen
         sequence=manifest.sequence,
         digest=stored.digest,
         ladder=tuple(manifest.ladder),
+        select=manifest.select,
         state=state,
         predecessor=predecessor,
     )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from superbrain.domain import ctl
+from superbrain.domain.ctl_build import BuildProgress, FromBuilder
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 from superbrain.wire.errors import SuperbrainError
@@ -38,7 +39,8 @@ _OF_THE_DAEMON = frozenset(
 EXIT_GRACE_S = 2.0
 OUTPUT_LINE_BYTES = 1 << 16
 
-_FromChild = ctl.FromWorker | ctl.FromGateway | ctl.FromTcpFace
+_FromChild = ctl.FromWorker | ctl.FromGateway | ctl.FromTcpFace | FromBuilder
+_UNASKED = (ctl.GatewayReady, ctl.Poisoned, ctl.TcpReady, ctl.TcpRefused, BuildProgress)
 _decode = msgspec.msgpack.Decoder(_FromChild).decode
 _encode = msgspec.msgpack.Encoder().encode
 M = TypeVar("M", bound=ctl.Message)
@@ -237,7 +239,7 @@ class Child:
     def _hand_out(self, message: _FromChild) -> None:
         if isinstance(message, (ctl.WorkerPong, ctl.GatewayPong, ctl.TcpPong)):
             waiting = self._pong
-        elif isinstance(message, (ctl.GatewayReady, ctl.Poisoned, ctl.TcpReady, ctl.TcpRefused)):
+        elif isinstance(message, _UNASKED):
             self.on_message(message)
             return
         else:

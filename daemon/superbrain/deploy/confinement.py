@@ -31,8 +31,10 @@ LOOK_S = 0.1
 SCRATCH_EVERY = 5
 
 
-async def watch(child: Child, policy: SandboxPolicy, scratch: Path, lane: Path) -> None:
-    """Hold a worker to its limits until it has ended, then remove its scratch folder and lane."""
+async def watch(
+    child: Child, policy: SandboxPolicy, scratch: Path, lane: Path | None = None
+) -> None:
+    """Hold a process to its limits until it has ended, then remove its scratch folder and lane."""
     looks = 0
     while not await _ended(child):
         looks += 1
@@ -55,8 +57,9 @@ async def _ended(child: Child) -> bool:
     return not child.alive
 
 
-def _tidy_up(scratch: Path, lane: Path) -> None:
-    lane.unlink(missing_ok=True)
+def _tidy_up(scratch: Path, lane: Path | None) -> None:
+    if lane is not None:
+        lane.unlink(missing_ok=True)
     remove_scratch(scratch)
 
 

@@ -17,6 +17,7 @@ import msgspec
 from superbrain.deploy.child import Child, ChildError
 from superbrain.deploy.confinement import make_scratch, watch
 from superbrain.domain import ctl
+from superbrain.domain.engine import EngineFile
 from superbrain.domain.policy import stand_by_limit_s
 from superbrain.domain.sandbox import Sandbox
 from superbrain.host.events import Event
@@ -24,7 +25,7 @@ from superbrain.host.logs import event
 
 if TYPE_CHECKING:
     from superbrain.domain.manifest import Manifest
-    from superbrain.domain.proof import Proof
+    from superbrain.domain.proof import Proof, Timing
     from superbrain.domain.sandbox import SandboxPolicy
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Workplace(msgspec.Struct, frozen=True):
 
 
 class Bringup(msgspec.Struct, frozen=True):
-    """What a worker needs to know: deployment, bundle, rung, and where it works."""
+    """What a worker needs to know: deployment, bundle, rung, its engines, and where it works."""
 
     deployment_id: int
     bundle_path: Path
@@ -56,6 +57,7 @@ class Bringup(msgspec.Struct, frozen=True):
     manifest: Manifest
     rung: str
     workplace: Workplace
+    engines: tuple[EngineFile, ...] = ()
 
 
 class Worker:
@@ -98,6 +100,7 @@ class Worker:
             lane_path=lane_path,
             scratch_path=str(scratch),
             sandbox=place.sandbox,
+            engines=list(bringup.engines),
         )
         try:
             loaded = await worker.child.order(
@@ -116,6 +119,11 @@ class Worker:
         proof = (await self.child.order(ctl.Prove(), ctl.Proven, timeout_s, _ENDLESS)).proof
         self.proven_ms = {case.case: case.milliseconds for case in proof.times}
         return proof
+
+    async def time(self, manifest: Manifest) -> Timing:
+        """Time the golden requests in this very process."""
+        timeout_s = manifest.timing_timeout_s
+        return (await self.child.order(ctl.Time(), ctl.Timed, timeout_s, _ENDLESS)).timing
 
     async def serve(self) -> None:
         """Listen on the lane."""
@@ -200,11 +208,17 @@ class Crew:
         """Library and version that run its engines."""
         return self.workers[0].runtime if self.workers else ""
 
-    async def prove(self) -> list[tuple[int, Proof]]:
-        """Run the golden cases in every worker; worker id and proof of each."""
+    async def prove(self, *, timed: bool = False) -> list[tuple[int, Proof]]:
+        """Run the golden cases in every worker; worker id and proof of each.
+
+        `timed`: when all have passed, one of them says how long a request takes.
+        """
         proofs = await asyncio.gather(
             *(worker.prove(self.bringup.manifest) for worker in self.workers)
         )
+        if timed and all(proof.passed for proof in proofs):
+            timing = await self.workers[0].time(self.bringup.manifest)
+            proofs[0] = msgspec.structs.replace(proofs[0], timing=timing)
         return [
             (worker.worker_id, proof) for worker, proof in zip(self.workers, proofs, strict=True)
         ]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from superbrain.deploy.journal_file import JournalError
+from superbrain.deploy.put_back import PutBack
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
 from superbrain.domain.policy import retry_delay_s
@@ -61,6 +62,7 @@ class Driver:
         self._inbox = inbox
         self._services = services
         self._stages = stages
+        self.put_back = PutBack(store, inbox)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._chores: set[asyncio.Task[None]] = set()
         services.on_given_up = self._given_up
@@ -77,6 +79,9 @@ class Driver:
         if known is not None and known.state in life.UNFINISHED:
             return
         if known is not None and known.state in life.SERVING:
+            if self.put_back.wanted(digest, self._services.of(known.name).fault):
+                self.spawn(self.put_back.take(arrival))
+                return
             log.info("inbox: %s is %s already", arrival.path.name, known.state)
             self._inbox.taken(arrival.path, arrival.content)
             return
@@ -97,6 +102,7 @@ class Driver:
                 sequence=manifest.sequence,
                 digest=digest,
                 ladder=tuple(manifest.ladder),
+                select=manifest.select,
                 attempt=1,
                 source=str(arrival.path),
             )
@@ -209,7 +215,7 @@ class Driver:
         assert before is not None  # noqa: S101 - nothing deletes deployments
         after, commands = life.advance(before, happened)
         reason = happened.reason if isinstance(happened, life.Bad) else None
-        detail = reason.message if reason else ""
+        detail = life.detail(happened)
         self._journal.record(before, type(happened).__name__, after, _now(), detail)
         self._trouble = ""
         event(
@@ -342,6 +348,7 @@ class Driver:
                 origin=origin or ended.origin,
                 predecessor=0,
                 reason=None,
+                outcomes=(),
             )
         )
 

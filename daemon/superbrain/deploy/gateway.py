@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from superbrain.deploy.child import Child, ChildError
 from superbrain.domain import ctl
 from superbrain.domain.policy import gateway_restart_delay_s
+from superbrain.domain.totals import GatewayTotals
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 from superbrain.wire.errors import Unavailable
@@ -44,6 +45,7 @@ class GatewayKeeper:
         self.restarts = 0
         self.started_at: dt.datetime | None = None
         self.pong = ctl.GatewayPong(models=[])
+        self.totals = GatewayTotals()
         self._on_poisoned = on_poisoned
         self._group = group
         self._routes: dict[str, ctl.Route] = {}
@@ -93,6 +95,7 @@ class GatewayKeeper:
         pong = await self._child.ping(ctl.GatewayPong, timeout_s) if self._child else None
         if pong is not None:
             self.pong = pong
+            self.totals.add(pong)
         return pong is not None
 
     def kill(self) -> None:
@@ -152,6 +155,7 @@ class GatewayKeeper:
             arguments += ["--group", str(self._group)]
         child = await Child.spawn("gateway", GATEWAY_MODULE, arguments, heard)
         self._child = child
+        self.totals.begin_anew()
         waits = [asyncio.create_task(bound.wait()), asyncio.create_task(child.exited.wait())]
         await asyncio.wait(waits, timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:

@@ -146,6 +146,14 @@ class Journal:
         rows = self._read("SELECT name, current FROM models ORDER BY name")
         return {row["name"]: row["current"] for row in rows}
 
+    def state_counts(self) -> dict[str, dict[str, int]]:
+        """Count the deployments that are known, by model and state."""
+        rows = self._read("SELECT name, state, count(*) AS n FROM deployments GROUP BY name, state")
+        counts: dict[str, dict[str, int]] = {}
+        for row in rows:
+            counts.setdefault(row["name"], {})[row["state"]] = row["n"]
+        return counts
+
     def in_states(self, states: Iterable[State]) -> list[Deployment]:
         """Read all deployments in any of these states, oldest first."""
         wanted = [str(state) for state in states]

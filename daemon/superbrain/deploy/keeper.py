@@ -43,6 +43,9 @@ class Place(Protocol):
     async def show_lanes(self) -> None:
         """Tell the gateway which workers answer now."""
 
+    async def count(self, worker: Worker) -> None:
+        """Count what a worker has done, before it ends."""
+
     def died(self, epitaph: str) -> None:
         """Take note of a death."""
 
@@ -127,6 +130,7 @@ class Keeper:
 
     async def _replace_distrusted(self, crew: Crew, worker: Worker, reason: Reason) -> None:
         await worker.stand_by(crew.bringup.manifest.serving.request_timeout_ms)
+        await self._place.count(worker)
         await worker.end()
         await self._fill(crew, worker, reason)
         self._place.proven_again()
@@ -155,6 +159,7 @@ class Keeper:
         if worker.child.alive:
             await worker.stand_by(crew.bringup.manifest.serving.request_timeout_ms)
         await self._settle(crew, worker, fresh)
+        await self._place.count(worker)
         await worker.end()
         self.recycled += 1
         event(log, Event.WORKER_RECYCLED, model=self._place.name, worker=fresh.child.name)

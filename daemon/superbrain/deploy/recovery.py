@@ -1,9 +1,10 @@
 """Recovery: after a start, everything that served before serves again, proven again.
 
 Requests for it wait in the gateway meanwhile. What cannot come back on the rung it had is tried on
-the later ones; then its predecessor is brought back; where there is none, callers are told so, and
-another try follows every `AGAIN_S` seconds. Then all that was under way goes on from what was
-written down.
+the later ones, or, where the fastest was chosen, on the next fastest; then its predecessor is
+brought back; where there is none, callers are told so, and another try follows every `AGAIN_S`
+seconds, and when its bundle is put back. Then all that was under way goes on from what was written
+down.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from superbrain.deploy.journal_file import JournalError
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
 from superbrain.domain.errors import BundleError, StoreError
+from superbrain.domain.gpu_rules import RUNG_LOST, lost_gpu
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 
@@ -52,6 +54,8 @@ class Recovery:
         self._services = services
         self._stages = stages
         self._driver = driver
+        self._put_back = asyncio.Event()
+        driver.put_back.on_done = self._put_back.set
 
     async def hold(self) -> None:
         """Let requests for everything that served before wait; to be called before any arrive."""
@@ -121,14 +125,18 @@ class Recovery:
             await self._revive(deployment)
 
     async def _revive(self, deployment: Deployment) -> None:
-        """Bring one current deployment back on the rung it had, else on a later one."""
+        """Bring one current deployment back on the rung it had, else on the next best one."""
         failure: Reason | None = None
-        for index in range(deployment.rung_index, len(deployment.ladder)):
-            attempt = msgspec.structs.replace(deployment, rung_index=index)
+        lost: Reason | None = None
+        attempt = deployment
+        for index in life.rungs_to_return_on(deployment):
+            attempt = msgspec.structs.replace(attempt, rung_index=index)
             failure = await self._try(attempt)
             if failure is None:
-                self._revived(deployment, attempt)
+                self._revived(deployment, attempt, lost)
                 return
+            lost = lost or failure
+            attempt = life.not_returned(attempt, failure)
         assert failure is not None  # noqa: S101 - a ladder is never empty
         await self._lost(deployment, failure)
 
@@ -161,10 +169,13 @@ class Recovery:
             await crew.end()
             raise
 
-    def _revived(self, before: Deployment, after: Deployment) -> None:
+    def _revived(self, before: Deployment, after: Deployment, lost: Reason | None) -> None:
+        """Write down on which rung it serves again, and why no longer on the one before."""
         self._services.of(after.name).fault = None
         if after.rung_index != before.rung_index:
-            self._journal.record(before, "RungChanged", after, dt.datetime.now(dt.UTC))
+            step = RUNG_LOST if lost and lost_gpu(before.rung, lost.code) else "RungChanged"
+            why = lost.message if lost else ""
+            self._journal.record(before, step, after, dt.datetime.now(dt.UTC), why)
         if after.state is State.SWITCHING:
             self._driver.spawn(self._driver.inject(after.id, life.Switched()))
         elif after.state in (State.PROBATION, State.ROLLING_BACK, State.DRAINING):
@@ -194,7 +205,10 @@ class Recovery:
             self._driver.spawn(self._revive_later(deployment))
 
     async def _revive_later(self, deployment: Deployment) -> None:
-        await asyncio.sleep(AGAIN_S)
+        self._put_back.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AGAIN_S):
+                await self._put_back.wait()
         current = self._journal.current(deployment.name)
         if current is not None and current.id == deployment.id:
             await self._bring_back(current)

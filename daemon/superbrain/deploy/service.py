@@ -27,6 +27,7 @@ from superbrain.domain.deployment import Reason, State
 from superbrain.domain.health import Incident
 from superbrain.domain.manifest import Manifest, Serving
 from superbrain.domain.policy import budget_spent, hang_limit_s
+from superbrain.domain.totals import VersionTotals
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 from superbrain.wire.messages import InterfaceTensor, ModelMetadata
@@ -76,7 +77,8 @@ class ModelService:
     """The processes that answer for one model.
 
     `direct_requests` and `direct_errors` count what workers answered that did not come through the
-    gateway, for as long as this object lives; what a killed worker did after its last pong is lost.
+    gateway, for as long as this object lives, `totals` what they did in all; what a killed worker
+    did after its last pong is lost.
 
     Args:
         name: the model's name.
@@ -94,6 +96,8 @@ class ModelService:
         self.warm: Crew | None = None
         self.direct_requests = 0
         self.direct_errors = 0
+        self.totals = VersionTotals()
+        self.incident_counts: collections.Counter[str] = collections.Counter()
         self.last_error = ""
         self.fault: Reason | None = None
         self.incidents: collections.deque[Incident] = collections.deque(maxlen=KEPT_INCIDENTS)
@@ -159,7 +163,7 @@ class ModelService:
             self._say_hung(await old.stand_by())
         await self._gateway.route(_route(crew.bringup.manifest, deployment, crew.lanes))
         if old is not None:  # it counts no further; whoever asked waits for none of this
-            await asyncio.gather(*(self._ask_figures(worker) for worker in old.workers))
+            await self._count(old)
         self._samples.clear()
         self._samples.append(Sample(time.monotonic(), self._requests, self._internal_errors))
         outgoing, self.warm = self.warm, old
@@ -199,6 +203,7 @@ class ModelService:
         warm, self.warm = self.warm, None
         if crew is not None:
             await crew.stand_by()
+            await self._count(crew)
             await crew.end()
         if warm is not None:
             await warm.end()
@@ -222,7 +227,7 @@ class ModelService:
     async def _check_worker(self, crew: Crew, worker: Worker) -> None:
         if not worker.child.alive:
             return
-        answered = await self._ask_figures(worker)
+        answered = await self._ask_figures(crew, worker)
         timeout_ms = crew.bringup.manifest.serving.request_timeout_ms
         limit_s = hang_limit_s(timeout_ms, self._rules.watch.hang_grace_s)
         if answered:
@@ -247,7 +252,15 @@ class ModelService:
         )
         worker.child.kill()
 
-    async def _ask_figures(self, worker: Worker) -> bool:
+    async def count(self, worker: Worker) -> None:
+        """Count what a worker of the crew that serves has done, before it ends."""
+        if self.current is not None:
+            await self._ask_figures(self.current, worker)
+
+    async def _count(self, crew: Crew) -> None:
+        await asyncio.gather(*(self._ask_figures(crew, worker) for worker in crew.workers))
+
+    async def _ask_figures(self, crew: Crew, worker: Worker) -> bool:
         """Refresh the figures of a living worker; false when it does not answer."""
         if not worker.child.alive:
             return False
@@ -259,6 +272,7 @@ class ModelService:
         self.direct_errors += pong.direct_errors - before.direct_errors
         self._requests += pong.requests - before.requests
         self._internal_errors += pong.internal_errors - before.internal_errors
+        self.totals.add(crew.bringup.manifest.version, pong, before)
         worker.pong = pong
         self.last_error = pong.last_error or self.last_error
         return True
@@ -317,6 +331,7 @@ class ModelService:
         """Keep an incident for the report and tell of it."""
         incident = Incident(dt.datetime.now(dt.UTC), kind, message, mend)
         self.incidents.append(incident)
+        self.incident_counts[kind] += 1
         self._surroundings.happened(self.name, incident)
 
     # --- what the keeper tells ----------------------------------------------------------------

@@ -47,6 +47,11 @@ class Services:
         """Give every service there is."""
         return list(self._services.values())
 
+    def engine_paths(self) -> set[str]:
+        """Give the built engines of every crew that serves or may have to again."""
+        crews = [crew for service in self.all() for crew in (service.current, service.warm)]
+        return {engine.path for crew in crews if crew for engine in crew.bringup.engines}
+
     async def check(self) -> None:
         """Refresh the figures of all, and act on what they show."""
         self._host_load = self._load.read()

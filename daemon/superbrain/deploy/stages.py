@@ -35,11 +35,12 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from superbrain.bundle.store import Store
-    from superbrain.deploy.crew import Workplace
     from superbrain.deploy.journal import Journal
     from superbrain.deploy.service import ModelService
     from superbrain.deploy.trust_keeper import TrustKeeper
+    from superbrain.deploy.workshop import Workshop
     from superbrain.domain.manifest import Manifest
+    from superbrain.domain.proof import Proof
 
     Performer = Callable[[Deployment], Awaitable[life.Event | None]]
 
@@ -59,8 +60,12 @@ class Stages:
     Args:
         service_of: gives the service of a model, making it on the first call.
         keeper: knows the trust that counts now, and the time by which dates are judged.
-        workplace: where workers live and what holds them.
+        workshop: has engines built where a rung needs them, and says where workers live.
         parallel: how many crews may load or prove at the same time.
+
+    Attributes:
+        rung_unusable: says why nothing may begin on a rung; None when it may.
+        does_not_fit: says why a candidate has no room beside what serves; None when it has.
     """
 
     def __init__(
@@ -71,7 +76,7 @@ class Stages:
         service_of: Callable[[str], ModelService],
         keeper: TrustKeeper,
         *,
-        workplace: Workplace,
+        workshop: Workshop,
         probation_s: float,
         parallel: int,
     ) -> None:
@@ -81,12 +86,14 @@ class Stages:
         self._service_of = service_of
         self._trust = keeper.trust
         self._clock = keeper.clock
-        self._workplace = workplace
+        self._workshop = workshop
         self._probation_s = probation_s
         self._slots = asyncio.Semaphore(parallel)
         self._revivals = asyncio.Semaphore(parallel)  # what is good never waits for what is new
         self._crews: dict[int, Crew] = {}
         self.progress: dict[int, Progress] = {}
+        self.rung_unusable: Callable[[str], Reason | None] = lambda _rung: None
+        self.does_not_fit: Callable[[Bringup], Awaitable[Reason | None]] = _fits
         self._performers: dict[type[life.Command], Performer] = {
             life.AwaitFile: self._await_file,
             life.TakeIn: self._take_in,
@@ -187,11 +194,21 @@ class Stages:
     # --- into proven processes ----------------------------------------------------------------
 
     async def _build(self, deployment: Deployment) -> life.Event:
-        self.progress[deployment.id] = Progress(f"loading on {deployment.rung}")
+        bringup: Bringup | None = None
+        unusable = self.rung_unusable(deployment.rung)
+        if unusable is not None:
+            return life.StageFailed(unusable)
         try:
+            bringup = await self._equipped(deployment)
+            self.progress[deployment.id] = Progress(f"loading on {deployment.rung}")
             async with self._slots:
-                self._crews[deployment.id] = await Crew.load(self._bringup(deployment))
+                refused = await self.does_not_fit(bringup)
+                if refused is not None:
+                    return life.StageFailed(refused)
+                self._crews[deployment.id] = await Crew.load(bringup)
         except ChildError as error:
+            if error.code == "EngineRefused" and bringup is not None:
+                await self._workshop.discard(bringup.engines)
             reason = Reason(error.code, error.message, error.mend)
             return life.Refused(reason) if error.bundle_at_fault else life.StageFailed(reason)
         except BundleError as error:
@@ -204,28 +221,38 @@ class Stages:
         self.progress[deployment.id] = Progress(f"proving on {deployment.rung}")
         try:
             async with self._slots:
-                failure = await self._prove_crew(deployment, self._crews[deployment.id])
+                crew = self._crews[deployment.id]
+                proofs = await self._prove_crew(deployment, crew, timed=deployment.is_compared)
         except ChildError as error:
             return life.StageFailed(Reason(error.code, error.message, error.mend))
         finally:
             self.progress.pop(deployment.id, None)
-        if failure:
+        if failure := _first_failure(proofs):
             mend = f"See `superbrain report {deployment.name} --version {deployment.version}`"
             return life.Mismatched(Reason("GOLDEN_MISMATCH", failure, mend))
-        return life.Matched()
+        timed = next((proof.timing for proof in proofs if proof.timing), None)
+        return life.Timed(timed.median_ms) if timed else life.Matched()
 
-    async def _prove_crew(self, deployment: Deployment, crew: Crew) -> str:
-        """Prove every worker and journal the figures; the first failure, empty for none."""
-        failure = ""
-        for worker, proof in await crew.prove():
+    async def _prove_crew(
+        self, deployment: Deployment, crew: Crew, *, timed: bool = False
+    ) -> list[Proof]:
+        """Prove every worker and journal the figures."""
+        proofs = await crew.prove(timed=timed)
+        for worker, proof in proofs:
             try:
                 self._journal.add_proof(deployment.id, worker, proof, dt.datetime.now(dt.UTC))
             except JournalError as error:  # it is proven all the same
                 event(log, Event.TASK_FAILED, logging.ERROR, str(error))
-            failure = failure or proof.first_failure
             name = Event.PROOF_PASSED if proof.passed else Event.PROOF_FAILED
-            event(log, name, deployment=deployment.id, rung=proof.rung, message=proof.first_failure)
-        return failure
+            event(
+                log,
+                name,
+                deployment=deployment.id,
+                rung=proof.rung,
+                message=proof.first_failure,
+                median_ms=proof.timing.median_ms if proof.timing else None,
+            )
+        return [proof for _, proof in proofs]
 
     async def _watch(self, _deployment: Deployment) -> life.Event:
         await asyncio.sleep(self._probation_s)
@@ -312,10 +339,14 @@ class Stages:
             ChildError, BundleError: they could not, or its bundle in the store is damaged.
         """
         await asyncio.to_thread(self._store.rehash, deployment.digest)
+        unusable = self.rung_unusable(deployment.rung)
+        if unusable is not None:
+            raise ChildError(unusable.code, unusable.message, mend=unusable.mend)
+        bringup = await self._equipped(deployment)
         async with self._revivals:
-            crew = await Crew.load(self._bringup(deployment))
+            crew = await Crew.load(bringup)
             try:
-                failure = await self._prove_crew(deployment, crew)
+                failure = _first_failure(await self._prove_crew(deployment, crew))
                 if failure:
                     raise ChildError("GOLDEN_MISMATCH", failure)
             except BaseException:
@@ -371,6 +402,19 @@ class Stages:
         crews, self._crews = list(self._crews.values()), {}
         await asyncio.gather(*(crew.end() for crew in crews))
 
+    async def _equipped(self, deployment: Deployment) -> Bringup:
+        """Get the engines that its rung needs, built if need be."""
+
+        def show(detail: str, percent: float | None) -> None:
+            self.progress[deployment.id] = Progress(detail, percent)
+
+        bringup = self._bringup(deployment)
+        try:
+            engines = await self._workshop.engines(bringup, show)
+        finally:
+            self.progress.pop(deployment.id, None)
+        return msgspec.structs.replace(bringup, engines=engines)
+
     def _bringup(self, deployment: Deployment) -> Bringup:
         return Bringup(
             deployment_id=deployment.id,
@@ -378,8 +422,18 @@ class Stages:
             digest=deployment.digest,
             manifest=self._store.manifest(deployment.digest),
             rung=deployment.rung,
-            workplace=self._workplace,
+            workplace=self._workshop.workplace,
         )
+
+
+def _first_failure(proofs: list[Proof]) -> str:
+    """Give the first failure of all workers; empty when every one of them is proven."""
+    return next((proof.first_failure for proof in proofs if proof.first_failure), "")
+
+
+async def _fits(_bringup: Bringup) -> Reason | None:
+    """Nobody keeps a budget."""
+    return None
 
 
 async def _let_go(service: ModelService, crew: Crew | None) -> None:

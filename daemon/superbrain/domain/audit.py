@@ -45,6 +45,7 @@ class Action(enum.StrEnum):
     TRUST_CHANGED = "trust_changed"
     TRUST_REFUSED = "trust_refused"
     REVOKED = "revoked"
+    RESTORED = "restored"
 
 
 class Peer(msgspec.Struct, frozen=True):

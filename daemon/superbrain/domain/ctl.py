@@ -8,6 +8,7 @@ to the gateway come one at a time too, and are answered in order.
 
     Load -> Loaded | Failed      the worker opens bundle, engines and pipeline on one rung
     Prove -> Proven | Failed     it runs every golden case
+    Time -> Timed | Failed       it runs all of them again and again, for their time
     Serve -> Done                it listens on its lane
     StandBy -> Done              it stops reading, ends its lanes, stays warm
     Reprove -> Reproven | Failed  it runs one golden case again, between two requests
@@ -24,7 +25,9 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from superbrain.domain.proof import Proof
+from superbrain.domain.durations import Histogram
+from superbrain.domain.engine import EngineFile
+from superbrain.domain.proof import Proof, Timing
 from superbrain.domain.sandbox import Sandbox, SandboxPolicy
 from superbrain.wire.errors import SuperbrainError
 from superbrain.wire.messages import UNREADABLE, ModelMetadata
@@ -45,7 +48,8 @@ class Message(msgspec.Struct, frozen=True, tag=True):
 class Load(Message, frozen=True):
     """Open the bundle in `bundle_path` (a folder of the store), engines on `rung`.
 
-    `scratch_path` is the one folder that the worker may write to; empty for none.
+    `scratch_path` is the one folder that the worker may write to; empty for none. `engines` are
+    those that a builder has made for the rung, one for each graph; none where it needs none.
     """
 
     deployment_id: int
@@ -55,10 +59,15 @@ class Load(Message, frozen=True):
     lane_path: str
     scratch_path: str = ""
     sandbox: SandboxPolicy = SandboxPolicy()
+    engines: list[EngineFile] = []
 
 
 class Prove(Message, frozen=True):
     """Run every golden case."""
+
+
+class Time(Message, frozen=True):
+    """Run every golden case again and again, and say how long a request takes."""
 
 
 class Serve(Message, frozen=True):
@@ -94,6 +103,12 @@ class Proven(Message, frozen=True):
     """All golden cases ran; whether they agreed is in the proof."""
 
     proof: Proof
+
+
+class Timed(Message, frozen=True):
+    """How long the golden requests took."""
+
+    timing: Timing
 
 
 class Reproven(Message, frozen=True):
@@ -134,7 +149,8 @@ class WorkerPong(Message, frozen=True):
     `executing_s`: how long the request being executed has run, 0.0 when idle; `executing`: the
     ids of those that have run for long. `direct_*`: those of `requests` that did not come through
     the gateway; `batched_requests` were executed together, in `batches`. All `runs` together took
-    `executed_s`, the longest of them `longest_s`.
+    `executed_s`, the longest of them `longest_s`. `latency` is of those that ended well, from
+    arrival to answer, and `stages` where that time went.
     """
 
     requests: int = 0
@@ -155,6 +171,8 @@ class WorkerPong(Message, frozen=True):
     longest_s: float = 0.0
     latency_ms: Quantiles = Quantiles()
     last_error: str = ""
+    latency: Histogram = Histogram()
+    stages: dict[str, Histogram] = {}
 
 
 # --- daemon to gateway ------------------------------------------------------------------------
@@ -221,6 +239,7 @@ class ModelTraffic(msgspec.Struct, frozen=True):
     outstanding: int
     redispatched: int
     latency_ms: Quantiles
+    latency: Histogram = Histogram()
 
 
 class GatewayPong(Message, frozen=True):
@@ -267,8 +286,8 @@ class TcpPong(Message, frozen=True):
     cut: int = 0
 
 
-ToWorker = Load | Prove | Serve | StandBy | Reprove | Ping
-FromWorker = Loaded | Proven | Reproven | Failed | Done | WorkerPong
+ToWorker = Load | Prove | Time | Serve | StandBy | Reprove | Ping
+FromWorker = Loaded | Proven | Timed | Reproven | Failed | Done | WorkerPong
 ToGateway = Route | Unroute | Open | Ping
 FromGateway = GatewayReady | Done | Failed | Poisoned | GatewayPong
 ToTcpFace = ReadClients | Ping

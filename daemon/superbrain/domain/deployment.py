@@ -4,9 +4,10 @@ A deployment is one attempt to bring one bundle live. `advance(deployment, event
 deployment and what has to be done now; the driver writes the deployment down *before* it does it,
 so that after a kill at any instant `resume` continues from what was written.
 
-`TABLE` has a row for every state, also for those that end a life. Two events may lead to a
+`TABLE` has a row for every state, also for those that end a life. Some events may lead to a
 different state than the table's first answer: a rung that fails is followed by the next rung
-(`BUILDING` again) as long as the ladder has one. docs/architecture.md shows the diagram that
+(`BUILDING` again) as long as there is one, and so is a rung that was timed, where the fastest is
+to serve. ladder.py says which rung is next. docs/architecture.md shows the diagram that
 scripts/docs draws from this table.
 
 >>> first = Deployment(id=1, name="ocr", version="1.0.0", sequence=1, digest="ab", ladder=("a",))
@@ -21,6 +22,8 @@ from typing import Literal
 
 import msgspec
 
+from superbrain.domain.ladder import fallbacks, next_rung, noted
+from superbrain.domain.manifest import Select
 from superbrain.wire.errors import SuperbrainError
 
 
@@ -52,12 +55,24 @@ class Reason(msgspec.Struct, frozen=True):
     mend: str = ""
 
 
+class RungOutcome(msgspec.Struct, frozen=True):
+    """What became of one rung: it proved, unless there is a `reason` against it.
+
+    `milliseconds`: the median time of a golden request on this host, None where it was not timed.
+    """
+
+    rung: str
+    reason: Reason | None = None
+    milliseconds: float | None = None
+
+
 class Deployment(msgspec.Struct, frozen=True):
     """One attempt to bring one bundle live.
 
     `predecessor` is the deployment that served before this one (0 for none): the one a rollback
     returns to. `origin` says why it exists, `attempt` counts the tries with the same bundle, and
-    `source` is the dropped file, empty when the bundle is in the store already.
+    `source` is the dropped file, empty when the bundle is in the store already. `outcomes` has what
+    became of every rung that was tried, in the order of the tries.
     """
 
     id: int
@@ -73,11 +88,19 @@ class Deployment(msgspec.Struct, frozen=True):
     predecessor: int = 0
     source: str = ""
     reason: Reason | None = None
+    select: Select = "first"
+    outcomes: tuple[RungOutcome, ...] = ()
 
     @property
     def rung(self) -> str:
         """The rung it is on."""
         return self.ladder[self.rung_index]
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether its rung is still to be timed, to be compared with the others of its ladder."""
+        timed = any(one.rung == self.rung and one.milliseconds is not None for one in self.outcomes)
+        return self.select == "fastest" and len(self.ladder) > 1 and not timed
 
 
 # --- events -----------------------------------------------------------------------------------
@@ -114,7 +137,13 @@ class StageFailed(Bad, frozen=True):
 
 
 class Matched(Event, frozen=True):
-    """Every golden output was reproduced."""
+    """Every golden output was reproduced, and this rung is to serve."""
+
+
+class Timed(Event, frozen=True):
+    """Every golden output was reproduced, in so many milliseconds for a request."""
+
+    milliseconds: float
 
 
 class Mismatched(Bad, frozen=True):
@@ -230,6 +259,7 @@ TABLE: dict[State, dict[type[Event], State]] = {
     },
     State.PROVING: {
         Matched: State.SWITCHING,
+        Timed: State.SWITCHING,
         Mismatched: State.REJECTED,
         StageFailed: State.FAILED,
         Abandoned: State.ABANDONED,
@@ -263,12 +293,13 @@ TABLE: dict[State, dict[type[Event], State]] = {
     State.BROKEN: {},
 }
 
-#: On these the next rung of the ladder is tried before the table's answer counts.
+#: On these the next rung, as long as there is one, is built before the table's answer counts.
 NEXT_RUNG: frozenset[tuple[State, type[Event]]] = frozenset(
     {
         (State.BUILDING, StageFailed),
         (State.PROVING, StageFailed),
         (State.PROVING, Mismatched),
+        (State.PROVING, Timed),
     }
 )
 
@@ -322,22 +353,67 @@ def advance(deployment: Deployment, event: Event) -> tuple[Deployment, tuple[Com
             f"{deployment.state} and expected {expected}, found {type(event).__name__}"
         )
         raise WrongEvent(msg)
-    rung_index = deployment.rung_index
-    if (deployment.state, type(event)) in NEXT_RUNG and rung_index + 1 < len(deployment.ladder):
-        target, rung_index = State.BUILDING, rung_index + 1
+    rung_index, outcomes = deployment.rung_index, _outcomes(deployment, event)
+    if (deployment.state, type(event)) in NEXT_RUNG:
+        following_rung = next_rung(deployment.ladder, rung_index, deployment.select, outcomes)
+        if following_rung is not None:
+            target, rung_index = State.BUILDING, following_rung
     reason = event.reason if isinstance(event, Bad) else deployment.reason
     if isinstance(event, (Stable, Restored)):
         reason = None
     following = msgspec.structs.replace(
-        deployment, state=target, rung_index=rung_index, reason=reason
+        deployment, state=target, rung_index=rung_index, reason=reason, outcomes=outcomes
     )
     discards = (Discard(),) if rung_index != deployment.rung_index else ()
     return following, discards + ON_ENTRY[target]
 
 
+def _outcomes(deployment: Deployment, event: Event) -> tuple[RungOutcome, ...]:
+    """What became of every rung, once this event has happened."""
+    if deployment.state not in (State.BUILDING, State.PROVING):
+        return deployment.outcomes
+    match event:
+        case Timed(milliseconds):
+            outcome = RungOutcome(deployment.rung, milliseconds=milliseconds)
+        case Matched() if not any(_good(one, deployment) for one in deployment.outcomes):
+            outcome = RungOutcome(deployment.rung)
+        case StageFailed(reason) | Mismatched(reason) | Refused(reason):
+            outcome = RungOutcome(deployment.rung, reason)
+        case _:
+            return deployment.outcomes
+    return noted(deployment.outcomes, outcome)
+
+
+def _good(outcome: RungOutcome, deployment: Deployment) -> bool:
+    return outcome.rung == deployment.rung and outcome.reason is None
+
+
 def accepts(deployment: Deployment, kind: type[Event]) -> bool:
     """Tell whether the table has a row for this kind of event now."""
     return kind in TABLE[deployment.state]
+
+
+def detail(event: Event) -> str:
+    """Say in a sentence what there is to know of an event beside its name."""
+    match event:
+        case Timed(milliseconds):
+            return f"a golden request takes {milliseconds:.3g} ms"
+        case Bad(reason):
+            return reason.message
+    return ""
+
+
+def not_returned(deployment: Deployment, reason: Reason) -> Deployment:
+    """Note that what served could not be brought back on its rung."""
+    outcome = RungOutcome(deployment.rung, reason)
+    return msgspec.structs.replace(deployment, outcomes=noted(deployment.outcomes, outcome))
+
+
+def rungs_to_return_on(deployment: Deployment) -> tuple[int, ...]:
+    """Give the rungs on which to bring back what served, the one it served on first."""
+    return fallbacks(
+        deployment.ladder, deployment.rung_index, deployment.select, deployment.outcomes
+    )
 
 
 def resume(deployment: Deployment) -> tuple[Deployment, tuple[Command, ...]]:

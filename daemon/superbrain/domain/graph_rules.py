@@ -18,12 +18,14 @@ from superbrain.domain.manifest import (
     Range,
     refuse,
 )
+from superbrain.domain.rungs import FILE_PRECISIONS, graph_files
 from superbrain.wire.datatypes import DATATYPES
 
 PIPELINE_PATH = "code/pipeline.py"
 MAX_RANK = 8
 MAX_DIMENSION = (1 << 31) - 1
 MAX_THREADS = 256
+MAX_MEMORY_MB = 1 << 24
 MAX_TEXT_LENGTH = 2000
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -79,9 +81,40 @@ def _check_graph(name: str, graph: Graph, paths: frozenset[str]) -> None:
             "MANIFEST_GRAPH",
             f"{where}: expected threads of 1 to {MAX_THREADS}, found {shown(graph.threads)}",
         )
+    if not 0 <= graph.gpu_memory_mb <= MAX_MEMORY_MB:
+        refuse(
+            "MANIFEST_GRAPH",
+            f"{where}: expected gpu_memory_mb of 0 to {MAX_MEMORY_MB}, "
+            f"found {shown(graph.gpu_memory_mb)}",
+        )
+    _check_precisions(where, graph, paths)
     for kind, tensors in (("inputs", graph.inputs), ("outputs", graph.outputs)):
         _check_tensors(f"{where}.{kind}", tensors)
     _check_dynamic(where, graph)
+
+
+def _check_precisions(where: str, graph: Graph, paths: frozenset[str]) -> None:
+    for name, path in graph.precisions.items():
+        if name not in FILE_PRECISIONS:
+            refuse(
+                "MANIFEST_PRECISION",
+                f"{where}.precisions: expected names of {', '.join(FILE_PRECISIONS)}, "
+                f"found {shown(name)}",
+                "The graph as it is stands in `path`",
+            )
+        if path not in paths or not path.startswith("graphs/"):
+            refuse(
+                "MANIFEST_FILE_MISSING",
+                f"{where}.precisions.{name}: expected a listed file under graphs/, "
+                f"found {shown(path)}",
+            )
+    files = graph_files(graph)
+    if len(set(files)) != len(files):
+        refuse(
+            "MANIFEST_PRECISION",
+            f"{where}.precisions: expected another file for each precision and for the graph as it "
+            f"is, found {shown(max(files, key=files.count))} more than once",
+        )
 
 
 def _check_tensors(where: str, tensors: list[GraphTensor] | list[InterfaceTensor]) -> None:

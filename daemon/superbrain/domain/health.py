@@ -13,6 +13,8 @@ from typing import Literal
 import msgspec
 
 from superbrain.domain.ctl import Quantiles
+from superbrain.domain.durations import Histogram
+from superbrain.domain.rung_facts import RungFacts
 from superbrain.domain.sandbox import Sandbox
 
 Severity = Literal["ok", "warning", "critical"]
@@ -37,6 +39,7 @@ class ProcessFacts(msgspec.Struct, frozen=True):
     cpu_percent: float | None = None
     threads: int | None = None
     open_files: int | None = None
+    cpu_seconds: float | None = None
 
 
 class HostFacts(msgspec.Struct, frozen=True):
@@ -54,8 +57,27 @@ class HostFacts(msgspec.Struct, frozen=True):
     boot_time: dt.datetime | None = None
 
 
+class GpuProcess(msgspec.Struct, frozen=True):
+    """A process that holds memory of a GPU, where the driver tells."""
+
+    pid: int
+    memory_bytes: int | None = None
+
+
+class GpuXid(msgspec.Struct, frozen=True):
+    """An error that the driver has reported for a GPU (Xid), since this daemon runs."""
+
+    at: dt.datetime
+    code: int
+
+
 class GpuFacts(msgspec.Struct, frozen=True):
-    """One GPU (NVML); every figure may be missing on a given device."""
+    """One GPU (NVML); every figure may be missing on a given device.
+
+    `lost`: in a sentence why it cannot be used any more, empty when it can; `throttled_by`: what
+    holds its clocks down; `ecc_*`: memory errors since the driver was loaded; `mig`: whether it is
+    partitioned; `xids`: the newest errors, oldest first.
+    """
 
     index: int
     name: str
@@ -65,6 +87,21 @@ class GpuFacts(msgspec.Struct, frozen=True):
     utilization_percent: float | None = None
     temperature_celsius: float | None = None
     power_watts: float | None = None
+    lost: str = ""
+    compute_capability: str | None = None
+    power_limit_watts: float | None = None
+    clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    throttled_by: list[str] | None = None
+    ecc_corrected: int | None = None
+    ecc_uncorrected: int | None = None
+    pcie_generation: int | None = None
+    pcie_generation_max: int | None = None
+    pcie_width: int | None = None
+    pcie_width_max: int | None = None
+    mig: bool | None = None
+    processes: list[GpuProcess] | None = None
+    xids: list[GpuXid] = []
 
 
 class ProofSummary(msgspec.Struct, frozen=True):
@@ -87,6 +124,7 @@ class CandidateFacts(msgspec.Struct, frozen=True):
     detail: str = ""
     mend: str = ""
     percent: float | None = None
+    ladder: list[RungFacts] = []
 
 
 IncidentKind = Literal[
@@ -100,6 +138,8 @@ IncidentKind = Literal[
     "ReproofMismatch",
     "ReproofUnreadable",
     "ProvenAgain",
+    "LeftGpu",
+    "ReturnedToGpu",
 ]
 
 
@@ -112,6 +152,40 @@ class Incident(msgspec.Struct, frozen=True):
     mend: str = ""
 
 
+class VersionFacts(msgspec.Struct, frozen=True):
+    """What the workers of one version have done since the daemon started, by how it ended.
+
+    `caller_errors`: the request did not fit; `expired`: its deadline had passed before it began;
+    `refused`: too many waited. `batched_requests` shared a run, in `batches`. `latency` is of those
+    that ended well, from arrival in the worker to the answer, and `stages` where that time went.
+    """
+
+    version: str
+    ok: int = 0
+    caller_errors: int = 0
+    internal_errors: int = 0
+    expired: int = 0
+    refused: int = 0
+    runs: int = 0
+    batches: int = 0
+    batched_requests: int = 0
+    latency: Histogram = Histogram()
+    stages: dict[str, Histogram] = {}
+
+
+class GatewayTraffic(msgspec.Struct, frozen=True):
+    """What has passed the gateway for one model since the daemon started.
+
+    `errors`: answered with an error, its own and the workers'; `redispatched`: sent to another
+    worker; `latency`: of those that a worker answered, from the client's message to that answer.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    redispatched: int = 0
+    latency: Histogram = Histogram()
+
+
 class ModelFacts(msgspec.Struct, frozen=True):
     """One model: what serves, how it does, and what is coming.
 
@@ -122,7 +196,10 @@ class ModelFacts(msgspec.Struct, frozen=True):
     `sandbox` is what holds its workers, the least of them; None while there are none.
     `restarts_in_s`: when a worker that died is started again, None when none waits for that;
     `slower`: in a sentence, empty when it is not; `incidents`: the newest, oldest first; `fault`:
-    the code of what is wrong with all of it, empty when nothing is.
+    the code of what is wrong with all of it, empty when nothing is. `ladder`: every rung that the
+    manifest names, and what became of it here. `queued` wait in the workers. `deployments`: how
+    many the journal knows, by state. Since the daemon started: `steps`, how many deployments have
+    come into each state, `incident_counts` by kind, and what `gateway` and `versions` have counted.
     """
 
     name: str
@@ -154,6 +231,13 @@ class ModelFacts(msgspec.Struct, frozen=True):
     last_error: str = ""
     mend: str = ""
     candidate: CandidateFacts | None = None
+    ladder: list[RungFacts] = []
+    queued: int = 0
+    deployments: dict[str, int] = {}
+    steps: dict[str, int] = {}
+    incident_counts: dict[str, int] = {}
+    gateway: GatewayTraffic = GatewayTraffic()
+    versions: list[VersionFacts] = []
 
 
 class InboxFile(msgspec.Struct, frozen=True):
@@ -176,6 +260,7 @@ class GatewayFacts(msgspec.Struct, frozen=True):
     process: ProcessFacts | None = None
     restarts: int = 0
     malformed: int = 0
+    dropped: int = 0
 
 
 class TcpFacts(msgspec.Struct, frozen=True):
@@ -200,7 +285,8 @@ class TcpFacts(msgspec.Struct, frozen=True):
 class Health(msgspec.Struct, frozen=True):
     """Everything, at one instant. `status` is the worst severity among `problems`.
 
-    `lane_loop` says whether requests on lanes take the compiled loop or its twin in Python.
+    `counted_at`: when gateway and workers were last asked for their figures. `lane_loop` says
+    whether requests on lanes take the compiled loop or its twin in Python.
     """
 
     at: dt.datetime
@@ -218,4 +304,5 @@ class Health(msgspec.Struct, frozen=True):
     inbox_path: str = ""
     tcp: TcpFacts | None = None
     schema: int = 1
+    counted_at: dt.datetime | None = None
     lane_loop: str = ""

@@ -14,7 +14,9 @@ import msgspec
 
 from superbrain.domain.errors import ManifestError
 
+TIMING_S = 10.0  # after which no further round is begun
 BATCH_ROUNDS = 2  # of a proof: every case is proven that often among different mates
+Select = Literal["first", "fastest"]  # of the rungs that prove, which one serves
 Size = int | str  # a fixed size, or the name of a dynamic dimension
 
 
@@ -47,13 +49,20 @@ class Range(Record, frozen=True):
 
 
 class Graph(Record, frozen=True):
-    """One ONNX model of the bundle. `threads` is the number of threads one run may use."""
+    """One ONNX model of the bundle.
+
+    `threads`: how many one run may use; `precisions`: the same model in other precisions, each in a
+    file of its own (`{"int8": "graphs/main.int8.onnx"}`), for the rungs that name one;
+    `gpu_memory_mb`: what its engine may hold of a GPU's memory, 0 for no limit of its own.
+    """
 
     path: str
     inputs: list[GraphTensor]
     outputs: list[GraphTensor]
     dynamic: dict[str, Range] = {}
     threads: int = 1
+    precisions: dict[str, str] = {}
+    gpu_memory_mb: int = 0
 
 
 class InterfaceTensor(Record, frozen=True):
@@ -174,6 +183,7 @@ class Manifest(Record, frozen=True):
     golden: Golden
     files: list[FileEntry]
     ladder: list[str] = msgspec.field(default_factory=lambda: ["onnxruntime:cpu"])
+    select: Select = "first"
     description: str = ""
     expires: dt.datetime | None = None
     targets: Targets = Targets()
@@ -186,6 +196,11 @@ class Manifest(Record, frozen=True):
         if self.serving.batching.max_size > 1:
             runs += BATCH_ROUNDS
         return self.serving.load_timeout_s * runs
+
+    @property
+    def timing_timeout_s(self) -> float:
+        """How long timing may take: a round to warm up, rounds for a while, the end of the last."""
+        return TIMING_S + 2 * self.proof_timeout_s
 
 
 def refuse(reason: str, message: str, mend: str = "") -> NoReturn:

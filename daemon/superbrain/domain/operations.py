@@ -14,7 +14,9 @@ import msgspec
 
 from superbrain.domain.audit import Entry
 from superbrain.domain.health import Health
+from superbrain.domain.manifest import Select
 from superbrain.domain.proof import Proof
+from superbrain.domain.rung_facts import RungFacts
 from superbrain.domain.settings import Setting
 from superbrain.domain.trust_facts import TrustFacts
 
@@ -143,6 +145,8 @@ class ReportReply(Reply, frozen=True, tag="report"):
     settings: list[Setting]
     proofs: list[ProofRecord]
     transitions: list[Transition]
+    rungs: list[RungFacts] = []
+    select: Select = "first"
 
 
 class TrustReply(Reply, frozen=True, tag="trust"):

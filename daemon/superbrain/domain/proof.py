@@ -51,13 +51,30 @@ class CaseTime(msgspec.Struct, frozen=True):
     milliseconds: float
 
 
+class Timing(msgspec.Struct, frozen=True):
+    """How long a golden request took in a warm process, over `rounds` of all cases.
+
+    Of each round the mean over its cases counts; these are the median of the rounds, the fastest
+    and the slowest.
+    """
+
+    rounds: int
+    median_ms: float
+    fastest_ms: float
+    slowest_ms: float
+
+
 class Proof(msgspec.Struct, frozen=True):
-    """Every figure of one proof run on one rung; it passed when every output of every case did."""
+    """Every figure of one proof run on one rung; it passed when every output of every case did.
+
+    `timing` is there where the rung was timed to be compared with others.
+    """
 
     rung: str
     figures: list[OutputFigures]
     times: list[CaseTime]
     runtime: str = ""
+    timing: Timing | None = None
 
     @property
     def passed(self) -> bool:

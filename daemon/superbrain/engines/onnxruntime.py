@@ -1,57 +1,55 @@
-"""ONNX Runtime as an engine: rung `onnxruntime:cpu`, the one every host can run.
+"""ONNX Runtime as an engine, on the processor and on an NVIDIA GPU.
+
+    onnxruntime:cpu         the graph as it is: the rung that every host can run
+    onnxruntime:cpu-fp16    its fp16 file; most processors compute it slower, in half the memory
+    onnxruntime:cpu-int8    its int8 file
+    onnxruntime:cuda        the graph as it is, on a GPU, without rounding to tf32
+    onnxruntime:cuda-tf32   the graph as it is, with products rounded to tf32
+    onnxruntime:cuda-fp16   its fp16 file
 
 The library is imported when an engine is asked for, never before, and everything it throws is
-translated here. Sessions are set up for a server that shares its processor: as many threads as
-the manifest grants, none of them spinning while it waits.
-
-Strings are object arrays of `bytes` outside and UTF-8 text inside the library.
+translated here and in onnx_session.py. Strings are object arrays of `bytes` outside and UTF-8 text
+inside the library.
 Source: https://onnxruntime.ai/docs/api/python/api_summary.html
 """
 
 from __future__ import annotations
 
-import importlib
-import os
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from superbrain.domain.rungs import FILE_PRECISIONS, precision_of, uses_gpu
 from superbrain.domain.tensor_fit import TensorSet
 from superbrain.engines.graph_check import FileTensor, InputMismatch, check_graph
-from superbrain.engines.port import EngineError, ExecutionFailed, GraphMismatch, RungUnavailable
+from superbrain.engines.onnx_cuda import CUDA_PROVIDER, BoundSession, cuda_options, require_cuda
+from superbrain.engines.onnx_session import (
+    CPU_PROVIDER,
+    file_tensors,
+    import_library,
+    open_session,
+    said,
+)
+from superbrain.engines.port import ExecutionFailed, NoDevice, RungUnavailable
 from superbrain.wire.datatypes import BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from superbrain.domain.manifest import Graph, GraphTensor
     from superbrain.engines.port import Array
 
-_PROVIDERS = {"onnxruntime:cpu": "CPUExecutionProvider"}
-# Its wheels tell their vendor that they are used, and keep an id below the home folder: not here.
-_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
-_INSTALL = "Install it with: pip install 'superbrain[cpu]'"
-_DATATYPES = {
-    "tensor(bool)": "BOOL",
-    "tensor(uint8)": "UINT8",
-    "tensor(uint16)": "UINT16",
-    "tensor(uint32)": "UINT32",
-    "tensor(uint64)": "UINT64",
-    "tensor(int8)": "INT8",
-    "tensor(int16)": "INT16",
-    "tensor(int32)": "INT32",
-    "tensor(int64)": "INT64",
-    "tensor(float16)": "FP16",
-    "tensor(float)": "FP32",
-    "tensor(double)": "FP64",
-    "tensor(string)": BYTES,
-}
-# Types of tensors that numpy cannot hold or the library itself refuses.
-_UNSERVABLE = re.compile(r"tensor\((bfloat16|float[468]e\w+|complex\w+|u?int[24])\)")
-_UNSERVABLE_MEND = "Export the graph with a Cast to float32 at its inputs and outputs"
-_ERRORS_ONLY = 3
+    Run = Callable[[Sequence[str], Mapping[str, Array]], list[Array]]
+
+_RUNGS = (
+    "onnxruntime:cpu",
+    "onnxruntime:cpu-fp16",
+    "onnxruntime:cpu-int8",
+    "onnxruntime:cuda",
+    "onnxruntime:cuda-tf32",
+    "onnxruntime:cuda-fp16",
+)
 
 
 class OnnxRuntime:
@@ -59,39 +57,85 @@ class OnnxRuntime:
 
     @property
     def rungs(self) -> tuple[str, ...]:
-        return tuple(_PROVIDERS)
+        return _RUNGS
+
+    def needs_file(self, rung: str) -> bool:
+        return precision_of(rung) in FILE_PRECISIONS
 
     def unavailable(self, rung: str) -> str:
         try:
-            library = _import_library()
+            _library_for(rung)
         except RungUnavailable as error:
             return str(error)
-        offered = library.get_available_providers()
-        if _PROVIDERS[rung] not in offered:
-            return f"expected ONNX Runtime with {_PROVIDERS[rung]}, found {', '.join(offered)}"
         return ""
 
     def load(self, rung: str, path: Path, graph: Graph) -> OnnxRuntimeEngine:
-        library = _import_library()
-        session = open_session(library, path, _PROVIDERS[rung], graph.threads)
-        used = session.get_providers()[0]
-        if used != _PROVIDERS[rung]:
-            raise RungUnavailable(f"{rung}: expected {_PROVIDERS[rung]} to run it, found {used}")
-        inputs, outputs = file_tensors(path, session)
-        check_graph(path.name, graph, inputs, outputs)
-        return OnnxRuntimeEngine(rung, f"onnxruntime {library.__version__}", session, graph)
+        library = _library_for(rung)
+        if not uses_gpu(rung):
+            return open_engine(library, rung, path, graph, Placement(CPU_PROVIDER, {}))
+        options = cuda_options(graph, tf32=precision_of(rung) == "tf32")
+        return open_engine(library, rung, path, graph, Placement(CUDA_PROVIDER, options, "cuda"))
+
+
+class Placement(NamedTuple):
+    """Where a graph runs: provider, its options, and the device on which tensors are bound."""
+
+    provider: str
+    options: Mapping[str, str]
+    bound_on: str = ""
+
+
+def open_engine(
+    library: Any,  # noqa: ANN401 - the library has no types
+    rung: str,
+    path: Path,
+    graph: Graph,
+    placement: Placement,
+) -> OnnxRuntimeEngine:
+    """Open a graph where `placement` says, and nowhere else; `library` is the imported onnxruntime.
+
+    Raises:
+        NoDevice, GraphMismatch, EngineError: as `Runtime.load`.
+    """
+    provider = placement.provider
+    session = open_session(library, path, provider, graph.threads, placement.options)
+    used = session.get_providers()[0]
+    if used != provider:
+        raise NoDevice(f"{rung}: expected {provider} to run it, found {used}")
+    inputs, outputs = file_tensors(path, session)
+    check_graph(path.name, graph, inputs, outputs)
+    run: Run = session.run
+    if placement.bound_on and not any(one.datatype == BYTES for one in (*inputs, *outputs)):
+        names = [tensor.name for tensor in graph.outputs]
+        run = BoundSession(library, session, names, placement.bound_on)
+    metadata = dict(session.get_modelmeta().custom_metadata_map)
+    return OnnxRuntimeEngine(rung, f"onnxruntime {library.__version__}", graph, run, metadata)
+
+
+def _library_for(rung: str) -> Any:  # noqa: ANN401 - the library has no types
+    """Import the library and see that it can run `rung` here.
+
+    Raises:
+        RungUnavailable: it cannot.
+    """
+    library = import_library()
+    if uses_gpu(rung):
+        require_cuda(library)
+    return library
 
 
 class OnnxRuntimeEngine:
-    """One session. Its inputs are checked on every run, its graph was when it was loaded."""
+    """One session, run by `run`. Inputs are checked on every run, the graph was when loaded."""
 
-    def __init__(self, rung: str, runtime: str, session: Any, graph: Graph) -> None:  # noqa: ANN401
+    def __init__(
+        self, rung: str, runtime: str, graph: Graph, run: Run, metadata: Mapping[str, str]
+    ) -> None:
         self.rung = rung
         self.runtime = runtime
         self.inputs: tuple[GraphTensor, ...] = tuple(graph.inputs)
         self.outputs: tuple[GraphTensor, ...] = tuple(graph.outputs)
-        self.metadata: Mapping[str, str] = dict(session.get_modelmeta().custom_metadata_map)
-        self._session = session
+        self.metadata = metadata
+        self._run: Run | None = run
         self._declared = TensorSet("graph input", graph.inputs, graph.dynamic)
         self._names = [tensor.name for tensor in graph.outputs]
         self._texts_in = [tensor.name for tensor in graph.inputs if tensor.datatype == BYTES]
@@ -104,18 +148,18 @@ class OnnxRuntimeEngine:
         feeds = inputs if type(inputs) is dict else dict(inputs)
         if self._texts_in:
             feeds = feeds | {name: _to_text(name, feeds[name]) for name in self._texts_in}
+        if self._run is None:
+            raise ExecutionFailed("expected an open engine, found a closed one")
         try:
-            outputs = dict(zip(self._names, self._session.run(self._names, feeds), strict=True))
+            outputs = dict(zip(self._names, self._run(self._names, feeds), strict=True))
         except Exception as error:
-            if self._session is None:
-                raise ExecutionFailed("expected an open engine, found a closed one") from error
-            raise ExecutionFailed(f"ONNX Runtime failed on this input: {_said(error)}") from error
+            raise ExecutionFailed(f"ONNX Runtime failed on this input: {said(error)}") from error
         for name in self._texts_out:
             outputs[name] = _to_bytes(outputs[name])
         return outputs
 
     def close(self) -> None:
-        self._session = None
+        self._run = None
 
 
 class GraphFacts(NamedTuple):
@@ -132,85 +176,11 @@ def look_at(path: Path) -> GraphFacts:
     Raises:
         EngineError: as `OnnxRuntime.load`, but for the manifest, which is not there yet.
     """
-    library = _import_library()
-    session = open_session(library, path, _PROVIDERS["onnxruntime:cpu"], threads=1)
+    library = import_library()
+    session = open_session(library, path, CPU_PROVIDER, threads=1)
     inputs, outputs = file_tensors(path, session)
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     return GraphFacts(inputs, outputs, metadata)
-
-
-def open_session(library: Any, path: Path, provider: str, threads: int) -> Any:  # noqa: ANN401
-    """Open an ONNX file; `library` is the imported onnxruntime.
-
-    Raises:
-        GraphMismatch: a tensor type that cannot be served.
-        EngineError: ONNX Runtime refused the file.
-    """
-    options = library.SessionOptions()
-    options.intra_op_num_threads = max(1, threads)
-    options.inter_op_num_threads = 1
-    options.execution_mode = library.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = _ERRORS_ONLY
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    try:
-        session = library.InferenceSession(str(path), options, providers=[provider])
-    except Exception as error:
-        said = _said(error)
-        if unservable := _UNSERVABLE.search(said):
-            raise _not_servable(path, "a tensor", unservable.group()) from error
-        raise EngineError(f"{path.name}: ONNX Runtime refused to load it: {said}") from error
-    session.disable_fallback()
-    return session
-
-
-def file_tensors(path: Path, session: Any) -> tuple[list[FileTensor], list[FileTensor]]:  # noqa: ANN401
-    """Give the inputs and outputs that the graph file declares.
-
-    Raises:
-        GraphMismatch: one of them is no tensor, or of a type numpy cannot hold.
-    """
-    inputs = [_file_tensor(path, "input", argument) for argument in session.get_inputs()]
-    outputs = [_file_tensor(path, "output", argument) for argument in session.get_outputs()]
-    return inputs, outputs
-
-
-def _file_tensor(path: Path, side: str, argument: Any) -> FileTensor:  # noqa: ANN401
-    datatype = _DATATYPES.get(argument.type)
-    if datatype is None:
-        raise _not_servable(path, f"{side} {argument.name!r}", argument.type)
-    return FileTensor(argument.name, datatype, tuple(argument.shape))
-
-
-def _not_servable(path: Path, what: str, found: str) -> GraphMismatch:
-    served = ", ".join(kind.removeprefix("tensor(").rstrip(")") for kind in _DATATYPES)
-    if found.startswith("tensor("):
-        return GraphMismatch(
-            f"{path.name}: {what}: expected a tensor of {served}, found {found}, "
-            "which numpy or ONNX Runtime cannot hold",
-            mend=_UNSERVABLE_MEND,
-        )
-    return GraphMismatch(
-        f"{path.name}: {what}: expected a tensor of {served}, found {found}",
-        mend="Export the graph so that it gives plain tensors (for scikit-learn: zipmap=False)",
-    )
-
-
-def _import_library() -> Any:  # noqa: ANN401 - the library has no types
-    os.environ[_NO_TELEMETRY] = "1"  # read when it is imported
-    try:
-        library = importlib.import_module("onnxruntime")
-        _ = library.InferenceSession
-    except (ImportError, AttributeError) as error:
-        raise RungUnavailable(
-            f"expected the package onnxruntime, found none that works: {error}", mend=_INSTALL
-        ) from error
-    return library
-
-
-def _said(error: Exception) -> str:
-    """What the library said, on one line, without its own preamble."""
-    return " ".join(re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error)).split())
 
 
 def _to_text(name: str, array: Array) -> Array:

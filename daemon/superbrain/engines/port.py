@@ -3,10 +3,19 @@
 An engine is one graph made runnable on this host by one rung. A runtime turns a graph into an
 engine or raises `EngineError`; whatever its library throws is translated there and nowhere else.
 
-    EngineError
-    ├── RungUnavailable   this host cannot run this rung (not installed, no device)
-    ├── GraphMismatch     the graph is not what the manifest says: the bundle's fault
-    └── ExecutionFailed   the engine refused or broke on one input
+    EngineError               the graph does not load or build on this rung
+    ├── RungUnavailable       this host cannot run this rung
+    │   ├── NotInstalled      a library is missing, or is a build without it
+    │   ├── NoDevice          no device that works
+    │   ├── DeviceUnfit       a device of the wrong kind, such as its compute capability
+    │   └── PrecisionMissing  the bundle has no file of the rung's precision
+    ├── GraphMismatch         the graph is not what the manifest says: the bundle's fault
+    ├── BuildFailed           the runtime cannot make an engine of this graph
+    │   └── BuildTimedOut     not within the time that it was given
+    ├── EngineRefused         a built engine is not what was built, or the runtime does not take it
+    └── ExecutionFailed       the engine refused or broke on one input
+
+The names are what a deployment records as the reason against a rung, so they stay.
 """
 
 from __future__ import annotations
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from superbrain.domain.engine import EngineFile
     from superbrain.domain.manifest import Graph, GraphTensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -39,10 +49,38 @@ class RungUnavailable(EngineError):
     """This host cannot run this rung."""
 
 
+class NotInstalled(RungUnavailable):
+    """A library that the rung needs is missing, does not work, or was built without it."""
+
+
+class NoDevice(RungUnavailable):
+    """There is no device for the rung, or its driver does not work."""
+
+
+class DeviceUnfit(RungUnavailable):
+    """The device is there, but it cannot run the rung."""
+
+
+class PrecisionMissing(RungUnavailable):
+    """The bundle has no file of the rung's precision."""
+
+
 class GraphMismatch(EngineError):
     """The graph's inputs or outputs are not what the manifest declares."""
 
     bundle_at_fault = True
+
+
+class BuildFailed(EngineError):
+    """The runtime cannot make an engine of this graph."""
+
+
+class BuildTimedOut(BuildFailed):
+    """The build took longer than it may."""
+
+
+class EngineRefused(EngineError):
+    """A built engine is damaged, or the runtime does not take it."""
 
 
 class ExecutionFailed(EngineError):
@@ -97,6 +135,12 @@ class Runtime(Protocol):
     def rungs(self) -> tuple[str, ...]:
         """The rungs it can make, such as `("onnxruntime:cpu",)`."""
 
+    def needs_file(self, rung: str) -> bool:
+        """Tell whether the rung's precision must come from a file of the bundle.
+
+        False where the runtime makes it from the graph as it is, or there is nothing to make.
+        """
+
     def unavailable(self, rung: str) -> str:
         """Say in one sentence why this host cannot make `rung`; empty when it can."""
 
@@ -105,4 +149,15 @@ class Runtime(Protocol):
 
         Raises:
             RungUnavailable, GraphMismatch, EngineError: see the module's tree.
+        """
+
+
+class BuiltRuntime(Runtime, Protocol):
+    """A runtime whose engines a builder process makes beforehand, for this very host."""
+
+    def load_built(self, rung: str, engine: EngineFile, path: Path, graph: Graph) -> Engine:
+        """Make a built engine runnable; the ONNX file at `path` still tells its metadata.
+
+        Raises:
+            RungUnavailable, EngineRefused, EngineError: see the module's tree.
         """

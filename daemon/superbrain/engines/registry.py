@@ -9,14 +9,21 @@ from typing import TYPE_CHECKING
 
 from superbrain.engines.onnxruntime import OnnxRuntime
 from superbrain.engines.port import RungUnavailable
+from superbrain.engines.tensorrt import TensorRt
+from superbrain.engines.tensorrt_flavour import FLAVOURS
 
 if TYPE_CHECKING:
-    from superbrain.engines.port import Runtime
+    from superbrain.engines.port import BuiltRuntime, Runtime
 
 
 def runtimes() -> tuple[Runtime, ...]:
     """Every runtime of this build, whether or not this host can use it."""
-    return (OnnxRuntime(),)
+    return (OnnxRuntime(), *built_runtimes())
+
+
+def built_runtimes() -> tuple[BuiltRuntime, ...]:
+    """Those of them whose engines a builder process makes beforehand."""
+    return tuple(TensorRt(flavour) for flavour in FLAVOURS.values())
 
 
 def known_rungs() -> tuple[str, ...]:
@@ -37,6 +44,11 @@ def runtime_for(rung: str) -> Runtime:
         f"expected a rung of this build, {', '.join(known_rungs())}; found {rung!r}",
         mend="Name one of these in the manifest's ladder, or install a build that knows it",
     )
+
+
+def built_runtime_for(rung: str) -> BuiltRuntime | None:
+    """Give the runtime that makes `rung` from built engines; None where none are needed."""
+    return next((one for one in built_runtimes() if rung in one.rungs), None)
 
 
 def available(rung: str) -> str:

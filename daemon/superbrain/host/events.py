@@ -99,7 +99,22 @@ class Event(StrEnum):
     REPROOF_FAILED = "reproof_failed", "A serving process did not reproduce a golden case again."
     REPROOF_UNREADABLE = "reproof_unreadable", "A golden case could not be run again."
     MODEL_PROVEN_AGAIN = "model_proven_again", "A fresh process reproduces what another did not."
+    GPU_TROUBLE = "gpu_trouble", "A GPU is lost, or something is wrong with it; the line says what."
+    GPU_LEFT = "gpu_left", "A model moved away from a GPU, to a rung that was proven without one."
+    GPU_RETURNED = (
+        "gpu_returned",
+        "A model moved back to a GPU, to the rung that it had left.",
+    )
     REQUEST_POISONED = "request_poisoned", "A request that ended two workers was given up."
+
+    BUILDER_CONFINED = "builder_confined", "A builder closed its sandbox; the line has its level."
+    ENGINE_BUILT = "engine_built", "A builder made an engine, which is in the cache now."
+    ENGINE_REUSED = "engine_reused", "An engine of the cache fits in every part of its key."
+    ENGINE_DAMAGED = (
+        "engine_damaged",
+        "A cached engine is not as it was written, or was refused; it goes.",
+    )
+    ENGINE_REMOVED = "engine_removed", "An engine unused for long made room in the cache."
 
     REQUEST_FAILED = "request_failed", "A model or its code failed on one request."
     ORDER_FAILED = "order_failed", "A worker could not carry out what the daemon told it."
@@ -114,3 +129,12 @@ class Event(StrEnum):
     # Health.
     HEALTH_CHANGED = "health_changed", "The overall status became better or worse."
     HEALTH_WRITE_FAILED = "health_write_failed", "health.json could not be written."
+    METRICS_WRITE_FAILED = "metrics_write_failed", "The metrics file could not be written."
+    METRICS_ENDPOINT_OPENED = (
+        "metrics_endpoint_opened",
+        "The HTTP endpoint of metrics and probes listens.",
+    )
+    METRICS_ENDPOINT_CLOSED = (
+        "metrics_endpoint_closed",
+        "The HTTP endpoint could not listen; it is tried again.",
+    )

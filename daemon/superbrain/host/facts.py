@@ -1,7 +1,8 @@
 """What the operating system says about a process and about this machine (psutil).
 
 psutil tells CPU use since the last call on the same object, so the objects are kept between calls;
-the first CPU figure of a process is 0.0.
+the first CPU figure of a process is 0.0. Who asks again within a second gets the same figure: that
+of a few milliseconds would say nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +20,22 @@ import psutil
 from superbrain.domain.health import HostFacts, ProcessFacts
 
 _PROCESSES_KEPT = 256
+_CPU_OVER_S = 1.0
+
+
+class _CpuMeter:
+    """CPU use in percent, over a second at least."""
+
+    def __init__(self, read: Callable[[], float]) -> None:
+        self._read = read
+        self._percent = read()
+        self._read_at = time.monotonic()
+
+    def percent(self) -> float:
+        now = time.monotonic()
+        if now - self._read_at >= _CPU_OVER_S:
+            self._percent, self._read_at = self._read(), now
+        return self._percent
 
 
 def process_facts(pid: int) -> ProcessFacts | None:
@@ -59,7 +78,7 @@ def host_facts(store_path: Path) -> HostFacts:
         hostname=system.nodename,
         kernel=f"{system.sysname} {system.release} {system.machine}",
         cpu_count=os.cpu_count() or 1,
-        cpu_percent=psutil.cpu_percent(interval=None),
+        cpu_percent=_host_cpu().percent(),
         load_1m=_load_1m(),
         memory_total_bytes=memory.total,
         memory_available_bytes=memory.available,
@@ -79,14 +98,25 @@ def _process(pid: int, _started: float) -> psutil.Process:
     return psutil.Process(pid)
 
 
+@functools.lru_cache(maxsize=_PROCESSES_KEPT)
+def _process_cpu(process: psutil.Process) -> _CpuMeter:
+    return _CpuMeter(process.cpu_percent)
+
+
+@functools.cache
+def _host_cpu() -> _CpuMeter:
+    return _CpuMeter(psutil.cpu_percent)
+
+
 def _read(process: psutil.Process) -> ProcessFacts:
     return ProcessFacts(
         pid=process.pid,
         started_at=_utc(process.create_time()),
         rss_bytes=process.memory_info().rss,
-        cpu_percent=process.cpu_percent(interval=None),
+        cpu_percent=_process_cpu(process).percent(),
         threads=process.num_threads(),
         open_files=_open_files(process),
+        cpu_seconds=sum(process.cpu_times()[:2]),
     )
 
 

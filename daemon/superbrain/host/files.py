@@ -13,11 +13,16 @@ PART_SUFFIX = ".part"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Replace a file in one step: a reader sees the old content or the new, never a part.
 
     Nothing is written through a link that somebody may have put in the file's place. What a kill
     leaves is one file, `.NAME.part`, which the next write replaces.
+
+    Args:
+        path: where.
+        data: what.
+        mode: who may read it, whatever the umask; None leaves that to the umask.
 
     Raises:
         OSError: it cannot be written; the old content is still there.
@@ -28,6 +33,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.unlink(temporary)  # noqa: PTH108 - tests take the place of `os` here
         with os.fdopen(os.open(temporary, _NEW, 0o644), "wb") as file:
             file.write(data)
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
         os.replace(temporary, path)  # noqa: PTH105
     except OSError:
         with contextlib.suppress(OSError):

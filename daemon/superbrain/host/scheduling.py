@@ -5,6 +5,7 @@ task that wakes up may cut in on one whose slice is longer. So a worker that loa
 model asks for the longest slice there is: it gets its share of the processor as before, but whoever
 serves meanwhile does not wait for the end of its turn. No privilege is needed. Older kernels take
 the same call and ignore the slice.
+A process whose work can wait for minutes stands back altogether: it runs when nobody else wants to.
 Source: sched_setattr(2); `__setparam_fair` in the kernel's kernel/sched/syscalls.c.
 """
 
@@ -25,6 +26,8 @@ _SYSCALL: Final = {"x86_64": 314, "aarch64": 274}
 # size, policy, flags, nice, priority, runtime, deadline, period, least and greatest utilisation
 _ATTRIBUTES: Final = struct.Struct("=IIQiIQQQII")
 _SCHED_OTHER: Final = 0
+_NICEST: Final = 19
+_AUTOGROUP: Final = Path("/proc/self/autogroup")
 
 
 def give_way() -> None:
@@ -35,6 +38,20 @@ def give_way() -> None:
 def take_turns() -> None:
     """Share the processor like everybody else again."""
     _slice_all(DEFAULT_SLICE)
+
+
+def stand_back() -> None:
+    """Let everybody else go first, on every thread that is started from now on.
+
+    The kernel gives such a process what is left over, and a small share where nothing is. It
+    lowers the weight of the whole session, so it is for a process that is the first of its own.
+    """
+    with suppress(OSError):  # a filter of system calls may refuse either
+        os.setpriority(os.PRIO_PROCESS, 0, _NICEST)
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    with suppress(OSError):  # kernels that weigh sessions against each other, not processes
+        _AUTOGROUP.write_text(str(_NICEST), encoding="ascii")
 
 
 def _slice_all(slice_ns: int) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from superbrain.serve.admission import AdmissionQueue
-from superbrain.serve.figures import LatencyWindow
+from superbrain.serve.figures import Durations, LatencyWindow
 from superbrain.wire.errors import NotFound, RequestError, Unavailable
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class ModelRoute(Generic[SlotT]):
         self.slots: list[SlotT] = []
         self.waiting: AdmissionQueue[PendingRequest] = AdmissionQueue(route.queue_size)
         self.latency = LatencyWindow()
+        self.durations = Durations()
         self.requests = 0
         self.answered = 0
         self.errors = 0

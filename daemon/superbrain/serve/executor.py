@@ -16,6 +16,7 @@ from superbrain.domain.manifest import Batching
 from superbrain.serve.admission import AdmissionQueue
 from superbrain.serve.execution import Execution, Outcome, refuse
 from superbrain.serve.served import ServedModel
+from superbrain.serve.stage_clock import StageClock
 from superbrain.transport import compiled
 from superbrain.wire import lane
 from superbrain.wire.errors import DeadlineExceeded, ResourceExhausted
@@ -51,13 +52,14 @@ class Executor:
     """Executes what was admitted, the most urgent first.
 
     Answers go to `answer`, which counts them; those that are counted and written, to `post`; that
-    of a lone request may be sent at once.
+    of a lone request may be sent at once. With each answer goes the time it was ready and the clock
+    of its execution, None for a request that was not executed.
     """
 
     def __init__(
         self,
         figures: WorkerFigures,
-        answer: Callable[[Admitted, Outcome, int], None],
+        answer: Callable[[Admitted, Outcome, int, StageClock | None], None],
         post: Callable[[WorkerLane, bytes], None],
         flight: FlightPage,
     ) -> None:
@@ -67,6 +69,7 @@ class Executor:
         self._post = post
         self._arrivals = count()
         self._execution: Execution | None = None
+        self._clock = StageClock()
         self._patience = Patience(Batching())
         self._timeout_ns = 0
         self._queue: AdmissionQueue[Admitted] = AdmissionQueue(0)
@@ -79,6 +82,7 @@ class Executor:
     def serve(self, model: ServedModel) -> None:
         """Execute on `model` from now on."""
         self._execution = Execution(model)
+        self._clock = model.clock
         self._patience = Patience(model.batching)
         self._timeout_ns = model.request_timeout_ms * 1_000_000
         self._queue = AdmissionQueue(model.queue_size)
@@ -111,7 +115,7 @@ class Executor:
                 deadline_ns=frame.deadline_ns or request.arrived_ns + self._timeout_ns,
             )
         except ResourceExhausted as error:
-            self._answer(request, refuse(frame, error), request.arrived_ns)
+            self._answer(request, refuse(frame, error), request.arrived_ns, None)
 
     def take(self, arrivals: list[Admitted]) -> None:
         """Take in what has come together, and work.
@@ -176,7 +180,7 @@ class Executor:
             error = DeadlineExceeded(
                 f"expected to start before the deadline, found it passed after {waited_ms:.1f} ms"
             )
-            self._answer(request, refuse(request.frame, error), now_ns)
+            self._answer(request, refuse(request.frame, error), now_ns, None)
 
     def _held(self, now_ns: int) -> bool:
         """Whether those that wait are held for others to join them."""
@@ -212,6 +216,7 @@ class Executor:
         """
         assert self._execution is not None  # noqa: S101 - only `serve` lets requests in
         link = request.link
+        self._clock.start(now_ns)
         done = None
         if self._express is not None:
             fd = link.direct_fd if alone else -1
@@ -230,14 +235,14 @@ class Executor:
             self._figures.ran(ended_ns - now_ns)
             outcome = self._execution.conclude(request.frame, answer)
             outcome.sent = sent
-            self._answer(request, outcome, ended_ns)
+            self._answer(request, outcome, ended_ns, self._clock)
         if self._waits:
             self._patience.executed(1, ended_ns)
         return ended_ns
 
     def _count(self, request: Admitted, began_ns: int, ended_ns: int) -> None:
         self._figures.ran(ended_ns - began_ns)
-        self._figures.finished(None, ended_ns - request.arrived_ns, direct=True)
+        self._figures.finished(None, request.arrived_ns, ended_ns, self._clock, direct=True)
 
     def _execute_in_steps(self, execution: Execution, request: Admitted, now_ns: int) -> int:
         figures, flight, frame, link = self._figures, self.flight, request.frame, request.link
@@ -248,7 +253,7 @@ class Executor:
         figures.executing_since_ns, self._running = 0, ()
         ended_ns = time.monotonic_ns()
         figures.ran(ended_ns - now_ns)
-        self._answer(request, outcome, ended_ns)
+        self._answer(request, outcome, ended_ns, self._clock)
         return ended_ns
 
     def _execute(self, batch: Sequence[Admitted], now_ns: int) -> int:
@@ -256,13 +261,14 @@ class Executor:
         assert self._execution is not None  # noqa: S101 - only `serve` lets requests in
         figures = self._figures
         figures.executing_since_ns, self._running = now_ns, batch
+        self._clock.start(now_ns)
         outcomes = self._execute_together(self._execution, batch)
         self.flight.end()
         figures.executing_since_ns, self._running = 0, ()
         began_ns, now_ns = now_ns, time.monotonic_ns()
         figures.ran(now_ns - began_ns)
         for request, outcome in zip(batch, outcomes, strict=True):
-            self._answer(request, outcome, now_ns)
+            self._answer(request, outcome, now_ns, self._clock)
         self._patience.executed(len(batch), now_ns)
         return now_ns
 

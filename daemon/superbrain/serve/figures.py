@@ -6,9 +6,11 @@ are at most one request old.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from superbrain.domain.ctl import Quantiles, WorkerPong
+from superbrain.domain.durations import BOUNDS_NS, Histogram
 from superbrain.wire.errors import (
     DeadlineExceeded,
     Internal,
@@ -18,6 +20,9 @@ from superbrain.wire.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from superbrain.serve.request_durations import RequestDurations
+    from superbrain.serve.stage_clock import StageClock
 
 _WINDOW = 1024
 # Who has run for so long is worth being named, should it never end.
@@ -50,10 +55,30 @@ class LatencyWindow:
         return Quantiles(p50, p90, p99, ordered[last] / 1e6)
 
 
+class Durations:
+    """Durations of everything since the start, in the buckets of domain/durations.py."""
+
+    __slots__ = ("_counts", "_sum_ns")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BOUNDS_NS) + 1)
+        self._sum_ns = 0
+
+    def add(self, duration_ns: int) -> None:
+        """Take note of one duration."""
+        self._counts[bisect_left(BOUNDS_NS, duration_ns)] += 1
+        self._sum_ns += duration_ns
+
+    def histogram(self) -> Histogram:
+        """Give what there is now; any thread may ask."""
+        return Histogram(list(self._counts), self._sum_ns)
+
+
 class WorkerFigures:
     """What one worker has done since it started."""
 
-    def __init__(self) -> None:
+    def __init__(self, durations: RequestDurations) -> None:
+        self.durations = durations
         self.requests = 0
         self.direct_requests = 0
         self.direct_errors = 0
@@ -73,10 +98,23 @@ class WorkerFigures:
         self.last_error = ""
         self.latency = LatencyWindow()
 
-    def finished(self, error: RequestError | None, duration_ns: int, *, direct: bool) -> None:
-        """Count one request by how it ended; only executed ones count for latency.
+    def finished(
+        self,
+        error: RequestError | None,
+        arrived_ns: int,
+        ended_ns: int,
+        clock: StageClock | None,
+        *,
+        direct: bool,
+    ) -> None:
+        """Count one request by how it ended; only those that ended well count for latency.
 
-        `direct`: it came over a caller's own lane, so that the gateway has not counted it.
+        Args:
+            error: what it ended with.
+            arrived_ns: when it came.
+            ended_ns: when its answer was ready.
+            clock: of the execution it had a part in; None for one that was not executed.
+            direct: it came over a caller's own lane, so that the gateway has not counted it.
         """
         self.requests += 1
         if direct:
@@ -84,7 +122,9 @@ class WorkerFigures:
             self.direct_errors += error is not None
         if error is None:
             self.ok += 1
-            self.latency.add(duration_ns)
+            self.latency.add(ended_ns - arrived_ns)
+            if clock is not None:
+                self.durations.add(arrived_ns, clock, ended_ns)
         elif isinstance(error, DeadlineExceeded):
             self.expired += 1
         elif isinstance(error, ResourceExhausted):
@@ -110,6 +150,7 @@ class WorkerFigures:
     def pong(self, now_ns: int) -> WorkerPong:
         """Give the figures as the daemon wants them."""
         since_ns = self.executing_since_ns
+        latency, stages = self.durations.histograms()
         return WorkerPong(
             requests=self.requests,
             direct_requests=self.direct_requests,
@@ -129,4 +170,6 @@ class WorkerFigures:
             longest_s=self.longest_ns / 1e9,
             latency_ms=self.latency.quantiles(),
             last_error=self.last_error,
+            latency=latency,
+            stages=stages,
         )

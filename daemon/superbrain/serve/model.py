@@ -16,23 +16,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from superbrain.domain.rungs import graph_file, missing_precision
 from superbrain.domain.tensor_fit import TensorSet
 from superbrain.engines.onnx_files import check_external_files
-from superbrain.engines.port import EngineError
-from superbrain.engines.registry import runtime_for
+from superbrain.engines.port import EngineError, GraphMismatch, PrecisionMissing
+from superbrain.engines.registry import built_runtime_for, runtime_for
 from superbrain.serve.bundle_code import BundleCode, BundleCodeError
 from superbrain.serve.bundle_files import BundleFiles
 from superbrain.serve.pipeline import Pipeline
+from superbrain.serve.stage_clock import StageClock, TimedEngine
 from superbrain.serve.together import Together
 from superbrain.wire.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import Self
 
+    from superbrain.domain.engine import EngineFile
     from superbrain.domain.manifest import Graph, Manifest
-    from superbrain.engines.port import Engine, Runtime
+    from superbrain.engines.port import Engine
 
     Wrap = Callable[[str, Engine], Engine]
 
@@ -43,13 +46,19 @@ class Model:
     """One bundle, loaded on one rung. Not thread-safe: one request at a time.
 
     `answer` is `infer` for a request that is known to fit the interface; `together` answers several
-    requests in one run; None where the manifest does not batch.
+    requests in one run; None where the manifest does not batch. `clock` is told of every run.
     """
 
     def __init__(
-        self, manifest: Manifest, rung: str, engines: dict[str, Engine], pipeline: Pipeline
+        self,
+        manifest: Manifest,
+        rung: str,
+        engines: dict[str, Engine],
+        pipeline: Pipeline,
+        clock: StageClock,
     ) -> None:
         self.manifest = manifest
+        self.clock = clock
         self.rung = rung
         self.engines = engines
         self.runtime = next(iter(engines.values())).runtime
@@ -62,7 +71,12 @@ class Model:
 
     @classmethod
     def open(
-        cls, bundle_path: Path, manifest: Manifest, rung: str, wrap: Wrap | None = None
+        cls,
+        bundle_path: Path,
+        manifest: Manifest,
+        rung: str,
+        wrap: Wrap | None = None,
+        built: Sequence[EngineFile] = (),
     ) -> Self:
         """Load all graphs on `rung`, then the bundle's code.
 
@@ -71,6 +85,7 @@ class Model:
             manifest: the verified manifest.
             rung: one of the manifest's ladder.
             wrap: puts something of the caller's between pipeline and engine, such as a recorder.
+            built: the engines that a builder has made, where the rung needs them.
 
         Raises:
             RungUnavailable, GraphMismatch, EngineError: a graph is not runnable here.
@@ -78,18 +93,20 @@ class Model:
             StoreError: a file is gone or is not what was signed.
         """
         files = BundleFiles(bundle_path, manifest)
-        runtime = runtime_for(rung)
+        load = _Loading(rung, files, {engine.graph: engine for engine in built})
+        load.check_precision(manifest)
         with ExitStack() as resources:
             engines: dict[str, Engine] = {}
+            clock = StageClock()
             for name, graph in manifest.graphs.items():
-                engines[name] = _load(runtime, rung, files, name, graph)
+                engines[name] = TimedEngine(load.graph(name, graph), clock)
                 resources.callback(engines[name].close)
             if wrap is not None:
                 engines = {name: wrap(name, engine) for name, engine in engines.items()}
             code = BundleCode(files)
             resources.callback(code.close)
             pipeline = Pipeline(code, files, engines, manifest)
-            model = cls(manifest, rung, engines, pipeline)
+            model = cls(manifest, rung, engines, pipeline, clock)
             model._resources = resources.pop_all()
         return model
 
@@ -135,9 +152,42 @@ class Model:
         self.close()
 
 
-def _load(runtime: Runtime, rung: str, files: BundleFiles, name: str, graph: Graph) -> Engine:
-    try:
-        check_external_files(files.root, graph.path, files)
-        return runtime.load(rung, files.root / graph.path, graph)
-    except EngineError as error:
-        raise type(error)(f"graph {name!r}: {error.message}", mend=error.mend) from error
+class _Loading:
+    """Makes graphs runnable on one rung."""
+
+    def __init__(self, rung: str, files: BundleFiles, built: dict[str, EngineFile]) -> None:
+        self._rung = rung
+        self._files = files
+        self._built = built
+        self._runtime = runtime_for(rung)
+        self._from_built = built_runtime_for(rung)
+
+    def check_precision(self, manifest: Manifest) -> None:
+        """See that the bundle has what the rung is named for.
+
+        Raises:
+            PrecisionMissing: no graph has a file of its precision.
+        """
+        missing = missing_precision(manifest.graphs, self._rung)
+        if missing and self._runtime.needs_file(self._rung):
+            raise PrecisionMissing(missing, mend="Make it with `superbrain bundle precision`")
+
+    def graph(self, name: str, graph: Graph) -> Engine:
+        """Load one graph; what goes wrong names it."""
+        try:
+            return self._load(name, graph, graph_file(graph, self._rung))
+        except EngineError as error:
+            raise type(error)(f"graph {name!r}: {error.message}", mend=error.mend) from error
+
+    def _load(self, name: str, graph: Graph, path: str) -> Engine:
+        check_external_files(self._files.root, path, self._files)
+        file = self._files.root / path
+        try:
+            if self._from_built is not None and name in self._built:
+                return self._from_built.load_built(self._rung, self._built[name], file, graph)
+            return self._runtime.load(self._rung, file, graph)
+        except GraphMismatch as error:
+            if path == graph.path:
+                raise
+            # A further precision that is wrong is no judgement on the graph as it is.
+            raise EngineError(error.message, mend=error.mend) from error

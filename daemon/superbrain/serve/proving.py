@@ -82,8 +82,8 @@ def _recorded(
     files: BundleFiles, manifest: Manifest, case: GoldenCase
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     interface = manifest.interface
-    request = _read(files, case.request, interface.inputs)
-    return request, _read(files, case.response, interface.outputs)
+    request = read_tensors(files, case.request, interface.inputs)
+    return request, read_tensors(files, case.response, interface.outputs)
 
 
 def _prove_response(
@@ -122,17 +122,21 @@ def _prove_graph(
     tolerances = manifest.golden.graph_tolerances.get(graph, {})
     try:
         engine = model.engines[graph]
-        inputs = _read(files, recorded.inputs, engine.inputs)
-        expected = _read(files, recorded.outputs, engine.outputs)
+        inputs = read_tensors(files, recorded.inputs, engine.inputs)
+        expected = read_tensors(files, recorded.outputs, engine.outputs)
         return compare_all(case, graph, expected, engine.run(inputs), tolerances)
     except Exception as error:  # noqa: BLE001 - becomes the case's failed figure
         return [failed(case, EVERY_OUTPUT, graph, _reason(error))]
 
 
-def _read(
+def read_tensors(
     files: BundleFiles, paths: TensorFiles, declared: Sequence[InterfaceTensor | GraphTensor]
 ) -> dict[str, Array]:
-    """Read the recorded tensors in the order in which they are declared."""
+    """Read recorded tensors of a bundle, in the order in which they are declared.
+
+    Raises:
+        StoreError, TensorFileError: a file cannot be read, or does not hold what is declared.
+    """
     arrays: dict[str, Array] = {}
     for tensor in declared:
         path = paths[tensor.name]

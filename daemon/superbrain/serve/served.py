@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from superbrain.domain.manifest import Batching
-    from superbrain.domain.proof import Proof
+    from superbrain.domain.proof import Proof, Timing
+    from superbrain.serve.stage_clock import StageClock
     from superbrain.wire.datatypes import Array
 
     Executing = Callable[[Sequence[int]], None]
@@ -45,6 +46,10 @@ class ServedModel(Protocol):
     def batching(self) -> Batching:
         """How requests share runs."""
 
+    @property
+    def clock(self) -> StageClock:
+        """Is told of every run of a graph."""
+
     def infer(self, request: dict[str, Array]) -> Mapping[str, Array]:
         """Answer one request.
 
@@ -69,6 +74,13 @@ class ServedModel(Protocol):
 
     def prove(self) -> Proof:
         """Run every golden case through `infer`."""
+
+    def time(self) -> Timing:
+        """Run all golden cases through `infer` for a while, for their time.
+
+        Raises:
+            RequestError, StoreError: the model fails on one, or its files cannot be read any more.
+        """
 
     def reprove(self, case: int) -> Proof:
         """Run golden case number `case` through `infer` again; it wraps around.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from superbrain.bundle.store import stored_manifest
 from superbrain.serve.model import Model
 from superbrain.serve.proving import prove, reprove
+from superbrain.serve.timing import time_requests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from superbrain.domain.ctl import Load
     from superbrain.domain.manifest import Manifest
-    from superbrain.domain.proof import Proof
+    from superbrain.domain.proof import Proof, Timing
     from superbrain.serve.served import Executing
     from superbrain.wire.datatypes import Array
 
@@ -36,6 +37,7 @@ class ServedBundle:
         self.infer = model.infer
         self.answer = model.answer
         self.batching = manifest.serving.batching
+        self.clock = model.clock
         self.name = manifest.name
         self.version = manifest.version
         self.outputs = tuple(tensor.name for tensor in manifest.interface.outputs)
@@ -50,7 +52,7 @@ class ServedBundle:
         """
         folder = Path(order.bundle_path)
         manifest = stored_manifest(folder, order.manifest_sha256)
-        return cls(folder, manifest, Model.open(folder, manifest, order.rung))
+        return cls(folder, manifest, Model.open(folder, manifest, order.rung, built=order.engines))
 
     @property
     def runtime(self) -> str:
@@ -77,6 +79,10 @@ class ServedBundle:
     def prove(self) -> Proof:
         """Run every golden case through the model that will serve."""
         return prove(self._model, self._folder, self._manifest)
+
+    def time(self) -> Timing:
+        """Run all golden cases for a while, for their time."""
+        return time_requests(self._model, self._folder, self._manifest)
 
     def reprove(self, case: int) -> Proof:
         """Run one golden case again through the model that serves."""

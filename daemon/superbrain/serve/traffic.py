@@ -185,7 +185,9 @@ class Traffic:
             route.errors += 1
             verb = ERROR
         self._reply(request.envelope, verb, frame.header, frame.tensors)
-        route.latency.add(time.monotonic_ns() - request.arrived_ns)
+        took_ns = time.monotonic_ns() - request.arrived_ns
+        route.latency.add(took_ns)
+        route.durations.add(took_ns)
 
     def end_lane(self, slot: GatewayLane, *, died: bool) -> None:
         """Close a lane; what it has not answered waits again, or is poison."""
@@ -229,6 +231,7 @@ class Traffic:
                     outstanding=route.outstanding,
                     redispatched=route.redispatched,
                     latency_ms=route.latency.quantiles(),
+                    latency=route.durations.histogram(),
                 )
                 for route in self.directory
             ],

@@ -22,20 +22,25 @@ from superbrain.domain.manifest import Manifest
 from superbrain.domain.proof import Proof
 from superbrain.serve.model import Model
 from superbrain.serve.proving import prove
+from superbrain.serve.timing import time_requests
 from superbrain.wire.errors import SuperbrainError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _STANDARD_ERROR = 2
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What the child is to try: the bundle in `folder`, whose manifest this is, on `rung`."""
+    """What the child is to try: the bundle in `folder`, whose manifest this is, on `rung`.
+
+    `timed`: also say how long a request takes, if it proves.
+    """
 
     folder: str
     manifest: Manifest
     rung: str
+    timed: bool = False
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -45,6 +50,12 @@ class Trial(msgspec.Struct, frozen=True):
     proof: Proof | None = None
     error: str = ""
     mend: str = ""
+
+    @property
+    def median_ms(self) -> float:
+        """How long a request takes; 0.0 where it was not timed."""
+        timing = self.proof.timing if self.proof is not None else None
+        return timing.median_ms if timing else 0.0
 
     @property
     def passed(self) -> bool:
@@ -58,15 +69,24 @@ class Trial(msgspec.Struct, frozen=True):
 
 
 def try_ladder(folder: Path, manifest: Manifest) -> Iterator[Trial]:
-    """Try every rung of the manifest's ladder, in its order."""
+    """Try every rung of the manifest's ladder, in its order; timed if the fastest is wanted."""
+    timed = manifest.select == "fastest"
     for rung in manifest.ladder:
-        yield try_rung(folder, manifest, rung)
+        yield try_rung(folder, manifest, rung, timed=timed)
 
 
-def try_rung(folder: Path, manifest: Manifest, rung: str) -> Trial:
+def goes_live_on(manifest: Manifest, trials: Sequence[Trial]) -> str:
+    """Give the rung that a host with these trials would serve on; empty when none passed."""
+    passed = [trial for trial in trials if trial.passed]
+    if manifest.select == "fastest":
+        passed.sort(key=lambda trial: trial.median_ms)
+    return passed[0].rung if passed else ""
+
+
+def try_rung(folder: Path, manifest: Manifest, rung: str, *, timed: bool = False) -> Trial:
     """Load and prove on one rung in a child process; never raises because of the bundle."""
-    order = msgspec.msgpack.encode(Order(str(folder.resolve()), manifest, rung))
-    limit_s = manifest.proof_timeout_s
+    order = msgspec.msgpack.encode(Order(str(folder.resolve()), manifest, rung, timed))
+    limit_s = manifest.proof_timeout_s + (manifest.timing_timeout_s if timed else 0)
     with tempfile.TemporaryDirectory(prefix="superbrain-trial-") as scratch:
         result = Path(scratch) / "trial"
         command = [sys.executable, "-I", "-m", "superbrain.serve.trial", str(result)]
@@ -97,7 +117,11 @@ def carry_out(order: Order) -> Trial:
     folder = Path(order.folder)
     try:
         with Model.open(folder, order.manifest, order.rung) as model:
-            return Trial(order.rung, prove(model, folder, order.manifest))
+            proof = prove(model, folder, order.manifest)
+            if order.timed and proof.passed:
+                timing = time_requests(model, folder, order.manifest)
+                proof = msgspec.structs.replace(proof, timing=timing)
+            return Trial(order.rung, proof)
     except SuperbrainError as error:
         return Trial(order.rung, error=error.message, mend=error.mend)
 

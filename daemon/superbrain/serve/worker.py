@@ -22,6 +22,7 @@ from superbrain.engines.port import GraphMismatch
 from superbrain.host import scheduling
 from superbrain.serve import child
 from superbrain.serve.figures import WorkerFigures
+from superbrain.serve.request_durations import RequestDurations
 from superbrain.serve.worker_loop import LaneLoop
 from superbrain.wire.errors import RequestError, SuperbrainError
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     ModelOpener = Callable[[ctl.Load], ServedModel]
 
-Order = ctl.Load | ctl.Prove | ctl.Serve | ctl.StandBy | ctl.Reprove
+Order = ctl.Load | ctl.Prove | ctl.Time | ctl.Serve | ctl.StandBy | ctl.Reprove
 
 
 class OrderRefused(SuperbrainError):
@@ -49,7 +50,7 @@ class Worker:
     ) -> None:
         self._channel = channel
         self._open_model = open_model
-        self._figures = WorkerFigures()
+        self._figures = WorkerFigures(RequestDurations())
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._loop = LaneLoop(
@@ -95,8 +96,10 @@ class Worker:
                 return self._open(order)
             case ctl.Prove():
                 return self._prove()
+            case ctl.Time():
+                return ctl.Timed(self._proven_model(order).time())
             case ctl.Serve():
-                return self._serve()
+                return self._serve(order)
             case ctl.StandBy():
                 self._loop.stand_by()
                 return ctl.Done()
@@ -119,21 +122,25 @@ class Worker:
         return ctl.Proven(proof)
 
     def _reprove(self, order: ctl.Reprove) -> ctl.Message:
-        if self._model is None or not self._proven:
-            raise OrderRefused("expected a passed proof in this process before Reprove, found none")
+        model = self._proven_model(order)
         if self._loop.waiting and not order.insist:
             return ctl.Reproven()
-        return ctl.Reproven(self._model.reprove(order.case))
+        return ctl.Reproven(model.reprove(order.case))
 
-    def _serve(self) -> ctl.Done:
-        if self._model is None or self._load is None or not self._proven:
-            raise OrderRefused("expected a passed proof in this process before Serve, found none")
+    def _proven_model(self, order: Order) -> ServedModel:
+        if self._model is None or not self._proven:
+            name = type(order).__name__
+            raise OrderRefused(f"expected a passed proof in this process before {name}, found none")
+        return self._model
+
+    def _serve(self, order: ctl.Serve) -> ctl.Done:
+        model, load = self._proven_model(order), self._load
+        assert load is not None  # noqa: S101 - there is a model
         if not self._loop.serving:
             scheduling.take_turns()
             gc.collect()
             gc.freeze()  # what a loaded model holds stays: no later collection walks through it
-            load = self._load
-            self._loop.serve(self._model, load.deployment_id, self._execution_ms)
+            self._loop.serve(model, load.deployment_id, self._execution_ms)
         return ctl.Done()
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from superbrain.serve.execution import Outcome
     from superbrain.serve.figures import WorkerFigures
     from superbrain.serve.served import ServedModel
+    from superbrain.serve.stage_clock import StageClock
     from superbrain.transport.flight import FlightPage
 
 _MAX_LANES = 256
@@ -198,10 +199,13 @@ class LaneLoop:
         if not self._overdue(link):
             link.share(frame)
 
-    def _answer(self, request: Admitted, outcome: Outcome, now_ns: int) -> None:
+    def _answer(
+        self, request: Admitted, outcome: Outcome, now_ns: int, clock: StageClock | None
+    ) -> None:
         link = request.link
         direct = request.frame.kind == lane.REQUEST
-        self._figures.finished(outcome.error, now_ns - request.arrived_ns, direct=direct)
+        arrived_ns = request.arrived_ns
+        self._figures.finished(outcome.error, arrived_ns, now_ns, clock, direct=direct)
         if outcome.sent:
             link.keep(outcome.encode(), outcome.sent)
             link.watch(self._epoll)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import msgspec
 
 from superbrain.domain import ctl
+from superbrain.domain.rungs import uses_gpu
 from superbrain.host import scheduling
 from superbrain.host.sandbox import SandboxError, confine
 from superbrain.serve import child
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from superbrain.domain.sandbox import Sandbox
 
     Close = Callable[[ctl.Load], Sandbox]
-
-CPU_RUNG = ":cpu"
 
 
 class Beginning(NamedTuple):
@@ -86,7 +85,8 @@ def close_sandbox(load: ctl.Load) -> Sandbox:
         load.sandbox,
         bundle=Path(load.bundle_path),
         scratch=Path(load.scratch_path) if load.scratch_path else None,
-        gpu=not load.rung.endswith(CPU_RUNG),
+        gpu=uses_gpu(load.rung),
+        readable=[Path(engine.path) for engine in load.engines],
     )
     lacking = "; ".join(sandbox.missing)
     child.log(

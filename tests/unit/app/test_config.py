@@ -54,6 +54,13 @@ def test_a_file_counts_also_with_a_root(tmp_path: Path) -> None:
         ("[tcp]\nmax_clients = 0", "tcp.max_clients above 0"),
         ("[tcp]\nmemory_bytes = 1000", "tcp.memory_bytes of at least"),
         ("[serve]\ngruop = 'x'", "gruop"),
+        ("[metrics]\nfile = 'superbrain.prom'", "metrics.file to be an absolute path"),
+        ("[metrics]\nfile = '/tmp/superbrain.txt'", "that ends in .prom"),
+        ("[metrics]\nlisten = 'localhost:9464'", "metrics.listen like 127.0.0.1:9464"),
+        ("[metrics]\nlisten = '127.0.0.1:70000'", "metrics.listen like 127.0.0.1:9464"),
+        ("[metrics]\nlisten = '127.0.0.1'", "metrics.listen like 127.0.0.1:9464"),
+        ("[metrics]\nlisten = '0.0.0.0:9464'", "can be reached from other hosts"),
+        ("[metrics]\nlisten = '[::]:9464'", "can be reached from other hosts"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, text: str, found: str) -> None:
@@ -88,3 +95,24 @@ def test_an_address_with_a_port_is_a_tcp_endpoint(tmp_path: Path, address: str) 
 
 def test_tcp_is_off_by_default() -> None:
     assert Config().tcp.endpoints == []
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("", None),
+        ("listen = '127.0.0.1:9464'", ("127.0.0.1", 9464)),
+        ("listen = '[::1]:9464'", ("::1", 9464)),
+        ("listen = '0.0.0.0:9464'\nremote = true", ("0.0.0.0", 9464)),
+    ],
+)
+def test_metrics_are_served_on_the_loopback_or_where_that_is_meant(
+    tmp_path: Path, text: str, address: tuple[str, int] | None
+) -> None:
+    assert load_config(written(tmp_path, f"[metrics]\n{text}")).metrics_address == address
+
+
+def test_metrics_are_written_nowhere_unless_told(tmp_path: Path) -> None:
+    assert Config().metrics_path is None
+    path = load_config(written(tmp_path, "[metrics]\nfile = '/x/superbrain.prom'")).metrics_path
+    assert path == Path("/x/superbrain.prom")

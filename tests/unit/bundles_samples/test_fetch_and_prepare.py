@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.bundles_samples.recipes import BUNDLES, Untyped, load
+from tests.support.bundle_code import Untyped
+from tests.unit.bundles_samples.recipes import BUNDLES, load
 
 fetch = load("fetch.py")
 prepare = load("prepare.py")

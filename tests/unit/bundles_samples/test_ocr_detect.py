@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.bundles_samples.recipes import Untyped, load
+from tests.support.bundle_code import Untyped
+from tests.unit.bundles_samples.recipes import FakeBundle, load
 
 detect = load("ocr/code/detect.py")
+detector = detect.Detector(FakeBundle("ocr").graph("det"))
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -29,26 +31,31 @@ def map_with(rectangle: Untyped, probability: float, size: tuple[int, int] = (32
     return drawn
 
 
+def network_size(height: int, width: int) -> tuple[int, int]:
+    down, across = detect.network_size(height, width, detector.rows, detector.columns)
+    return down, across
+
+
 @given(height=st.integers(1, 20_000), width=st.integers(1, 20_000))
 def test_the_network_is_shown_a_size_it_can_take(height: int, width: int) -> None:
     bars = 2 * detect.bar_height(height, width)
-    for side in detect.network_size(height + bars, width):
+    for side in network_size(height + bars, width):
         assert side % 32 == 0
         assert 32 <= side <= 1984
 
 
 def test_a_small_image_is_enlarged_and_keeps_its_shape() -> None:
-    assert detect.network_size(191, 384) == (736, 1472)
+    assert network_size(191, 384) == (736, 1472)
 
 
 def test_a_large_image_is_reduced_to_the_longest_side_allowed() -> None:
-    assert detect.network_size(4000, 3000) == (1984, 1472)
+    assert network_size(4000, 3000) == (1984, 1472)
 
 
 def test_pixels_are_scaled_to_minus_one_to_one() -> None:
     image = np.zeros((736, 736, 3), np.uint8)
     image[368:] = 255
-    x = detect.network_input(image)
+    x = detect.network_input(image, (736, 736))
     assert x.shape == (1, 3, 736, 736)
     assert (x.min(), x.max()) == (-1, 1)
 
@@ -97,7 +104,7 @@ def test_boxes_come_back_in_pixels_of_the_image() -> None:
         marked = map_with(((width / 2, height / 2), (width / 2, 40.0), 0.0), 0.9, (height, width))
         return {"map": marked[np.newaxis, np.newaxis]}
 
-    (found,) = detect.find_boxes(np.zeros((368, 736, 3), np.uint8), graph)
+    (found,) = detector.find(np.zeros((368, 736, 3), np.uint8), graph)
     assert found.mean(axis=0) == pytest.approx([368, 184], abs=1)
     assert np.array_equal(found, np.round(found))
 
@@ -109,7 +116,7 @@ def test_a_very_flat_image_gets_bars_that_no_box_shows() -> None:
         marked = map_with(((width / 2, height / 2), (width, 100.0), 0.0), 0.9, (height, width))
         return {"map": marked[np.newaxis, np.newaxis]}
 
-    (found,) = detect.find_boxes(np.zeros((20, 400, 3), np.uint8), graph)
+    (found,) = detector.find(np.zeros((20, 400, 3), np.uint8), graph)
     assert found.min() >= 0
     assert found[:, 1].max() <= 19
 

@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.unit.bundles_samples.recipes import FakeBundle, Untyped, load
+from superbrain.domain.manifest import GraphTensor
+from tests.support.bundle_code import Untyped
+from tests.unit.bundles_samples.recipes import FakeBundle, load
 
 crops = load("ocr/code/crop.py")
 upright = load("ocr/code/upright.py")
@@ -89,8 +91,16 @@ def test_strips_are_classified_in_batches_the_graph_allows() -> None:
 # --- decoding ---------------------------------------------------------------------------------
 
 
+def bundle_reading(dictionary: str) -> FakeBundle:
+    """The sample with a network that knows these characters, the blank and the space."""
+    bundle = FakeBundle("ocr", {"rec": {"character": dictionary}})
+    classes = len(dictionary.split("\n")) + 2
+    bundle.graph("rec").outputs = [GraphTensor("fetch_name_0", "FP32", ["N", "T", classes])]
+    return bundle
+
+
 def recogniser(dictionary: str) -> Untyped:
-    return recognise.Recogniser(FakeBundle("ocr", {"rec": {"character": dictionary}}).graph("rec"))
+    return recognise.Recogniser(bundle_reading(dictionary).graph("rec"), dictionary)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +131,15 @@ def test_a_dictionary_may_hold_separators_of_lines() -> None:
     assert recogniser("a\n\u2028\nb").alphabet == ["", "a", "\u2028", "b", " "]
 
 
+def test_a_network_without_the_space_has_one_class_less() -> None:
+    assert recognise.alphabet_of(["a", "b"], 3) == ["", "a", "b"]
+
+
+def test_a_dictionary_of_another_network_is_refused_with_both_sizes() -> None:
+    with pytest.raises(ValueError, match=r"expected 7 characters.* for the 9 classes.*found 2"):
+        recognise.alphabet_of(["a", "b"], 9)
+
+
 def test_readings_come_back_in_the_order_of_the_strips() -> None:
     reader = recogniser("\n".join("abcdefghijklmnopqrst"))
     widths = [400, 100, 300, 200, 60, 700, 500, 800]
@@ -149,7 +168,7 @@ def test_a_batch_is_as_wide_as_its_widest_strip_within_bounds(width: int, expect
 
 @pytest.fixture
 def sample() -> Untyped:
-    return pipeline.Pipeline(FakeBundle("ocr", {"rec": {"character": "a\nb\nc"}}))
+    return pipeline.Pipeline(bundle_reading("a\nb\nc"))
 
 
 def marked(inputs: dict[str, Array]) -> dict[str, Array]:

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.unit.bundles_samples.recipes import FakeBundle, Untyped, load
+from tests.support.bundle_code import Untyped
+from tests.unit.bundles_samples.recipes import FakeBundle, load
 
 pipeline = load("orientation/code/pipeline.py")
 Array = np.ndarray[Any, np.dtype[Any]]

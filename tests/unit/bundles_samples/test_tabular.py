@@ -7,7 +7,8 @@ import tomllib
 import numpy as np
 import pytest
 
-from tests.unit.bundles_samples.recipes import BUNDLES, FakeBundle, Untyped, load
+from tests.support.bundle_code import Untyped
+from tests.unit.bundles_samples.recipes import BUNDLES, FakeBundle, load
 
 pipeline = load("tabular/code/pipeline.py")
 

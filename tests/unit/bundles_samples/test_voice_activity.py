@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.bundles_samples.recipes import FakeBundle, Untyped, load
+from tests.support.bundle_code import Untyped
+from tests.unit.bundles_samples.recipes import FakeBundle, load
 
 pipeline = load("voice-activity/code/pipeline.py")
 segments = load("voice-activity/code/segments.py")

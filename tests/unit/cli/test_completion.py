@@ -26,6 +26,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
         ("superbrain bundle build --thr", set()),
         ("superbrain bundle build --ke", {"--key"}),
         ("superbrain completion b", {"bash"}),
+        ("superbrain bundle init --template au", {"audio"}),
     ],
 )
 def test_bash_offers_what_may_follow(

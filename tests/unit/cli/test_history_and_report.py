@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from superbrain.cli.history import history_view
 from superbrain.cli.report import report_view
 from superbrain.domain.operations import Transition
-from superbrain.domain.proof import Proof
+from superbrain.domain.proof import Proof, Timing
 from tests.support.reports import NOON, sample_report, sample_transitions
 
 
@@ -85,3 +85,33 @@ def test_an_incident_is_told_by_its_name_with_what_happened(console: Console) ->
     _header, first, second = lines(console, history_view(console, [hung]))
     assert first.endswith("ocr 3.0.1 #7  worker hung")
     assert second.strip() == "for 32 s"
+
+
+def test_a_report_shows_what_became_of_every_rung(console: Console) -> None:
+    rows = lines(console, report_view(console, sample_report()))
+    ladder = rows[rows.index("Ladder") + 2 :][:3]
+    assert [row.split() for row in ladder] == [
+        ["tensorrt:fp16", "drifts", *["cosine", "0.25", "is", "below", "0.999"]],
+        ["tensorrt:fp32", "chosen", "3.2"],
+        ["onnxruntime:cpu", "proven", "41.2"],
+    ]
+
+
+def test_a_ladder_that_was_not_timed_has_no_column_for_it(console: Console) -> None:
+    report = sample_report()
+    untimed = [msgspec.structs.replace(one, milliseconds=None) for one in report.rungs]
+    rows = lines(console, report_view(console, msgspec.structs.replace(report, rungs=untimed)))
+    assert rows[rows.index("Ladder") + 1].split() == ["rung", "verdict", "because"]
+
+
+def test_a_timed_proof_says_how_long_a_request_took(console: Console) -> None:
+    report = sample_report()
+    record = report.proofs[-1]
+    timing = Timing(rounds=20, median_ms=3.25, fastest_ms=3.1, slowest_ms=9.0)
+    timed = msgspec.structs.replace(
+        record, proof=msgspec.structs.replace(record.proof, timing=timing)
+    )
+    text = "\n".join(
+        lines(console, report_view(console, msgspec.structs.replace(report, proofs=[timed])))
+    )
+    assert "3.2 ms a request, median of 20 rounds of 3.1 to 9.0" in text

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from superbrain.cli.status_view import status_view
 from superbrain.domain.ctl import Quantiles
-from superbrain.domain.health import Health
+from superbrain.domain.health import GpuFacts, Health
+from superbrain.domain.rung_facts import RungFacts
 from superbrain.domain.sandbox import Sandbox
 from tests.support.reports import GATEWAY, ORIENTATION, busy_health, sample_health
 
@@ -47,6 +48,28 @@ def test_a_kernel_that_cannot_hold_a_model_s_code_is_said_and_no_other() -> None
     models = [ORIENTATION, msgspec.structs.replace(ORIENTATION, name="ocr", sandbox=loose)]
     text = shown(sample_health(models=models))
     assert line_with(text, "sandbox") == "sandbox of ocr: partial, files can be read"
+
+
+def test_what_speaks_against_the_rungs_before_is_said_in_one_line() -> None:
+    ladder = [
+        RungFacts("tensorrt:fp16", "not installed", reason="expected TensorRT, found none"),
+        RungFacts("onnxruntime:cpu-int8", "proven", milliseconds=3.5),
+        RungFacts("onnxruntime:cpu", "chosen", milliseconds=2.0),
+        RungFacts("onnxruntime:cuda", "not tried"),
+    ]
+    text = shown(sample_health(models=[msgspec.structs.replace(ORIENTATION, ladder=ladder)]))
+    assert line_with(text, "serves on") == (
+        "orientation serves on onnxruntime:cpu 2.0 ms; "
+        "tensorrt:fp16 not installed, onnxruntime:cpu-int8 3.5 ms"
+    )
+
+
+def test_a_gpu_that_is_lost_or_held_down_says_so() -> None:
+    lost = GpuFacts(0, "NVIDIA L4", lost="it has fallen off the bus")
+    hot = GpuFacts(1, "NVIDIA T4", temperature_celsius=89.0, throttled_by=["temperature"])
+    text = shown(sample_health(gpus=[lost, hot]))
+    assert line_with(text, "GPU 0") == "GPU 0 NVIDIA L4, lost: it has fallen off the bus"
+    assert line_with(text, "GPU 1") == "GPU 1 NVIDIA T4, 89 °C, held down by temperature"
 
 
 def test_the_headline_says_how_it_is() -> None:

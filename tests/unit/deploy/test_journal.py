@@ -43,6 +43,15 @@ def test_a_step_survives_the_daemon(tmp_path: Path) -> None:
     second.close()
 
 
+def test_deployments_are_counted_by_model_and_state(journal: Journal) -> None:
+    first = journal.create(a_deployment(1), NOW)
+    journal.create(a_deployment(2), NOW)
+    journal.create(a_deployment(3), NOW)
+    after, _ = advance(first, Settled())
+    journal.record(first, "Settled", after, NOW)
+    assert journal.state_counts() == {"ocr": {"RECEIVED": 2, "VERIFYING": 1}}
+
+
 def test_full_sync_and_a_write_ahead_log_are_set(tmp_path: Path, journal: Journal) -> None:
     journal.create(a_deployment(), NOW)
     other = sqlite3.connect(tmp_path / "journal.sqlite")

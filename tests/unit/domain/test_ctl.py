@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from superbrain.domain import ctl
@@ -22,6 +22,7 @@ MESSAGES = [
 ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(MESSAGES), max_size=8), st.integers(1, 50))
 def test_any_split_gives_the_same_messages(messages: list[ctl.Message], step: int) -> None:
     stream = b"".join(map(ctl.encode_message, messages))

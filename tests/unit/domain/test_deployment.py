@@ -6,10 +6,11 @@ import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State, advance, resume
+from superbrain.domain.manifest import Select
 
 REASON = Reason("CODE", "what happened", "what to do")
 EVENTS: list[type[life.Event]] = sorted(
@@ -23,7 +24,9 @@ def a_deployment(state: State = State.RECEIVED, ladder: tuple[str, ...] = ("one"
     )
 
 
-def make(kind: type[life.Event]) -> life.Event:
+def make(kind: type[life.Event], milliseconds: float = 1.0) -> life.Event:
+    if kind is life.Timed:
+        return life.Timed(milliseconds)
     return kind(REASON) if issubclass(kind, life.Bad) else kind()
 
 
@@ -106,6 +109,10 @@ class AnyLife(RuleBasedStateMachine):
         self.deployment = a_deployment(ladder=("first", "second", "third"))
         self.was_proven = False
 
+    @initialize(select=st.sampled_from(["first", "fastest"]))
+    def it_begins(self, select: Select) -> None:
+        self.deployment = msgspec.structs.replace(self.deployment, select=select)
+
     @precondition(lambda self: bool(life.TABLE[self.deployment.state]))
     @rule(data=st.data())
     def something_happens(self, data: st.DataObject) -> None:
@@ -113,7 +120,7 @@ class AnyLife(RuleBasedStateMachine):
         kind = data.draw(st.sampled_from(kinds))
         before = self.deployment
         self.deployment, _ = advance(before, make(kind))
-        if kind is life.Matched:
+        if kind in (life.Matched, life.Timed):
             self.was_proven = True
         if self.deployment.state is State.BUILDING:
             self.was_proven = False

@@ -1,6 +1,7 @@
-"""What every runtime must do: the port's promises, checked on each rung this host can run.
+"""What every runtime must do: the port's promises, checked on every way to run a graph as it is.
 
-A new runtime joins by being registered; nothing here names one.
+A new runtime joins by being registered. A rung that this host cannot run is skipped, and says why.
+Rungs that only differ in which file they load are one engine.
 """
 
 from __future__ import annotations
@@ -13,20 +14,40 @@ import numpy as np
 import pytest
 
 from superbrain.domain.manifest import Graph
+from superbrain.domain.rungs import FILE_PRECISIONS, precision_of
 from superbrain.engines.graph_check import InputMismatch
+from superbrain.engines.onnx_session import CPU_PROVIDER, import_library
+from superbrain.engines.onnxruntime import Placement, open_engine
 from superbrain.engines.port import Engine, EngineError, ExecutionFailed, GraphMismatch
 from superbrain.engines.registry import available, known_rungs, runtime_for
 from superbrain.wire.datatypes import NUMPY_DTYPES
 from tests.support.graphs import ADD, MATMUL, TinyGraph, declare, identity, save_graph, tensor
 
-RUNGS = [rung for rung in known_rungs() if not available(rung)]
+PLAIN = [rung for rung in known_rungs() if precision_of(rung) not in FILE_PRECISIONS]
+OBSTACLES = {rung: available(rung) for rung in PLAIN}
+BOUND = "onnxruntime:cpu, bound"  # the tensors bound, as on a GPU
+ENGINES = [*(rung for rung in PLAIN if not OBSTACLES[rung]), BOUND]
 
 Load = Callable[..., Engine]
 
 
-@pytest.fixture(params=RUNGS)
+@pytest.mark.parametrize("rung", PLAIN)
+def test_this_host_can_run_the_rung(rung: str) -> None:
+    if OBSTACLES[rung]:
+        pytest.skip(OBSTACLES[rung])
+    assert rung in ENGINES
+
+
+@pytest.fixture(params=ENGINES)
 def rung(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+def load_file(rung: str, path: Path, graph: Graph) -> Engine:
+    if rung != BOUND:
+        return runtime_for(rung).load(rung, path, graph)
+    placement = Placement(CPU_PROVIDER, {}, bound_on="cpu")
+    return open_engine(import_library(), rung, path, graph, placement)
 
 
 @pytest.fixture
@@ -35,7 +56,7 @@ def load(rung: str, tmp_path: Path) -> Load:
 
     def load_graph(graph: TinyGraph, declared: Graph | None = None) -> Engine:
         path = save_graph(tmp_path / "tiny.onnx", graph)
-        return runtime_for(rung).load(rung, path, declared or declare(graph))
+        return load_file(rung, path, declared or declare(graph))
 
     return load_graph
 
@@ -298,11 +319,11 @@ def test_a_file_that_is_no_graph_is_a_typed_error(
     path = tmp_path / "broken.onnx"
     path.write_bytes(content)
     with pytest.raises(EngineError, match=r"broken\.onnx"):
-        runtime_for(rung).load(rung, path, declare(ADD))
+        load_file(rung, path, declare(ADD))
 
 
 def test_a_truncated_graph_is_a_typed_error(rung: str, tmp_path: Path) -> None:
     path = save_graph(tmp_path / "cut.onnx", ADD)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(EngineError, match=r"cut\.onnx"):
-        runtime_for(rung).load(rung, path, declare(ADD))
+        load_file(rung, path, declare(ADD))

@@ -8,9 +8,22 @@ import onnx
 import pytest
 from onnx import helper
 
-from superbrain.engines.onnx_files import check_external_files, external_files
+from superbrain.engines.onnx_files import (
+    check_external_files,
+    external_files,
+    last_operator,
+    rows_looked_up,
+)
 from superbrain.engines.port import EngineError, GraphMismatch
-from tests.support.graphs import ADD, outside, save_graph, save_with_weights
+from tests.support.graphs import (
+    ADD,
+    TinyGraph,
+    outside,
+    save_graph,
+    save_with_weights,
+    tensor,
+)
+from tests.support.template_models import save_text_embedder
 
 
 def save(path: Path, graph: onnx.GraphProto) -> Path:
@@ -69,3 +82,36 @@ def test_weights_elsewhere_are_the_bundles_fault(tmp_path: Path, location: str) 
         check_external_files(tmp_path, "graphs/x.onnx", FILES)
     assert caught.value.message.endswith(f"found that it names {location!r}")
     assert caught.value.bundle_at_fault
+
+
+SOFTMAX = TinyGraph(
+    [
+        ("Softmax", ["x"], ["p"]),
+        ("Identity", ["p"], ["q"]),
+        ("Flatten", ["q"], ["y"]),
+        ("Add", ["x", "x"], ["z"]),
+    ],
+    [tensor("x", "FP32", 1, 3)],
+    [tensor("y", "FP32", 1, 3), tensor("z", "FP32", 1, 3)],
+)
+
+
+@pytest.mark.parametrize(("output", "operator"), [("y", "Softmax"), ("z", "Add"), ("w", "")])
+def test_the_last_operator_is_behind_those_that_only_change_the_form(
+    tmp_path: Path, output: str, operator: str
+) -> None:
+    assert last_operator(save_graph(tmp_path / "softmax.onnx", SOFTMAX), output) == operator
+
+
+def test_the_operators_of_a_file_that_is_no_graph_are_a_typed_error(tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"\xff" * 20)
+    with pytest.raises(EngineError, match="expected an ONNX file"):
+        last_operator(path, "y")
+
+
+def test_a_table_tells_how_many_rows_may_be_looked_up(tmp_path: Path) -> None:
+    path = save_text_embedder(tmp_path / "texts.onnx")
+    assert rows_looked_up(path, "input_ids") == 20
+    assert rows_looked_up(path, "attention_mask") == 0
+    assert rows_looked_up(save_graph(tmp_path / "add.onnx", ADD), "a") == 0

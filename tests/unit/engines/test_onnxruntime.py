@@ -13,7 +13,8 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from superbrain.engines.onnxruntime import OnnxRuntime, open_session
+from superbrain.engines.onnx_session import open_session
+from superbrain.engines.onnxruntime import OnnxRuntime
 from superbrain.engines.port import EngineError, GraphMismatch, RungUnavailable
 from tests.support.graphs import (
     ADD,

@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from superbrain.host import facts as facts_module
 from superbrain.host.facts import host_facts, process_facts
 
 
@@ -20,7 +23,15 @@ def test_this_process_has_memory_threads_and_open_files() -> None:
     assert (facts.open_files or 0) >= 1
 
 
-def test_cpu_use_is_measured_between_two_calls() -> None:
+def test_who_asks_again_at_once_gets_the_same_cpu_use() -> None:
+    first, second = process_facts(os.getpid()), process_facts(os.getpid())
+    assert first is not None
+    assert second is not None
+    assert first.cpu_percent == second.cpu_percent
+
+
+def test_cpu_use_is_measured_between_two_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts_module, "_CPU_OVER_S", 0.0)
     process_facts(os.getpid())
     before = os.times()
     while os.times().user - before.user < 0.05:
@@ -28,6 +39,7 @@ def test_cpu_use_is_measured_between_two_calls() -> None:
     facts = process_facts(os.getpid())
     assert facts is not None
     assert (facts.cpu_percent or 0.0) > 0.0
+    assert (facts.cpu_seconds or 0.0) > 0.05
 
 
 def test_start_time_is_in_utc_and_in_the_past() -> None:

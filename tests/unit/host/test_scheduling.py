@@ -79,3 +79,24 @@ def test_an_unknown_machine_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     monkeypatch.setattr(scheduling, "_set_slice", lambda *_: pytest.fail("called"))
     scheduling.take_turns()
+
+
+STAND_BACK = """
+import os
+from superbrain.host import scheduling
+scheduling.stand_back()
+print(os.sched_getscheduler(0) == os.SCHED_IDLE, os.getpriority(os.PRIO_PROCESS, 0))
+"""
+
+
+def test_whoever_stands_back_runs_when_nobody_else_wants_to() -> None:
+    command = [sys.executable, "-c", STAND_BACK]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+        start_new_session=True,  # whose weight it lowers: not that of these tests
+    )
+    assert done.stdout.split() == ["True", "19"]

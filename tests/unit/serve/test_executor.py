@@ -17,6 +17,8 @@ from superbrain.domain.manifest import Batching
 from superbrain.serve.execution import Outcome
 from superbrain.serve.executor import Admitted, Executor
 from superbrain.serve.figures import WorkerFigures
+from superbrain.serve.request_durations import RequestDurations
+from superbrain.serve.stage_clock import StageClock
 from superbrain.serve.worker_lane import WorkerLane
 from superbrain.transport import flight
 from superbrain.transport.flight import FlightPage
@@ -45,6 +47,7 @@ class Model:
         self.seen: list[frozenset[int] | None] = []
         self.names: list[list[str]] = []
         self.figures: WorkerFigures | None = None
+        self.clock = StageClock()
 
     def infer(self, request: dict[str, Array]) -> dict[str, Array]:
         self.seen.append(flight.executing(self.page.fd, LANE))
@@ -52,6 +55,7 @@ class Model:
         assert self.figures.executing_since_ns > 0
         self.names.append(self.figures.executing())
         x = request["x"]
+        self.clock.first_ns, self.clock.engine_ns = time.monotonic_ns(), 1  # as an engine does
         match float(x[0]):
             case -1.0:
                 return {"y": np.concatenate([x, x])}
@@ -75,6 +79,9 @@ class Model:
     def prove(self) -> Any:  # noqa: ANN401
         raise NotImplementedError
 
+    def time(self) -> Any:  # noqa: ANN401
+        raise NotImplementedError
+
     def reprove(self, case: int) -> Any:  # noqa: ANN401
         raise NotImplementedError
 
@@ -87,16 +94,18 @@ class Bench:
         self.link = WorkerLane(near, LANE)
         self.peer = LaneSocket(far)
         self.page = FlightPage()
-        self.figures = WorkerFigures()
+        self.figures = WorkerFigures(RequestDurations())
         self.executor = Executor(self.figures, self._answer, self._post, self.page)
         self.model = Model(self.page)
         self.model.figures = self.figures
         self.executor.serve(self.model)
         self.number = 0
 
-    def _answer(self, request: Admitted, outcome: Outcome, now_ns: int) -> None:
+    def _answer(
+        self, request: Admitted, outcome: Outcome, now_ns: int, clock: StageClock | None
+    ) -> None:
         direct = request.frame.kind == lane.REQUEST
-        self.figures.finished(outcome.error, now_ns - request.arrived_ns, direct=direct)
+        self.figures.finished(outcome.error, request.arrived_ns, now_ns, clock, direct=direct)
         if outcome.sent:
             request.link.keep(outcome.encode(), outcome.sent)
         else:
@@ -165,6 +174,16 @@ def test_requests_alike_are_answered_each_by_its_own(bench: Bench) -> None:
     for value in range(8):
         np.testing.assert_array_equal(bench.ask(value), [value + 1])
     assert bench.figures.ok == bench.figures.direct_requests == bench.figures.runs == 16
+
+
+def test_every_answer_leaves_its_stage_times_and_they_add_up(bench: Bench) -> None:
+    for value in range(6):
+        bench.ask(value)
+    whole, stages = bench.figures.durations.histograms()
+    assert sum(whole.counts) == 6
+    assert {name: sum(stage.counts) for name, stage in stages.items()} == dict.fromkeys(stages, 6)
+    assert sum(stage.sum_ns for stage in stages.values()) == whole.sum_ns > 0
+    assert stages["engine"].sum_ns > 0
 
 
 def test_those_that_come_together_are_answered_in_their_order(bench: Bench) -> None:

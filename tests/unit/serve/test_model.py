@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from superbrain.domain.manifest import Manifest
-from superbrain.engines.port import EngineError, GraphMismatch, RungUnavailable
+from superbrain.engines.port import EngineError, GraphMismatch, PrecisionMissing, RungUnavailable
 from superbrain.serve.bundle_code import BundleCodeError
 from superbrain.serve.model import Model
 from superbrain.wire.errors import Internal, InvalidArgument, NotFound, RequestError
@@ -392,3 +393,50 @@ def test_a_graph_that_is_gone_is_a_typed_error(tmp_path: Path) -> None:
     (tmp_path / "graphs/double.onnx").unlink()
     with pytest.raises(EngineError, match=r"double\.onnx"):
         opened(tmp_path, manifest)
+
+
+# --- files of other precisions --------------------------------------------------------------------
+
+
+def with_precision(folder: Path, graph: TinyGraph) -> Manifest:
+    """A bundle whose graph doubles, and whose int8 file is `graph`."""
+    manifest = write_model(folder, graphs={"double": DOUBLE}, inputs=[X], outputs=[Y])
+    save_graph(folder / "graphs/double.int8.onnx", graph)
+    declared = msgspec.structs.replace(
+        manifest.graphs["double"], precisions={"int8": "graphs/double.int8.onnx"}
+    )
+    return msgspec.structs.replace(manifest, graphs={"double": declared})
+
+
+def test_a_rung_of_a_precision_loads_its_file_and_the_others_do_not(tmp_path: Path) -> None:
+    same = TinyGraph([("Identity", ["x"], ["y"])], DOUBLE.inputs, DOUBLE.outputs)
+    manifest = with_precision(tmp_path, same)
+    found = {}
+    for rung in ("onnxruntime:cpu", "onnxruntime:cpu-int8"):
+        with Model.open(tmp_path, manifest, rung) as model:
+            found[model.engines["double"].rung] = model.infer({"x": ONES})["y"].tolist()
+    assert found == {"onnxruntime:cpu": [2.0, 2.0], "onnxruntime:cpu-int8": [1.0, 1.0]}
+
+
+def test_a_rung_whose_precision_no_graph_has_is_unavailable(tmp_path: Path) -> None:
+    manifest = write_model(tmp_path, graphs={"double": DOUBLE}, inputs=[X], outputs=[Y])
+    with pytest.raises(PrecisionMissing, match="precision fp16, found no precisions") as caught:
+        opened(tmp_path, manifest, "onnxruntime:cpu-fp16")
+    assert "superbrain bundle precision" in caught.value.mend
+
+
+def test_a_precision_that_contradicts_the_manifest_fails_its_rung_alone(tmp_path: Path) -> None:
+    manifest = with_precision(tmp_path, identity("FP64", "N"))
+    with pytest.raises(
+        EngineError, match=r"double\.int8\.onnx: input 'x': expected FP32"
+    ) as caught:
+        opened(tmp_path, manifest, "onnxruntime:cpu-int8")
+    assert not caught.value.bundle_at_fault
+    opened(tmp_path, manifest)
+
+
+def test_weights_of_a_precision_outside_the_bundle_are_the_bundles_fault(tmp_path: Path) -> None:
+    manifest = with_precision(tmp_path, DOUBLE)
+    save_with_weights(tmp_path / "graphs/double.int8.onnx", "../secret.bin")
+    with pytest.raises(GraphMismatch, match=r"'\.\./secret\.bin'"):
+        opened(tmp_path, manifest, "onnxruntime:cpu-int8")

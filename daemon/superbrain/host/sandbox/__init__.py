@@ -23,7 +23,7 @@ from superbrain.host.sandbox import landlock, places, privileges
 from superbrain.wire.errors import SuperbrainError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 class SandboxError(SuperbrainError):
@@ -32,7 +32,14 @@ class SandboxError(SuperbrainError):
     code = "SANDBOX_UNAVAILABLE"
 
 
-def confine(policy: SandboxPolicy, *, bundle: Path, scratch: Path | None, gpu: bool) -> Sandbox:
+def confine(
+    policy: SandboxPolicy,
+    *,
+    bundle: Path,
+    scratch: Path | None,
+    gpu: bool,
+    readable: Sequence[Path] = (),
+) -> Sandbox:
     """Confine this process for good, as far as its kernel can.
 
     Args:
@@ -40,6 +47,7 @@ def confine(policy: SandboxPolicy, *, bundle: Path, scratch: Path | None, gpu: b
         bundle: the one folder of the store that may be read.
         scratch: the one folder that may be written; it becomes the current one.
         gpu: whether the engines need the devices of GPUs.
+        readable: what may be read beyond that, such as built engines.
 
     Raises:
         SandboxError: the kernel grants less than `policy.require`.
@@ -49,7 +57,7 @@ def confine(policy: SandboxPolicy, *, bundle: Path, scratch: Path | None, gpu: b
     if scratch is not None:
         _move_to(scratch)
     privileges.limit(policy, gpu=gpu)
-    sandbox = _reach(bundle, scratch, gpu=gpu)
+    sandbox = _reach(places.grants(bundle, scratch, gpu=gpu, readable=readable), gpu=gpu)
     if not suffices(sandbox.level, policy.require):
         raise SandboxError(
             f"expected the sandbox at level {policy.require}, found {sandbox.level}: "
@@ -59,13 +67,13 @@ def confine(policy: SandboxPolicy, *, bundle: Path, scratch: Path | None, gpu: b
     return sandbox
 
 
-def _reach(bundle: Path, scratch: Path | None, *, gpu: bool) -> Sandbox:
+def _reach(granted: Sequence[landlock.Grant], *, gpu: bool) -> Sandbox:
     given_up, version, filtered = False, 0, False
     with suppress(OSError):
         privileges.give_up()
         given_up = True
     with suppress(OSError):
-        version = landlock.restrict(places.grants(bundle, scratch, gpu=gpu))
+        version = landlock.restrict(granted)
     machine = seccomp.this_machine()
     if machine is not None:
         with suppress(OSError):

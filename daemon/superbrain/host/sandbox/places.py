@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from superbrain.host.sandbox.landlock import DEVICE, OWN, READ, Grant, Right
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _SYSTEM: Final = (
     "/usr/lib",
@@ -50,9 +50,13 @@ _GPU_READ: Final = ("/proc/driver/nvidia", "/proc/devices", "/proc/modules", "/u
 _GPU_DEVICES: Final = ("nvidia*", "nvidia-caps/*", "nvhost*", "nvmap", "nvgpu*", "dri/render*")
 
 
-def grants(bundle: Path, scratch: Path | None, *, gpu: bool) -> list[Grant]:
+def grants(
+    bundle: Path, scratch: Path | None, *, gpu: bool, readable: Sequence[Path] = ()
+) -> list[Grant]:
     """Give every place that a worker needs, and what it may do there."""
-    places = [Grant(path, READ) for path in (bundle, *_interpreter(), *map(Path, _SYSTEM))]
+    places = [
+        Grant(path, READ) for path in (bundle, *readable, *_interpreter(), *map(Path, _SYSTEM))
+    ]
     places.append(Grant(Path("/dev/null"), Right.READ_FILE | Right.WRITE_FILE))
     places.append(Grant(_self(), READ))
     if scratch is not None:

@@ -1,0 +1,78 @@
+"""Tables of `superbrain convert`: errors for each output, environments, and what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from superbrain.cli.convert_folder import ConvertResult
+from superbrain.cli.display import plain_table
+from superbrain.convert.environments import Environment
+from superbrain.convert.parity import OutputParity
+from superbrain.domain.quantities import bytes_text
+
+
+def parity_view(console: Console, figures: Sequence[OutputParity]) -> Table:
+    """One row for each output: how far the graph is off, and what follows."""
+    table = plain_table(console)
+    for name in (
+        "output",
+        "samples",
+        "largest error",
+        "share",
+        "on cases",
+        "worst at",
+        "tolerance",
+    ):
+        right = name in {"samples", "largest error", "share", "on cases"}
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for one in figures:
+        table.add_row(
+            one.output,
+            str(one.samples),
+            f"{one.max_abs_error:.2g}",
+            f"{one.share:.2g}",
+            f"{one.held_share:.2g}" if one.agrees else "",
+            " ".join(f"{name}={size}" for name, size in one.worst_sizes.items()) or "fixed sizes",
+            one.tolerance_text if one.agrees else Text("does not agree", style="bold red"),
+        )
+    return table
+
+
+def environments_view(
+    console: Console, place: Path, found: Sequence[Environment]
+) -> Iterator[RenderableType]:
+    """What is there, and how to get the rest."""
+    table = plain_table(console)
+    for name in ("framework", "state", "size", "Python", "holds"):
+        table.add_column(name, justify="right" if name == "size" else "left", no_wrap=True)
+    for one in found:
+        size = bytes_text(one.size_bytes) if one.size_bytes else ""
+        table.add_row(one.framework, one.state, size, one.python, one.holds)
+    yield table
+    yield Text(f"\nin {place}", style="dim")
+    if missing := next((one.framework for one in found if one.state != "ready"), ""):
+        yield Text(f"make one with: superbrain convert --setup {missing}", style="dim")
+
+
+def result_view(
+    console: Console, result: ConvertResult, figures: Sequence[OutputParity]
+) -> Iterator[RenderableType]:
+    """The table of errors, what was written, and what comes next."""
+    yield parity_view(console, figures)
+    yield Text(
+        "\nshare: an error against the size of the values. A tolerance is ten times the largest,\n"
+        "chosen on these samples and tried on the golden cases, which took no part in it",
+        style="dim",
+    )
+    for note in result.notes:
+        yield Text(f"note     {note}")
+    for tensor in (*result.inputs, *result.outputs):
+        yield Text(f"tensor   {tensor}")
+    yield Text(f"made     {result.folder}, {len(result.cases)} golden cases of {result.original}")
+    yield Text(f"proven   on {result.rung} of this machine", style="green")
+    yield Text(f"next     superbrain bundle build {result.folder} --key FILE.key")

@@ -1,0 +1,134 @@
+"""What hosts would answer: the graph, on ONNX Runtime as an engine of superbrain, in a child.
+
+The child is `python -I -m superbrain.convert.reference`: it reads one `Order` from standard input
+and writes one reply to standard output. Nothing that a person types loads a runtime into itself.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from superbrain.convert.arrays import Array, read_array, write_array
+from superbrain.convert.errors import ConvertError
+from superbrain.domain.manifest import Graph, GraphTensor, Range
+from superbrain.wire.errors import SuperbrainError
+
+RUNG = "onnxruntime:cpu"
+_TIMEOUT_S = 3600
+
+
+class Order(msgspec.Struct, frozen=True):
+    """Look at the file; when there are `samples`, answer them into the folder `into` of each."""
+
+    path: str
+    samples: list[str] = []
+    into: str = "graph"
+    inputs: list[GraphTensor] = []
+    outputs: list[GraphTensor] = []
+    dynamic: dict[str, Range] = {}
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What the file declares; an open size is null or a name."""
+
+    inputs: list[tuple[str, str, list[int | str | None]]]
+    outputs: list[tuple[str, str, list[int | str | None]]]
+    runtime: str = ""
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    facts: Facts | None = None
+    error: str = ""
+    mend: str = ""
+
+
+def look(path: Path) -> Facts:
+    """Open an ONNX file and say what it declares.
+
+    Raises:
+        ConvertError: ONNX Runtime does not load it.
+    """
+    return _carried_out(Order(str(path)))
+
+
+def answer(path: Path, graph: Graph, samples: Sequence[Path], into: str = "graph") -> Facts:
+    """Have the graph answer samples.
+
+    Raises:
+        ConvertError: it does not load, or fails on a sample.
+    """
+    order = Order(
+        str(path), list(map(str, samples)), into, graph.inputs, graph.outputs, graph.dynamic
+    )
+    return _carried_out(order)
+
+
+def _carried_out(order: Order) -> Facts:
+    command = [sys.executable, "-I", "-m", "superbrain.convert.reference"]
+    child = subprocess.run(
+        command,
+        input=msgspec.msgpack.encode(order),
+        capture_output=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    if child.returncode:
+        said = child.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise ConvertError(
+            f"{Path(order.path).name}: expected ONNX Runtime to answer, found that its process "
+            f"ended with status {child.returncode}: {' '.join(said)}",
+            code="REFERENCE_DIED",
+        )
+    reply = msgspec.msgpack.decode(child.stdout, type=_Reply)
+    if reply.facts is None:
+        raise ConvertError(reply.error, code="REFERENCE_FAILED", mend=reply.mend)
+    return reply.facts
+
+
+# --- the child --------------------------------------------------------------------------------
+
+
+def carry_out(order: Order) -> Facts:
+    """Do it in this very process."""
+    from superbrain.engines.onnxruntime import OnnxRuntime, look_at
+
+    path = Path(order.path)
+    found = look_at(path)
+    facts = Facts(
+        [(one.name, one.datatype, list(one.shape)) for one in found.inputs],
+        [(one.name, one.datatype, list(one.shape)) for one in found.outputs],
+    )
+    if not order.samples:
+        return facts
+    graph = Graph(order.path, order.inputs, order.outputs, order.dynamic)
+    engine = OnnxRuntime().load(RUNG, path, graph)
+    for sample in map(Path, order.samples):
+        outputs = engine.run(_read(sample, order.inputs))
+        target = sample / order.into
+        target.mkdir(exist_ok=True)
+        for at, tensor in enumerate(order.outputs):
+            write_array(target / f"{at}.npy", outputs[tensor.name])
+    return msgspec.structs.replace(facts, runtime=engine.runtime)
+
+
+def _read(sample: Path, inputs: Sequence[GraphTensor]) -> dict[str, Array]:
+    return {one.name: read_array(sample / f"in/{at}.npy") for at, one in enumerate(inputs)}
+
+
+def main() -> None:
+    """Be the child."""
+    order = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Order)
+    try:
+        reply = _Reply(carry_out(order))
+    except SuperbrainError as error:
+        reply = _Reply(error=error.message, mend=error.mend)
+    sys.stdout.buffer.write(msgspec.msgpack.encode(reply))
+
+
+if __name__ == "__main__":
+    main()

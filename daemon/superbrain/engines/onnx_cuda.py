@@ -1,0 +1,144 @@
+"""ONNX Runtime on an NVIDIA GPU: whether it works here, its options, and runs with bound tensors.
+
+`get_available_providers()` names CUDA wherever the GPU build is installed, and a session that asks
+for it without a usable GPU silently runs on the processor. So it is tried: a graph of one node must
+come up on CUDA before any other is opened.
+
+Not run on a GPU so far: docs/rungs.md says what has been seen where.
+Source: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from superbrain.engines.onnx_session import said
+from superbrain.engines.port import NoDevice, NotInstalled
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from superbrain.domain.manifest import Graph
+    from superbrain.engines.port import Array
+
+CUDA_PROVIDER = "CUDAExecutionProvider"
+_INSTALL = (
+    "Install superbrain[gpu] into an environment of its own: onnxruntime and onnxruntime-gpu "
+    "overwrite each other's files"
+)
+_LOOK = "See that `nvidia-smi` works for this user, and that driver and CUDA libraries fit"
+# y = Identity(x), FP32[1], as an ONNX file of opset 13.
+_ONE_NODE = (
+    b"\x08\x07:7\n\x10\n\x01x\x12\x01y\x22\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12"
+    b"\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x0d"
+)
+
+
+def require_cuda(library: Any) -> None:  # noqa: ANN401 - the library has no types
+    """See that a session can run on CUDA here; `library` is the imported onnxruntime.
+
+    Raises:
+        NotInstalled: it is a build without CUDA.
+        NoDevice: there is no GPU that works, or a library or driver it needs.
+    """
+    offered = library.get_available_providers()
+    if CUDA_PROVIDER not in offered:
+        raise NotInstalled(
+            f"expected ONNX Runtime with {CUDA_PROVIDER}, found {', '.join(offered)}", mend=_INSTALL
+        )
+    missing = _load_libraries(library)
+    options = library.SessionOptions()
+    options.log_severity_level = 4  # what is wrong is in the exception, or shows in the provider
+    try:
+        session = library.InferenceSession(_ONE_NODE, options, providers=[CUDA_PROVIDER])
+    except Exception as error:
+        raise NoDevice(
+            f"expected a GPU that CUDA can use, found: {said(error)}", mend=_LOOK
+        ) from error
+    used = session.get_providers()[0]
+    if used != CUDA_PROVIDER:
+        found = f"expected a GPU that CUDA can use, found that {used} ran"
+        raise NoDevice(f"{found}; {missing}" if missing else found, mend=_LOOK)
+
+
+def _load_libraries(library: Any) -> str:  # noqa: ANN401
+    """Load the CUDA libraries that are installed as packages; what the first missing one says."""
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):  # it tells what it misses with print()
+        library.preload_dlls()
+    return next(iter(told.getvalue().splitlines()), "")
+
+
+def cuda_options(graph: Graph, *, tf32: bool) -> dict[str, str]:
+    """Give the provider's options for one graph.
+
+    The arena takes what is asked for instead of the next power of two, and no more than the
+    manifest allows. Convolutions are chosen by rule: to try them all out would make the first
+    request of every shape slow, and answers depend on what else the GPU did meanwhile.
+
+    Args:
+        graph: as the manifest declares it.
+        tf32: whether products of FP32 may be rounded to tf32, which is the library's own default.
+    """
+    options = {
+        "device_id": "0",
+        "arena_extend_strategy": "kSameAsRequested",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "do_copy_in_default_stream": "1",
+        "use_tf32": str(int(tf32)),
+    }
+    if graph.gpu_memory_mb:
+        options["gpu_mem_limit"] = str(graph.gpu_memory_mb << 20)
+    return options
+
+
+class BoundSession:
+    """Runs a session whose inputs lie in memory of the device that is used again and again.
+
+    An input of the shape it had before is copied to where that one lay; outputs stay on the device
+    until all are there, and are copied once. No tensor of text can be bound.
+
+    Args:
+        library: the imported onnxruntime.
+        session: what to run.
+        outputs: their names, in the order in which they are given.
+        device: as ONNX Runtime calls it, "cuda"; "cpu" binds in the same way, without a GPU.
+    """
+
+    def __init__(
+        self,
+        library: Any,  # noqa: ANN401
+        session: Any,  # noqa: ANN401
+        outputs: Sequence[str],
+        device: str,
+    ) -> None:
+        self._library = library
+        self._session = session
+        self._outputs = tuple(outputs)
+        self._device = device
+        self._binding = session.io_binding()
+        self._inputs: dict[str, Any] = {}
+
+    def __call__(self, _outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """Run once, as `InferenceSession.run` would."""
+        for name, array in feeds.items():
+            self._bind(name, np.require(array, requirements="C"))
+        for name in self._outputs:  # each time: what is bound now has the last run's shape
+            self._binding.bind_output(name, self._device, 0)
+        self._session.run_with_iobinding(self._binding)
+        outputs: list[Array] = self._binding.copy_outputs_to_cpu()
+        return outputs
+
+    def _bind(self, name: str, array: Array) -> None:
+        value = self._inputs.get(name)
+        if value is None or tuple(value.shape()) != array.shape:
+            value = self._library.OrtValue.ortvalue_from_shape_and_type(
+                list(array.shape), array.dtype.type, self._device, 0
+            )
+            self._inputs[name] = value
+            self._binding.bind_ortvalue_input(name, value)
+        value.update_inplace(array)

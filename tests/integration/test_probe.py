@@ -1,0 +1,112 @@
+"""Questions to libraries that crash, hang and lie, asked in real child processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from superbrain.domain.probe import (
+    Cuda,
+    CudaDevice,
+    Library,
+    OnnxRuntimeBuild,
+    ProviderTrial,
+    Unanswered,
+)
+from superbrain.engines.onnx_session import import_library
+from superbrain.engines.probe import ask_child, installed_packages, last_words, probe_engines
+from superbrain.engines.registry import known_rungs
+from superbrain.engines.tiny_graph import tiny_graph
+from tests.support.fake_driver import FakeDriver
+
+pytestmark = pytest.mark.integration
+
+PATIENCE_S = 120.0
+
+
+def test_the_tiny_graph_doubles_what_it_gets() -> None:
+    session = import_library().InferenceSession(tiny_graph(), providers=["CPUExecutionProvider"])
+    (y,) = session.run(["y"], {"x": np.array([1, 2, 3], np.float32)})
+    assert y.tolist() == [2, 4, 6]
+
+
+def test_this_host_can_run_its_own_rung() -> None:
+    found = probe_engines(PATIENCE_S)
+    assert isinstance(found.onnxruntime, OnnxRuntimeBuild)
+    assert found.onnxruntime.version
+    cpu = "CPUExecutionProvider"
+    assert found.providers[cpu] == ProviderTrial(cpu, cpu)
+    assert found.rungs["onnxruntime:cpu"] == ""
+    assert tuple(found.rungs) == known_rungs()
+    assert any(name.startswith("onnxruntime") for name in found.packages)
+
+
+def test_a_provider_that_is_not_there_is_found_out() -> None:
+    name = "OpenVINOExecutionProvider"
+    found = ask_child(f"provider:{name}", ProviderTrial)
+    assert isinstance(found, ProviderTrial)
+    assert found.error or found.ran_on == "CPUExecutionProvider"
+
+
+def test_an_installed_module_has_a_version() -> None:
+    found = ask_child("library:msgspec", Library)
+    assert isinstance(found, Library)
+    assert found.version
+
+
+def test_what_cannot_be_asked_says_how_it_ended() -> None:
+    found = ask_child("abacus:wood", Library)
+    assert isinstance(found, Unanswered)
+    assert "exit status 1" in found.why
+    assert "KeyError" in found.why
+
+
+def test_what_a_library_prints_last_is_told_without_colours_and_preamble() -> None:
+    printed = (
+        b"first\n\x1b[0;93m2026-11-25 23:08:01.123456789 [W:onnxruntime:Default, state.cc:1113 "
+        b"Create] Failed to create CUDAExecutionProvider.\x07\x1b[m\n\x1b[m\n"
+    )
+    assert last_words(printed) == "Failed to create CUDAExecutionProvider."
+    assert last_words(b"\n\x1b[m\n") == ""
+
+
+def test_two_packages_over_each_other_are_both_seen(tmp_path: Path) -> None:
+    for name in ("onnxruntime", "onnxruntime_gpu", "innocent"):
+        info = tmp_path / f"{name}-1.2.3.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2.3\n")
+    found = installed_packages([str(tmp_path)])
+    assert found == {"onnxruntime": "1.2.3", "onnxruntime-gpu": "1.2.3"}
+
+
+# --- drivers made here ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> FakeDriver:
+    return FakeDriver(tmp_path_factory.mktemp("driver"), "libcuda.so.1")
+
+
+def test_a_driver_tells_its_devices(driver: FakeDriver) -> None:
+    found = ask_child("cuda", Cuda, environment=driver.environment)
+    assert found == Cuda(True, "13.1", devices=[CudaDevice("Fake L4", "8.9", 23_034 << 20)])
+
+
+def test_a_driver_without_a_device_says_so(driver: FakeDriver) -> None:
+    found = ask_child("cuda", Cuda, environment={**driver.environment, "FAKE_CUDA": "none"})
+    assert isinstance(found, Cuda)
+    assert found.error.startswith("cuInit answers 100: the driver shows no device")
+
+
+def test_a_driver_that_crashes_takes_only_its_own_process_along(driver: FakeDriver) -> None:
+    found = ask_child("cuda", Cuda, environment={**driver.environment, "FAKE_CUDA": "crash"})
+    assert isinstance(found, Unanswered)
+    assert "ended its process with SIGABRT" in found.why
+
+
+def test_a_driver_that_hangs_is_given_up(driver: FakeDriver) -> None:
+    environment = {**driver.environment, "FAKE_CUDA": "hang"}
+    found = ask_child("cuda", Cuda, timeout_s=2.0, environment=environment)
+    assert found == Unanswered("did not answer within 2 s")

@@ -1,0 +1,59 @@
+"""A Python for daemons under test: the real one, but a worker's process knows the rung `fake:gpu`.
+
+    gpu_python.py -I -m MODULE ARGUMENTS…
+
+The rung counts as one that needs a GPU, and computes with ONNX Runtime's processor provider. It is
+made known in the worker's own process, before that closes its sandbox around itself.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from superbrain.domain.manifest import Graph
+    from superbrain.engines.port import Engine
+
+RUNG = "fake:gpu"
+
+
+class FakeGpu:
+    """The runtime of the rung."""
+
+    rungs = (RUNG,)
+
+    def needs_file(self, rung: str) -> bool:
+        assert rung == RUNG
+        return False
+
+    def unavailable(self, rung: str) -> str:
+        assert rung == RUNG
+        return ""
+
+    def load(self, rung: str, path: Path, graph: Graph) -> Engine:
+        from superbrain.engines.onnxruntime import OnnxRuntime
+
+        engine = OnnxRuntime().load("onnxruntime:cpu", path, graph)
+        engine.rung = rung
+        return engine
+
+
+def main() -> None:
+    """Do what `python -I -m MODULE ARGUMENTS` does."""
+    module, arguments = sys.argv[3], sys.argv[4:]
+    if module == "superbrain.serve.worker_process":
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy is imported before the sandbox here
+        from superbrain.engines import registry
+
+        known = registry.runtimes()
+        registry.runtimes = lambda: (FakeGpu(), *known)
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
