@@ -130,7 +130,7 @@ def test_every_answer_is_in_every_stage(measured: Measured) -> None:
         series["superbrain_request_duration_seconds_sum", (mine[0], ("stage", stage), mine[1])]
         for stage in STAGES
     ]
-    assert min(parts) > 0
+    assert min(parts[1:]) > 0, "a lone request does not queue"
     assert sum(parts) == pytest.approx(series["superbrain_request_latency_seconds_sum", mine])
     ok = series["superbrain_requests_total", (mine[0], ("outcome", "ok"), mine[1])]
     for stage in STAGES:
