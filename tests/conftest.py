@@ -7,13 +7,16 @@ must not depend on that. A machine that is busy makes no test fail: nothing is j
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
 
 def pytest_configure() -> None:
-    """Forget the terminal, for this process and those that it starts."""
+    """Forget the terminal, for this process and those that it starts, and whose job it is."""
     os.environ.pop("COLUMNS", None)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a background job, and inherited
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     settings.register_profile(
         "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )

@@ -28,6 +28,7 @@ def appliance(tmp_path: Path) -> Iterator[Appliance]:
 def refusal_text(appliance: Appliance, name: str) -> str:
     note = appliance.inbox / f"{name}.refused.txt"
     appliance.wait_for(note.exists, f"{note.name}")
+    appliance.wait_for((appliance.inbox / f"{name}.refused").exists, "the file to be put aside")
     return note.read_text()
 
 
