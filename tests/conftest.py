@@ -8,8 +8,22 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Final
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+# These take longest, so they begin first: a run of two files at a time then ends with short ones.
+LONGEST: Final = {
+    "test_corpus.py",
+    "test_cuts.py",
+    "test_inbox_days.py",
+    "test_lifecycle.py",
+    "test_misbehaving.py",
+    "test_sample_bundles.py",
+    "test_soak.py",
+    "test_swaps.py",
+}
 
 
 def pytest_configure() -> None:
@@ -21,3 +35,9 @@ def pytest_configure() -> None:
         "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     settings.load_profile("patient")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest files begin; otherwise the order stays as it was shuffled."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
