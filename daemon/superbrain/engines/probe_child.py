@@ -6,7 +6,7 @@
 | question | what it does |
 |---|---|
 | cuda | opens the driver's library, initialises it, asks for its devices |
-| library:NAME | imports a module and reads its version |
+| library:NAME | imports a runtime or module and reads its version |
 | onnxruntime | the same, and the list of providers |
 | provider:NAME | runs a small graph on it and looks where it really ran |
 | rungs:RUNTIME | asks the runtime why it cannot make each of its rungs |
@@ -37,6 +37,7 @@ from superbrain.domain.probe import (
 from superbrain.engines import registry
 from superbrain.engines.onnx_session import import_library
 from superbrain.engines.port import RungUnavailable
+from superbrain.engines.tensorrt_flavour import FLAVOURS
 from superbrain.engines.tiny_graph import LENGTH, tiny_graph
 
 if TYPE_CHECKING:
@@ -119,7 +120,16 @@ def _attribute(library: ctypes.CDLL, device: ctypes.c_int, which: int) -> int:
 
 
 def ask_library(name: str) -> Library:
-    """Import it; nothing of it is made, for without a driver that may crash."""
+    """Import it by any of its names; nothing of it is made, for without a driver that may crash."""
+    first, *others = FLAVOURS[name].modules if name in FLAVOURS else (name,)
+    found = _import(first)
+    for other in others:
+        if found.missing:
+            found = _import(other)
+    return found
+
+
+def _import(name: str) -> Library:
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
