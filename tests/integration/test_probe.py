@@ -52,7 +52,9 @@ def test_a_provider_that_is_not_there_is_found_out() -> None:
 
 def test_a_runtime_is_found_under_whichever_of_its_names_it_is_installed() -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="needs the extra tensorrt-rtx")
-    assert ask_child("library:tensorrt-rtx", Library).version
+    found = ask_child("library:tensorrt-rtx", Library)
+    assert isinstance(found, Library)
+    assert found.version
 
 
 def test_an_installed_module_has_a_version() -> None:
