@@ -66,6 +66,12 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
                         "a reason for each",
                     )
                 found.notes |= {case.name: outcome(appliance, case) for case in some}
+            late = [case for case in CASES.values() if not found.notes[case.name]]
+            with contextlib.suppress(AssertionError):
+                appliance.wait_for(
+                    lambda: all(outcome(appliance, case) for case in late), "what took longer"
+                )
+            found.notes |= {case.name: outcome(appliance, case) for case in late}
             found.truncated = truncate(appliance, folder)
         found.faults = [*load.failed, *load.mixed, *load.backwards]
         found.answered = load.answered

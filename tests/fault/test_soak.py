@@ -20,7 +20,7 @@ def test_random_kills_swaps_and_bad_bundles_cost_no_answer(tmp_path: Path) -> No
         soak = Soak(appliance, 1, clients=2, say=lambda _line: None)
         soak.live(SECONDS)
         assert soak.findings == []
-        assert len(soak.ledger.done) >= 3
+        assert len(soak.ledger.done) >= 2
 
 
 @pytest.mark.timeout(240)

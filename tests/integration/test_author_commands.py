@@ -335,7 +335,7 @@ def test_a_blob_is_stored_as_text_where_it_is_text(
         '"y", datatype = "FP32", shape = [-1], description',
         '"y", datatype = "BYTES", shape = [], description',
     )
-    change(folder, 'y = { kind = "close", rtol = 1e-3, atol = 1e-5 }', 'y = { kind = "exact" }')
+    change(folder, 'y = { kind = "close", rtol = 0.001, atol = 1e-05 }', 'y = { kind = "exact" }')
     add_code(folder, pipeline(f'return {{"y": {answer}}}'))
     save_array(folder / "golden/one/request/x.npy", 1)
     superbrain("record-golden", folder)

@@ -97,7 +97,9 @@ def test_a_gpu_that_falls_off_the_bus_costs_no_answer(
     assert (code, diagnosis.verdict, findings["gpu_0"].verdict) == (1, "problem", "problem")
     assert "1 of 1 models ready" in findings["daemon"].found
     assert "1 in" in findings["trust"].found
-    assert [rung.rung for rung in diagnosis.rungs if rung.possible] == ["onnxruntime:cpu"]
+    possible = [rung.rung for rung in diagnosis.rungs if rung.possible]
+    assert "onnxruntime:cpu" in possible
+    assert all(rung.startswith("onnxruntime:cpu") for rung in possible)
 
     appliance.drop(release(appliance, 2, ladder=LADDER))
     assert appliance.wait_live("adder", "2.0.0").rung == LADDER[1], "nothing new begins on it"

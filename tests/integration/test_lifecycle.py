@@ -120,7 +120,8 @@ def test_a_bad_file_is_put_aside_with_the_reason(
     text = refusal_text(appliance, "adder-2.0.0.sbb")
     assert f"was refused ({code}" in text
     assert "Traceback" not in text
-    assert (appliance.inbox / "adder-2.0.0.sbb.refused").exists()
+    aside = appliance.inbox / "adder-2.0.0.sbb.refused"
+    appliance.wait_for(aside.exists, "the file to be put aside")  # after its note
     assert answer(appliance) == 1
 
 

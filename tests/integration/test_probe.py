@@ -50,6 +50,13 @@ def test_a_provider_that_is_not_there_is_found_out() -> None:
     assert found.error or found.ran_on == "CPUExecutionProvider"
 
 
+def test_a_runtime_is_found_under_whichever_of_its_names_it_is_installed() -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="needs the extra tensorrt-rtx")
+    found = ask_child("library:tensorrt-rtx", Library)
+    assert isinstance(found, Library)
+    assert found.version
+
+
 def test_an_installed_module_has_a_version() -> None:
     found = ask_child("library:msgspec", Library)
     assert isinstance(found, Library)

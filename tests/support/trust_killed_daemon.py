@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 
 from superbrain.app.main import main
+from superbrain.bundle import trust_chain
+from superbrain.bundle.disk import rename
 from superbrain.bundle.trust_chain import SignedUpdate, TrustChain
 
 
@@ -24,7 +26,7 @@ def die() -> None:
 
 def die_when_keeping(point: str) -> None:
     """Have the process killed at a point of `TrustChain.append`."""
-    append, replace = TrustChain.append, Path.replace
+    append = TrustChain.append
 
     def append_and_die(chain: TrustChain, signed: SignedUpdate) -> None:
         if point == "before":
@@ -33,13 +35,13 @@ def die_when_keeping(point: str) -> None:
         if point == "after":
             die()
 
-    def replace_or_die(path: Path, target: Path) -> Path:
-        if point == "during" and path.suffix == ".part":
+    def rename_or_die(source: Path, target: Path) -> None:
+        if point == "during":
             die()
-        return replace(path, target)
+        rename(source, target)
 
     TrustChain.append = append_and_die  # type: ignore[method-assign,assignment]
-    Path.replace = replace_or_die  # type: ignore[method-assign,assignment]
+    setattr(trust_chain, "rename", rename_or_die)  # noqa: B010 - a module is no class of ours
 
 
 if __name__ == "__main__":

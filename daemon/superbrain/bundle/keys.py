@@ -79,7 +79,7 @@ class SigningKey(Signer):
         secrets_handler: SecretsHandler | None = None,
     ) -> SigningKey:
         """Refuse: keys are loaded from files by `load_signing_key`, not from URIs."""
-        raise NotImplementedError
+        raise NotImplementedError("expected a key file: load it with load_signing_key")
 
 
 def generate_key(

@@ -112,6 +112,9 @@ class Child:
         reader, writer = await asyncio.open_connection(sock=ours)
         try:
             child = cls(name, process, writer)
+        except ProcessLookupError as error:  # somebody was quicker, and nobody knows how it ended
+            writer.close()
+            raise ChildError("DIED", f"{name} was ended as soon as it was started") from error
         except OSError as error:
             writer.close()  # which ends the process
             raise _not_started(name, error) from error

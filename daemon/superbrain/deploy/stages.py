@@ -194,7 +194,6 @@ class Stages:
     # --- into proven processes ----------------------------------------------------------------
 
     async def _build(self, deployment: Deployment) -> life.Event:
-        bringup: Bringup | None = None
         unusable = self.rung_unusable(deployment.rung)
         if unusable is not None:
             return life.StageFailed(unusable)
@@ -205,10 +204,8 @@ class Stages:
                 refused = await self.does_not_fit(bringup)
                 if refused is not None:
                     return life.StageFailed(refused)
-                self._crews[deployment.id] = await Crew.load(bringup)
+                self._crews[deployment.id] = await self._load(bringup)
         except ChildError as error:
-            if error.code == "EngineRefused" and bringup is not None:
-                await self._workshop.discard(bringup.engines)
             reason = Reason(error.code, error.message, error.mend)
             return life.Refused(reason) if error.bundle_at_fault else life.StageFailed(reason)
         except BundleError as error:
@@ -216,6 +213,15 @@ class Stages:
         finally:
             self.progress.pop(deployment.id, None)
         return life.Built()
+
+    async def _load(self, bringup: Bringup) -> Crew:
+        """Load workers; built engines that they refuse leave the cache, to be built anew."""
+        try:
+            return await Crew.load(bringup)
+        except ChildError as error:
+            if error.code == "EngineRefused":
+                await self._workshop.discard(bringup.engines)
+            raise
 
     async def _prove(self, deployment: Deployment) -> life.Event:
         self.progress[deployment.id] = Progress(f"proving on {deployment.rung}")
@@ -344,7 +350,7 @@ class Stages:
             raise ChildError(unusable.code, unusable.message, mend=unusable.mend)
         bringup = await self._equipped(deployment)
         async with self._revivals:
-            crew = await Crew.load(bringup)
+            crew = await self._load(bringup)
             try:
                 failure = _first_failure(await self._prove_crew(deployment, crew))
                 if failure:

@@ -238,7 +238,8 @@ def _tensorrt(hardware: NvidiaHardware, engines: Engines) -> Finding:
 
 def _tensorrt_rtx(hardware: NvidiaHardware, engines: Engines) -> Finding:
     name, subject = "tensorrt_rtx", "TensorRT for RTX"
-    finding = _library(engines.tensorrt_rtx, hardware, name, subject, "pip install tensorrt-rtx")
+    install = "pip install 'superbrain[tensorrt-rtx]'"
+    finding = _library(engines.tensorrt_rtx, hardware, name, subject, install)
     devices = engines.cuda.devices if isinstance(engines.cuda, Cuda) else []
     unfit = [d for d in devices if not d.compute_capability.startswith(RTX_CAPABILITIES)]
     installed = isinstance(engines.tensorrt_rtx, Library) and bool(engines.tensorrt_rtx.version)

@@ -1,4 +1,4 @@
-"""What the NVIDIA driver says of the first GPU, asked of `libcuda` itself and nothing else.
+"""What the NVIDIA driver says of its GPUs, asked of `libcuda` itself and nothing else.
 
 Libraries that stand on CUDA crash, hang or lie where there is no driver, so whoever is about to
 touch one asks here first. Nothing is imported; the driver's library is opened, which only a process
@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from superbrain.domain.probe import CudaDevice
 from superbrain.engines.port import RungUnavailable
 
 _LIBRARY: Final = "libcuda.so.1"
@@ -33,25 +34,81 @@ class Gpu(NamedTuple):
     cuda: str
 
 
+class Driver:
+    """The driver's library, opened.
+
+    Raises:
+        OSError: it is not there, or does not load.
+    """
+
+    def __init__(self) -> None:
+        self._library = ctypes.CDLL(_LIBRARY)
+
+    def start(self) -> int:
+        """Start it; 0, or the CUresult that it answers instead."""
+        return int(self._library.cuInit(0))
+
+    def cuda(self) -> str:
+        """Give the newest CUDA that it can run, such as `13.1`; empty when it does not say."""
+        number = ctypes.c_int()
+        if self._library.cuDriverGetVersion(ctypes.byref(number)):
+            return ""
+        return f"{number.value // 1000}.{number.value % 1000 // 10}"
+
+    def devices(self) -> list[CudaDevice]:
+        """Give the GPUs that it shows to this process, once it was started.
+
+        Raises:
+            RungUnavailable: it answers one of the questions with an error.
+        """
+        count = ctypes.c_int()
+        self._ask("cuDeviceGetCount", ctypes.byref(count))
+        return [self._device(ordinal) for ordinal in range(count.value)]
+
+    def _device(self, ordinal: int) -> CudaDevice:
+        device, memory = ctypes.c_int(), ctypes.c_size_t()
+        name = ctypes.create_string_buffer(_NAME_BYTES)
+        self._ask("cuDeviceGet", ctypes.byref(device), ordinal)
+        self._ask("cuDeviceGetName", name, _NAME_BYTES, device)
+        self._ask("cuDeviceTotalMem_v2", ctypes.byref(memory), device)
+        major, minor = self._attribute(_MAJOR, device), self._attribute(_MINOR, device)
+        return CudaDevice(name.value.decode(errors="replace"), f"{major}.{minor}", memory.value)
+
+    def _attribute(self, number: int, device: ctypes.c_int) -> int:
+        value = ctypes.c_int()
+        self._ask("cuDeviceGetAttribute", ctypes.byref(value), number, device)
+        return value.value
+
+    def _ask(self, function: str, *arguments: object) -> None:
+        if status := getattr(self._library, function)(*arguments):
+            raise _broken(function, status)
+
+
 def first_gpu() -> Gpu:
     """Ask the driver for the first GPU.
 
     Raises:
         RungUnavailable: there is no driver, it does not start, or it shows no GPU.
     """
-    library = _open()
-    _ask(library, "cuInit", 0)
-    count, device, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    _ask(library, "cuDeviceGetCount", ctypes.byref(count))
-    if count.value < 1:
+    try:
+        driver = Driver()
+    except OSError as error:
+        raise RungUnavailable(
+            f"expected an NVIDIA GPU with its driver, found no {_LIBRARY} that loads: {error}",
+            mend=_MEND,
+        ) from error
+    if status := driver.start():
+        raise _broken("cuInit", status)
+    devices = driver.devices()
+    if not devices:
         raise RungUnavailable("expected an NVIDIA GPU, found a driver that shows none", mend=_MEND)
-    _ask(library, "cuDeviceGet", ctypes.byref(device), 0)
-    name = ctypes.create_string_buffer(_NAME_BYTES)
-    _ask(library, "cuDeviceGetName", name, _NAME_BYTES, device)
-    capability = (_attribute(library, _MAJOR, device), _attribute(library, _MINOR, device))
-    _ask(library, "cuDriverGetVersion", ctypes.byref(version))
-    cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    return Gpu(name.value.decode(errors="replace"), capability, driver_release(), cuda)
+    major, minor = map(int, devices[0].compute_capability.split("."))
+    return Gpu(devices[0].name, (major, minor), driver_release(), driver.cuda())
+
+
+def _broken(function: str, status: int) -> RungUnavailable:
+    said = f"expected a working NVIDIA driver, found that {function} answers {status}"
+    return RungUnavailable(said, mend=_MEND)
 
 
 def driver_release(path: Path = _MODULE) -> str:
@@ -61,27 +118,3 @@ def driver_release(path: Path = _MODULE) -> str:
     except OSError:
         return ""
     return found[1] if found else ""
-
-
-def _open() -> ctypes.CDLL:
-    try:
-        return ctypes.CDLL(_LIBRARY)
-    except OSError as error:
-        raise RungUnavailable(
-            f"expected an NVIDIA GPU with its driver, found no {_LIBRARY} that loads: {error}",
-            mend=_MEND,
-        ) from error
-
-
-def _attribute(library: ctypes.CDLL, number: int, device: ctypes.c_int) -> int:
-    value = ctypes.c_int()
-    _ask(library, "cuDeviceGetAttribute", ctypes.byref(value), number, device)
-    return value.value
-
-
-def _ask(library: ctypes.CDLL, function: str, *arguments: object) -> None:
-    status = getattr(library, function)(*arguments)
-    if status != 0:
-        raise RungUnavailable(
-            f"expected a working NVIDIA driver, found that {function} answers {status}", mend=_MEND
-        )

@@ -18,6 +18,7 @@ import numpy as np
 
 from superbrain.engines.onnx_session import said
 from superbrain.engines.port import NoDevice, NotInstalled
+from superbrain.engines.tiny_graph import tiny_graph
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,11 +32,6 @@ _INSTALL = (
     "overwrite each other's files"
 )
 _LOOK = "See that `nvidia-smi` works for this user, and that driver and CUDA libraries fit"
-# y = Identity(x), FP32[1], as an ONNX file of opset 13.
-_ONE_NODE = (
-    b"\x08\x07:7\n\x10\n\x01x\x12\x01y\x22\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12"
-    b"\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x0d"
-)
 
 
 def require_cuda(library: Any) -> None:  # noqa: ANN401 - the library has no types
@@ -54,7 +50,7 @@ def require_cuda(library: Any) -> None:  # noqa: ANN401 - the library has no typ
     options = library.SessionOptions()
     options.log_severity_level = 4  # what is wrong is in the exception, or shows in the provider
     try:
-        session = library.InferenceSession(_ONE_NODE, options, providers=[CUDA_PROVIDER])
+        session = library.InferenceSession(tiny_graph(), options, providers=[CUDA_PROVIDER])
     except Exception as error:
         raise NoDevice(
             f"expected a GPU that CUDA can use, found: {said(error)}", mend=_LOOK

@@ -65,7 +65,7 @@ def probe_engines(
         onnxruntime = pool.submit(ask, "onnxruntime", OnnxRuntimeBuild)
         cuda = pool.submit(ask, "cuda", Cuda)
         tensorrt = pool.submit(ask, "library:tensorrt", Library)
-        tensorrt_rtx = pool.submit(ask, "library:tensorrt_rtx", Library)
+        tensorrt_rtx = pool.submit(ask, "library:tensorrt-rtx", Library)
         runtimes = sorted({rung.partition(":")[0] for rung in registry.known_rungs()})
         rungs = {name: pool.submit(ask, f"rungs:{name}", RungAnswers) for name in runtimes}
         build = onnxruntime.result()

@@ -6,7 +6,7 @@
 | question | what it does |
 |---|---|
 | cuda | opens the driver's library, initialises it, asks for its devices |
-| library:NAME | imports a module and reads its version |
+| library:NAME | imports a runtime or module and reads its version |
 | onnxruntime | the same, and the list of providers |
 | provider:NAME | runs a small graph on it and looks where it really ran |
 | rungs:RUNTIME | asks the runtime why it cannot make each of its rungs |
@@ -17,7 +17,6 @@ standard error, of which the asker keeps the last words. probe.py is the asker.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
 import sys
@@ -28,15 +27,16 @@ import numpy as np
 
 from superbrain.domain.probe import (
     Cuda,
-    CudaDevice,
     Library,
     OnnxRuntimeBuild,
     ProviderTrial,
     RungAnswers,
 )
 from superbrain.engines import registry
+from superbrain.engines.cuda_driver import Driver
 from superbrain.engines.onnx_session import import_library
 from superbrain.engines.port import RungUnavailable
+from superbrain.engines.tensorrt_flavour import FLAVOURS
 from superbrain.engines.tiny_graph import LENGTH, tiny_graph
 
 if TYPE_CHECKING:
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 
     from superbrain.domain.probe import Answer
 
-_CAPABILITY_MAJOR: Final = 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
-_CAPABILITY_MINOR: Final = 76
-_NAME_BYTES: Final = 256
 _PROCESSOR: Final = "CPUExecutionProvider"
 _ERRORS_ONLY: Final = 3
 _MEANINGS: Final = {
@@ -76,50 +73,34 @@ def main() -> None:
 def ask_cuda(_name: str) -> Cuda:
     """Ask the driver for its devices."""
     try:
-        library = ctypes.CDLL("libcuda.so.1")
+        driver = Driver()
     except OSError as error:
         there = "No such file" not in str(error) and "cannot open" not in str(error)
         return Cuda(found=there, error=str(error) if there else "")
-    code = library.cuInit(0)
-    version = _cuda_version(library)
+    code, version = driver.start(), driver.cuda()
     if code:
         meaning = _MEANINGS.get(code, "see CUresult in the CUDA documentation")
         return Cuda(True, version, f"cuInit answers {code}: {meaning}")
-    count = ctypes.c_int()
-    library.cuDeviceGetCount(ctypes.byref(count))
-    return Cuda(True, version, devices=[_device(library, n) for n in range(count.value)])
-
-
-def _cuda_version(library: ctypes.CDLL) -> str:
-    number = ctypes.c_int()
-    if library.cuDriverGetVersion(ctypes.byref(number)):
-        return ""
-    return f"{number.value // 1000}.{number.value % 1000 // 10}"
-
-
-def _device(library: ctypes.CDLL, ordinal: int) -> CudaDevice:
-    device, memory = ctypes.c_int(), ctypes.c_size_t()
-    name = ctypes.create_string_buffer(_NAME_BYTES)
-    library.cuDeviceGet(ctypes.byref(device), ordinal)
-    library.cuDeviceGetName(name, _NAME_BYTES, device)
-    library.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-    major, minor = (
-        _attribute(library, device, which) for which in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR)
-    )
-    return CudaDevice(name.value.decode(errors="replace"), f"{major}.{minor}", memory.value)
-
-
-def _attribute(library: ctypes.CDLL, device: ctypes.c_int, which: int) -> int:
-    value = ctypes.c_int()
-    library.cuDeviceGetAttribute(ctypes.byref(value), which, device)
-    return value.value
+    try:
+        return Cuda(True, version, devices=driver.devices())
+    except RungUnavailable as error:
+        return Cuda(True, version, error.message)
 
 
 # --- Python libraries ---------------------------------------------------------------------------
 
 
 def ask_library(name: str) -> Library:
-    """Import it; nothing of it is made, for without a driver that may crash."""
+    """Import it by any of its names; nothing of it is made, for without a driver that may crash."""
+    first, *others = FLAVOURS[name].modules if name in FLAVOURS else (name,)
+    found = _import(first)
+    for other in others:
+        if found.missing:
+            found = _import(other)
+    return found
+
+
+def _import(name: str) -> Library:
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:

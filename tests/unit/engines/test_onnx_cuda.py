@@ -15,6 +15,7 @@ from superbrain.engines.onnx_cuda import CUDA_PROVIDER, BoundSession, cuda_optio
 from superbrain.engines.onnx_session import CPU_PROVIDER
 from superbrain.engines.onnxruntime import OnnxRuntime
 from superbrain.engines.port import NoDevice, NotInstalled
+from superbrain.engines.tiny_graph import LENGTH
 from tests.support.graphs import ADD, save_graph
 
 GRAPH = Graph("graphs/a.onnx", [], [])
@@ -43,7 +44,7 @@ class GpuBuild:
             raise RuntimeError(self._fails)
         self.asked = providers
         real = onnxruntime.InferenceSession(model, options, providers=[CPU_PROVIDER])
-        assert real.run(None, {"x": np.ones(1, np.float32)})[0].tolist() == [1.0]
+        assert real.run(None, {"x": np.ones(LENGTH, np.float32)})[0].tolist() == [2.0] * LENGTH
         return type("Session", (), {"get_providers": lambda _self: [self._used]})()
 
 
