@@ -129,7 +129,7 @@ def since(host: Host, before: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def test_a_killed_builder_costs_its_rung_and_nothing_else(host: Host) -> None:
-    with Load(host.appliance.client, 1, pause_s=0.01) as load:
+    with Load(host.appliance.client, 1) as load:
         for number, stage in enumerate(("looking at what", "building for")):
             version = host.drop(convolutions(layers=SLOW_LAYERS + number))
             host.wait_building(version, stage).kill()
