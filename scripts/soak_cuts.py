@@ -9,6 +9,7 @@ from tests.support.cuts import STORIES, CutStage
 
 EVERY = 20  # operations, some half a minute
 
+
 def every_cut(appliance: Appliance, say: Callable[[str], None]) -> list[str]:
     """Make all cuts, a line for each story; what was found wrong.
 
