@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     )
     scheduling.give_way()  # until it serves, others go first
     beginning = begin(channel, close_sandbox)
-    # Not above: numpy starts threads, and all threads must be started inside. In a fork there are none.
+    # Not above: numpy starts threads, and all must be started inside. A fork has none.
     from superbrain.serve.served_bundle import ServedBundle
     from superbrain.serve.worker import Worker
 
