@@ -18,13 +18,13 @@ from superbrain.deploy.child import Child, ChildError
 from superbrain.deploy.confinement import make_scratch, watch
 from superbrain.domain import ctl
 from superbrain.domain.engine import EngineFile
+from superbrain.domain.manifest import CarriedEngine, Manifest
 from superbrain.domain.policy import stand_by_limit_s
 from superbrain.domain.sandbox import Sandbox
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 
 if TYPE_CHECKING:
-    from superbrain.domain.manifest import Manifest
     from superbrain.domain.proof import Proof, Timing
     from superbrain.domain.sandbox import SandboxPolicy
 
@@ -49,7 +49,10 @@ class Workplace(msgspec.Struct, frozen=True):
 
 
 class Bringup(msgspec.Struct, frozen=True):
-    """What a worker needs to know: deployment, bundle, rung, its engines, and where it works."""
+    """What a worker needs to know: deployment, bundle, rung, its engines, and where it works.
+
+    `carried`: engines for this rung that the bundle brings along and that may be used.
+    """
 
     deployment_id: int
     bundle_path: Path
@@ -58,6 +61,7 @@ class Bringup(msgspec.Struct, frozen=True):
     rung: str
     workplace: Workplace
     engines: tuple[EngineFile, ...] = ()
+    carried: tuple[CarriedEngine, ...] = ()
 
 
 class Worker:

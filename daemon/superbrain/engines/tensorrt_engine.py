@@ -19,7 +19,12 @@ from superbrain.engines.cuda_driver import first_gpu
 from superbrain.engines.device_memory import open_device
 from superbrain.engines.graph_check import FileTensor, InputMismatch, check_graph
 from superbrain.engines.onnx_files import metadata_of
-from superbrain.engines.port import EngineRefused, ExecutionFailed, RungUnavailable
+from superbrain.engines.port import (
+    EngineRefused,
+    ExecutionFailed,
+    GraphMismatch,
+    RungUnavailable,
+)
 from superbrain.engines.tensorrt_flavour import DATATYPES, import_library, lacks
 from superbrain.engines.tensorrt_log import collecting_logger
 from superbrain.engines.tensorrt_run import Runner
@@ -49,9 +54,9 @@ def open_engine(
 
     Raises:
         RungUnavailable: no library, driver or GPU that fits.
-        EngineRefused: the bytes are others, or the library does not take them.
+        EngineRefused: the bytes are others, the library does not take them, or they have other
+            inputs or outputs than the manifest.
         DeviceError: there is not enough device memory.
-        GraphMismatch: the engine has other inputs or outputs than the manifest.
     """
     data = _read(file)
     gpu = first_gpu()
@@ -66,7 +71,7 @@ def open_engine(
         engine = runtime.deserialize_cuda_engine(data)
         if engine is None:
             raise _refused(f"{flavour.title} {trt.__version__} to take the engine", said)
-        check_graph(path.name, graph, *_borders(trt, engine))
+        _check_borders(path.name, graph, *_borders(trt, engine))
         runner = Runner(trt, engine, device, graph, captures=not flavour.captures_itself)
     except BaseException:
         device.close()
@@ -137,6 +142,16 @@ def _borders(trt: Any, engine: Any) -> tuple[list[FileTensor], list[FileTensor]]
         is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
         (inputs if is_input else outputs).append(found)
     return inputs, outputs
+
+
+def _check_borders(
+    name: str, graph: Graph, inputs: list[FileTensor], outputs: list[FileTensor]
+) -> None:
+    """The builder has seen that the ONNX file is right: this is an engine of something else."""
+    try:
+        check_graph(name, graph, inputs, outputs)
+    except GraphMismatch as error:
+        raise EngineRefused(f"the engine is not of this graph: {error.message}") from error
 
 
 def _refused(expected: str, said: Said) -> EngineRefused:
