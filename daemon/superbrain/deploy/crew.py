@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from superbrain.deploy.child import Child, ChildError
-from superbrain.deploy.confinement import make_scratch, watch
+from superbrain.deploy.confinement import spawn_with_scratch, watch
 from superbrain.domain import ctl
 from superbrain.domain.engine import EngineFile
 from superbrain.domain.manifest import CarriedEngine, Manifest
@@ -93,7 +93,7 @@ class Worker:
         lane_path = str(place.lanes_path / f"{worker_id}.lane")
         name = f"worker {worker_id} ({bringup.manifest.name} {bringup.manifest.version})"
         scratch = place.scratch_path / str(worker_id)
-        child = await _spawn(name, scratch)
+        child = await spawn_with_scratch(name, WORKER_MODULE, scratch)
         watching = asyncio.create_task(watch(child, place.sandbox, scratch, Path(lane_path)))
         worker = cls(child, worker_id, lane_path, watching)
         order = ctl.Load(
@@ -159,14 +159,6 @@ class Worker:
             await self.child.end()
             event(log, Event.WORKER_STOPPED, worker=self.child.name)
         await self.watching  # which leaves nothing behind
-
-
-async def _spawn(name: str, scratch: Path) -> Child:
-    try:
-        make_scratch(scratch)
-    except OSError as error:
-        raise ChildError("SPAWN_FAILED", f"{name} gets no scratch folder: {error}") from error
-    return await Child.spawn(name, WORKER_MODULE)
 
 
 class Crew:

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from superbrain.deploy.child import Child, ChildError
-from superbrain.deploy.confinement import make_scratch, watch
+from superbrain.deploy.child import ChildError
+from superbrain.deploy.confinement import spawn_with_scratch, watch
 from superbrain.deploy.shelf import Shelf
 from superbrain.deploy.surveys import KnownHost
 from superbrain.domain.ctl_build import (
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from superbrain.bundle.engine_cache import EngineCache
+    from superbrain.deploy.child import Child
     from superbrain.deploy.crew import Bringup, Workplace
     from superbrain.deploy.surveys import Surveys
     from superbrain.domain.ctl import Message
@@ -157,12 +158,7 @@ class Workshop:
         number = next(_builder_ids)
         scratch = place.scratch_path / f"builder-{number}"
         name = f"builder {number} ({bringup.manifest.name} {bringup.manifest.version})"
-        try:
-            make_scratch(scratch)
-        except OSError as error:
-            found = f"{name} gets no scratch folder: {error}"
-            raise ChildError("SPAWN_FAILED", found) from error
-        child = await Child.spawn(name, BUILDER_MODULE)
+        child = await spawn_with_scratch(name, BUILDER_MODULE, scratch)
         watching = asyncio.create_task(watch(child, limits, scratch))
         survey = Survey(
             rung=bringup.rung,
