@@ -23,17 +23,22 @@ from superbrain.deploy.child import ChildError
 from superbrain.deploy.crew import Bringup, Workplace
 from superbrain.deploy.surveys import Surveys
 from superbrain.deploy.workshop import Workshop
+from superbrain.domain import operations as op
 from superbrain.domain.engine import BuilderPolicy, EngineFile
 from superbrain.domain.sandbox import SandboxPolicy
 from superbrain.engines.tensorrt import TensorRt
+from tests.support.appliance import Appliance
 from tests.support.bundles import sign_key, verified
 from tests.support.engines import convolutions, make_sample_bundle
+from tests.support.load import Load
 from tests.support.other_python import other_python
 from tests.support.processes import until
+from tests.support.releases import go_live
 
 pytestmark = pytest.mark.fault
 
 RUNG = "tensorrt-rtx:fp32"
+DAEMON = str(Path(__file__).parents[1] / "support" / "engine_daemon.py")
 POLICY = BuilderPolicy(time_limit_s=60.0, memory_mib=256, priority="normal")
 BUILDER = "superbrain.serve.builder_process"
 
@@ -241,3 +246,52 @@ def test_what_is_at_hand_does_not_wait_for_the_build_of_another(equipped: Site) 
             await building
 
     asyncio.run(scene())
+
+
+# --- under a real daemon --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """A daemon whose builders have little time and memory."""
+    folder = tmp_path_factory.mktemp("daemon")
+    limits = '[builder]\npriority = "normal"\ntime_limit_s = 4\nmemory_mib = 256\n'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BUILDER_FAULT", str(folder / "fault"))
+        patch.setenv("BUILDER_LIBRARY", "stub")
+        with Appliance(folder, settings=limits, start=False) as started:
+            started.start(DAEMON)
+            go_live(started, 1)
+            yield started
+
+
+@pytest.mark.parametrize(
+    ("number", "fault", "says"),
+    [
+        (1, "hang building", "did not finish Build within 5 s"),
+        (3, "eat building", "expected at most 256 MiB of memory"),
+    ],
+)
+def test_what_serves_does_not_notice_and_the_next_bundle_is_built(
+    appliance: Appliance, number: int, fault: str, says: str
+) -> None:
+    names = [f"{fault.replace(' ', '-')}-{which}" for which in ("first", "second")]
+    with Load(appliance.client, 1, pause_s=0.01) as load:
+        (appliance.work / "fault").write_text(fault)
+        assert says in against_the_rung(appliance, names[0], number)
+        (appliance.work / "fault").unlink()
+        built = len(appliance.logged("engine_built"))
+        assert "expected an NVIDIA GPU" in against_the_rung(appliance, names[1], number + 1)
+        assert len(appliance.logged("engine_built")) == built + 1
+    load.assert_flawless()
+    scratch = appliance.root / "state" / "scratch"
+    appliance.wait_for(lambda: not list(scratch.glob("builder-*")), "their scratch folders to go")
+
+
+def against_the_rung(appliance: Appliance, name: str, layers: int) -> str:
+    """Drop a model that has not been built yet; what speaks against its first rung."""
+    graph = convolutions(layers=layers)
+    appliance.drop(make_sample_bundle(appliance.work, appliance.author, graph, name=name))
+    assert appliance.wait_live(name, "1.0.0").rung == "onnxruntime:cpu"
+    rung, _ = appliance.ask(op.GetReport(name), op.ReportReply).rungs
+    return rung.reason
