@@ -21,10 +21,12 @@ from superbrain.bundle.store import Store
 from superbrain.deploy import workshop as module
 from superbrain.deploy.child import ChildError
 from superbrain.deploy.crew import Bringup, Workplace
+from superbrain.deploy.shelf import CarriedUnfit
 from superbrain.deploy.surveys import Surveys
 from superbrain.deploy.workshop import Workshop
 from superbrain.domain import operations as op
-from superbrain.domain.engine import BuilderPolicy, EngineFile
+from superbrain.domain.engine import BuilderPolicy, EngineFile, EngineHost, engine_key
+from superbrain.domain.manifest import CarriedEngine, FileEntry
 from superbrain.domain.sandbox import SandboxPolicy
 from superbrain.engines.tensorrt import TensorRt
 from tests.support.appliance import Appliance
@@ -246,6 +248,41 @@ def test_what_is_at_hand_does_not_wait_for_the_build_of_another(equipped: Site) 
             await building
 
     asyncio.run(scene())
+
+
+# --- engines that the bundle brings, on a host that nobody has looked at yet ----------------------
+
+
+def bringing(site: Site, gpu: str) -> Bringup:
+    """Let the bundle bring an engine for a GPU."""
+    manifest, path = site.bringup.manifest, "engines/one/engine"
+    host = EngineHost("tensorrt-rtx", "1.7.1", gpu, "8.9")
+    key = engine_key(manifest, manifest.graphs["main"], RUNG, host, ["STRONGLY_TYPED"], 1024)
+    files = [*manifest.files, FileEntry(path, 1, "5" * 64)]
+    with_file = msgspec.structs.replace(manifest, files=files)
+    carried = (CarriedEngine("main", path, key),)
+    return msgspec.structs.replace(site.bringup, manifest=with_file, carried=carried)
+
+
+def test_one_that_fits_is_taken_from_the_store_and_nothing_is_built(site: Site) -> None:
+    site.bringup = bringing(site, "Pretended GPU")
+    (engine,) = asyncio.run(site.equip(site.workshop()))
+    assert engine.path == str(site.bringup.bundle_path / "engines/one/engine")
+    assert engine.sha256 == "5" * 64
+    assert not site.built()
+
+
+def test_one_that_does_not_fit_is_told_before_anything_is_built(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.bringup = bringing(site, "NVIDIA L4")
+    with pytest.raises(CarriedUnfit, match="found one in the bundle for GPU NVIDIA L4") as caught:
+        asyncio.run(site.equip(site.workshop()))
+    assert caught.value.code == "CarriedEngineUnfit"
+    no_processes(monkeypatch)
+    with pytest.raises(CarriedUnfit):
+        asyncio.run(site.equip(site.workshop()))
+    assert not site.built()
 
 
 # --- under a real daemon --------------------------------------------------------------------------

@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 BUILDER_MODULE: Final = "superbrain.serve.builder_process"
 SURVEY_TIMEOUT_S: Final = 120.0
-GRACE_S: Final = 60.0  # a step of a build that is told to stop may still take a while
+GRACE_S = 60.0  # a step of a build that is told to stop may still take a while
 _LIMITS: Final = {"MEMORY_LIMIT": "memory_mib", "SCRATCH_LIMIT": "cache_mib"}
 _builder_ids = itertools.count(1)
 
@@ -171,6 +171,8 @@ class Workshop:
         try:
             yield _Builder(child, survey, scratch)
         except ChildError as error:
+            if error.code not in _LIMITS:
+                raise
             raise _in_builder_words(error) from error
         finally:
             child.kill()
@@ -267,6 +269,5 @@ class _Visit:
 
 def _in_builder_words(error: ChildError) -> ChildError:
     """Name the builder's own configuration key where a limit was exceeded."""
-    key = _LIMITS.get(error.code)
-    mend = f"Raise builder.{key}, or leave this rung out of the ladder" if key else error.mend
-    return ChildError(error.code, error.message, mend=mend, bundle_at_fault=error.bundle_at_fault)
+    mend = f"Raise builder.{_LIMITS[error.code]}, or leave this rung out of the ladder"
+    return ChildError(error.code, error.message, mend=mend)

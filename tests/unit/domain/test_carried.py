@@ -1,4 +1,4 @@
-"""Engines that a bundle brings along: for whom they are, what a manifest may say, who is to blame."""
+"""Engines that a bundle brings along: for whom, what a manifest may say, who is to blame."""
 
 from __future__ import annotations
 
