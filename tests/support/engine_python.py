@@ -42,10 +42,10 @@ def _hang() -> None:
 
 
 def _eat() -> None:
-    """Take more and more memory, and use it."""
-    held = []
-    while True:
-        held.append(bytearray(b"x" * (16 << 20)))
+    """Take more and more memory, and use it; far too much, but not all there is."""
+    held = [bytearray(b"x" * (16 << 20)) for _ in range(128)]
+    assert held
+    _hang()
 
 
 def _refuse() -> None:
