@@ -99,14 +99,14 @@ class Shelf:
         same = (then.driver, then.cuda) == (now.driver, now.cuda)
         changed = "" if same else f"driver {then.driver}, CUDA {then.cuda}: proven anew"
         event(log, Event.ENGINE_REUSED, graph=name, key=key.digest, built_with=changed)
-        return EngineFile(name, str(self._cache.path(key)), record.sha256)
+        return self._file(name, str(self._cache.path(key)), record.sha256)
 
     async def put(self, name: str, key: EngineKey, built: Path, seconds: float) -> EngineFile:
         """Copy an engine that was built into the cache."""
         async with self._guard:
             record = await asyncio.to_thread(self._cache.put, key, built, self.host, seconds)
         event(log, Event.ENGINE_BUILT, graph=name, key=key.digest, seconds=seconds)
-        return EngineFile(name, str(self._cache.path(key)), record.sha256)
+        return self._file(name, str(self._cache.path(key)), record.sha256)
 
     def _fitting(self, name: str, key: EngineKey) -> CarriedEngine | None:
         found = fitting(self._bringup.carried, name, key)
@@ -120,4 +120,7 @@ class Shelf:
         files = self._bringup.manifest.files
         (sha256,) = (entry.sha256 for entry in files if entry.path == carried.path)
         event(log, Event.ENGINE_CARRIED, graph=name, key=carried.key.digest, path=carried.path)
-        return EngineFile(name, str(self._bringup.bundle_path / carried.path), sha256)
+        return self._file(name, str(self._bringup.bundle_path / carried.path), sha256)
+
+    def _file(self, name: str, path: str, sha256: str) -> EngineFile:
+        return EngineFile(name, path, sha256, self.host.gpu, self.host.version)

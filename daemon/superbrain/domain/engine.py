@@ -112,11 +112,16 @@ class EngineRecord(msgspec.Struct, frozen=True):
 
 
 class EngineFile(msgspec.Struct, frozen=True):
-    """An engine that a worker may load: of which graph, where, and its sha256."""
+    """An engine that a worker may load: of which graph, where, and its sha256.
+
+    `gpu` and `version` are those of its key: a worker that finds others does not load it.
+    """
 
     graph: str
     path: str
     sha256: str
+    gpu: str = ""
+    version: str = ""
 
 
 def engine_key(

@@ -54,8 +54,8 @@ def open_engine(
 
     Raises:
         RungUnavailable: no library, driver or GPU that fits.
-        EngineRefused: the bytes are others, the library does not take them, or they have other
-            inputs or outputs than the manifest.
+        EngineRefused: the bytes are others, or are for another host or graph, or the library does
+            not take them.
         DeviceError: there is not enough device memory.
     """
     data = _read(file)
@@ -65,13 +65,14 @@ def open_engine(
     device = open_device()
     try:
         trt = import_library(flavour)
+        check_host(file, gpu.name, str(trt.__version__))
         logger, said = collecting_logger(trt)
         runtime = trt.Runtime(logger)
         runtime.engine_host_code_allowed = False
         engine = runtime.deserialize_cuda_engine(data)
         if engine is None:
             raise _refused(f"{flavour.title} {trt.__version__} to take the engine", said)
-        _check_borders(path.name, graph, *_borders(trt, engine))
+        check_borders(path.name, graph, *_borders(trt, engine))
         runner = Runner(trt, engine, device, graph, captures=not flavour.captures_itself)
     except BaseException:
         device.close()
@@ -144,10 +145,30 @@ def _borders(trt: Any, engine: Any) -> tuple[list[FileTensor], list[FileTensor]]
     return inputs, outputs
 
 
-def _check_borders(
+def check_host(file: EngineFile, gpu: str, version: str) -> None:
+    """See that an engine is for this GPU and library, before the library sees a byte of it.
+
+    The daemon has chosen it by what it knows of this host, which may have changed meanwhile.
+
+    Raises:
+        EngineRefused: it is for others.
+    """
+    if (file.gpu or gpu, file.version or version) != (gpu, version):
+        raise EngineRefused(
+            f"expected an engine for {gpu} and version {version}, found one for "
+            f"{file.gpu or 'any GPU'} and version {file.version or 'any'}",
+            mend="The host is looked at anew when the bundle is brought up the next time",
+        )
+
+
+def check_borders(
     name: str, graph: Graph, inputs: list[FileTensor], outputs: list[FileTensor]
 ) -> None:
-    """The builder has seen that the ONNX file is right: this is an engine of something else."""
+    """See that an engine is of this graph: the builder has seen that the ONNX file is.
+
+    Raises:
+        EngineRefused: it has other inputs or outputs.
+    """
     try:
         check_graph(name, graph, inputs, outputs)
     except GraphMismatch as error:
