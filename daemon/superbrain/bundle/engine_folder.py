@@ -10,6 +10,7 @@ runtime and GPU an engine is for, and becomes its entry in the manifest.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -75,6 +76,7 @@ def take_engines(folder: Path, cache: Path, manifest: Manifest) -> Taken:
             continue
         name = f"{graphs[0]}-{record.key.precision}-{record.key.digest[:_NAME_DIGITS]}"
         _copy(entry, folder / FOLDER / name, record)
+        _hand_over(folder, folder / FOLDER, folder / FOLDER / name)
         taken += _carried(f"{FOLDER}{name}/{ENGINE}", graphs, record)
     return Taken(taken, passed_over)
 
@@ -146,6 +148,17 @@ def _copy(entry: Path, target: Path, record: EngineRecord) -> None:
     with storing(target):
         (unfinished / RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(record)))
         unfinished.rename(target)
+
+
+def _hand_over(owner: Path, *folders: Path) -> None:
+    """Give what root has put into an author's folder to whom that folder belongs."""
+    if os.geteuid() != 0:
+        return
+    with storing(owner):
+        found = owner.stat()
+        for folder in folders:
+            for path in (folder, *folder.iterdir()):
+                os.chown(path, found.st_uid, found.st_gid, follow_symlinks=False)
 
 
 def _damaged(file: Path) -> RecipeError:

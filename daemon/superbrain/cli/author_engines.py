@@ -65,11 +65,11 @@ def register_engines(actions: argparse._SubParsersAction[Any]) -> None:
         "engines",
         help="show engines that the bundle brings along, take them from a host's cache",
         description="Show the engines in a folder, each with the hosts that it is for. With\n"
-        "--from, take from the engine cache of a host (state/engines, or a copy of it) all that\n"
-        "were built there of this folder's graphs on the rungs of its ladder. Hosts of\n"
-        "the same kind then need not build them, and prove them like any other; all\n"
-        "other hosts build their own. An engine is native code: take it only from a\n"
-        "host that you trust as you trust your own key.",
+        "--from, take all that the cache of a host (state/engines, or a copy of it) has\n"
+        "of this folder's graphs on the rungs of its ladder. Hosts of the same kind then\n"
+        "need not build them, and prove them like any other; all other hosts build\n"
+        "their own. An engine is native code: take it only from a host that you trust\n"
+        "as your own key.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import msgspec
@@ -79,6 +80,14 @@ def test_taking_again_changes_nothing(source: Path, cache: Path) -> None:
     before = read_folder(source)
     taken(source, cache)
     assert read_folder(source) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_takes_belongs_to_whom_the_folder_belongs(source: Path, cache: Path) -> None:
+    os.chown(source, 4321, 4321)
+    engine = taken(source, cache)
+    made = (source / "engines", engine.parent, engine, engine.with_name("record.json"))
+    assert {path.stat().st_uid for path in made} == {4321}
 
 
 def test_a_table_tells_for_whom_they_are(
