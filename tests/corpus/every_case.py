@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from tests.corpus import archives, executions, manifests, policies, signatures, trespasses
+from tests.corpus import (
+    archives,
+    engines,
+    executions,
+    manifests,
+    policies,
+    signatures,
+    trespasses,
+)
 from tests.corpus.cases import CASES, Case
 
 SECTIONS = tuple(
-    module.SECTION for module in (signatures, manifests, archives, policies, executions, trespasses)
+    module.SECTION
+    for module in (signatures, manifests, archives, engines, policies, executions, trespasses)
 )
 EXECUTED = frozenset({executions.SECTION, trespasses.SECTION})
 

@@ -1,8 +1,9 @@
-"""Builders that die, are not wanted any more, or leave a damaged engine, under a real daemon.
+"""Builders that die, hang, are not wanted any more, or leave a damaged engine, under a real daemon.
 
 The daemon's builders find a GPU that is none: the engine is really built, and then no worker can
-run it, so the next rung is what serves. Beside all of it a version that was live before is asked
-without a pause.
+run it, so the next rung is what serves. A builder that is to be met at a certain stage is told to
+hang there (tests/support/engine_python.py). Beside all of it a version that was live before is
+asked without a pause.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tests.support.releases import go_live
 
 pytestmark = [pytest.mark.fault, needs_rtx, needs_compiler]
 
-SLOW_LAYERS = 150
+DAEMON = str(Path(__file__).parents[1] / "support" / "engine_daemon.py")
 QUICK = convolutions(layers=2)
 BUILDER = "superbrain.serve.builder_process"
 
@@ -32,11 +33,13 @@ class Host:
 
     def __init__(self, appliance: Appliance, folder: Path) -> None:
         self.appliance = appliance
+        self.fault = folder / "fault"
         self._folder = folder
         self._number = 0
 
-    def drop(self, graph: SampleGraph) -> str:
-        """Drop the next version; its name."""
+    def drop(self, graph: SampleGraph, fault: str = "") -> str:
+        """Drop the next version, whose builder has this fault; its name."""
+        self.fault.write_text(fault)
         self._number += 1
         version = f"{self._number}.0.0"
         self.appliance.drop(
@@ -84,7 +87,10 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     folder = tmp_path_factory.mktemp("builders")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LD_PRELOAD", str(pretended_driver(folder / "driver")))
-        with Appliance(folder, settings='[builder]\npriority = "normal"\n') as appliance:
+        patch.setenv("BUILDER_FAULT", str(folder / "fault"))
+        settings = '[builder]\npriority = "normal"\n'
+        with Appliance(folder, settings=settings, start=False) as appliance:
+            appliance.start(DAEMON)
             patch.delenv("LD_PRELOAD")
             go_live(appliance, 1)
             yield Host(appliance, folder)
@@ -123,8 +129,11 @@ def since(host: Host, before: tuple[int, ...]) -> tuple[int, ...]:
 
 def test_a_killed_builder_costs_its_rung_and_nothing_else(host: Host) -> None:
     with Load(host.appliance.client, 1) as load:
-        for number, stage in enumerate(("looking at what", "building for")):
-            version = host.drop(convolutions(layers=SLOW_LAYERS + number))
+        for fault, stage in (
+            ("hang looking", "looking at what"),
+            ("hang building", "building for"),
+        ):
+            version = host.drop(convolutions(layers=4), fault)
             host.wait_building(version, stage).kill()
             (failed,) = host.wait_served(version)
             assert "was ended by SIGKILL" in failed
@@ -135,7 +144,7 @@ def test_a_killed_builder_costs_its_rung_and_nothing_else(host: Host) -> None:
 
 
 def test_a_newer_bundle_ends_the_build_of_an_older_one(host: Host) -> None:
-    older = host.drop(convolutions(layers=SLOW_LAYERS + 3))
+    older = host.drop(convolutions(layers=5), "hang building")
     builder = host.wait_building(older, "building for")
     newer = host.drop(QUICK)
     host.appliance.wait_for(lambda: not builder.is_running(), "the builder to be ended")
@@ -145,13 +154,15 @@ def test_a_newer_bundle_ends_the_build_of_an_older_one(host: Host) -> None:
 
 
 def test_a_killed_daemon_leaves_no_builder_and_no_half_of_an_engine(host: Host) -> None:
-    version = host.drop(convolutions(layers=SLOW_LAYERS + 4))
+    version = host.drop(convolutions(layers=6), "hang building")
     host.wait_building(version, "building for")
     host.appliance.kill()
+    host.fault.unlink()
     with pytest.MonkeyPatch.context() as patch:
         driver = host.appliance.work / "driver" / "libcuda.so.1"
         patch.setenv("LD_PRELOAD", str(driver))
-        host.appliance.start()
+        patch.setenv("BUILDER_FAULT", str(host.fault))
+        host.appliance.start(DAEMON)
     host.wait_served(version)
     host.appliance.wait_live("adder", "1.0.0")
     host.assert_tidy()

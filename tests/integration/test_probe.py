@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from superbrain.engines.onnx_session import import_library
 from superbrain.engines.probe import ask_child, installed_packages, last_words, probe_engines
 from superbrain.engines.registry import known_rungs
 from superbrain.engines.tiny_graph import tiny_graph
-from tests.support.fake_driver import FakeDriver
+from tests.support.pretended_gpu import GPU, HAS_COMPILER, MEMORY_BYTES, SAYS, pretended_driver
 
 pytestmark = pytest.mark.integration
 
@@ -92,28 +93,32 @@ def test_two_packages_over_each_other_are_both_seen(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> FakeDriver:
-    return FakeDriver(tmp_path_factory.mktemp("driver"), "libcuda.so.1")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Give the environment of a process that finds a driver made here."""
+    if not HAS_COMPILER:
+        pytest.skip("needs a C compiler to make a driver's library: apt-get install gcc")
+    made = pretended_driver(tmp_path_factory.mktemp("driver"))
+    return {**os.environ, "LD_LIBRARY_PATH": str(made.parent)}
 
 
-def test_a_driver_tells_its_devices(driver: FakeDriver) -> None:
-    found = ask_child("cuda", Cuda, environment=driver.environment)
-    assert found == Cuda(True, "13.1", devices=[CudaDevice("Fake L4", "8.9", 23_034 << 20)])
+def test_a_driver_tells_its_devices(driver: dict[str, str]) -> None:
+    found = ask_child("cuda", Cuda, environment=driver)
+    assert found == Cuda(True, "13.1", devices=[CudaDevice(GPU, "8.9", MEMORY_BYTES)])
 
 
-def test_a_driver_without_a_device_says_so(driver: FakeDriver) -> None:
-    found = ask_child("cuda", Cuda, environment={**driver.environment, "FAKE_CUDA": "none"})
+def test_a_driver_without_a_device_says_so(driver: dict[str, str]) -> None:
+    found = ask_child("cuda", Cuda, environment={**driver, SAYS: "init=100"})
     assert isinstance(found, Cuda)
     assert found.error.startswith("cuInit answers 100: the driver shows no device")
 
 
-def test_a_driver_that_crashes_takes_only_its_own_process_along(driver: FakeDriver) -> None:
-    found = ask_child("cuda", Cuda, environment={**driver.environment, "FAKE_CUDA": "crash"})
+def test_a_driver_that_crashes_takes_only_its_own_process_along(driver: dict[str, str]) -> None:
+    found = ask_child("cuda", Cuda, environment={**driver, SAYS: "crash"})
     assert isinstance(found, Unanswered)
     assert "ended its process with SIGABRT" in found.why
 
 
-def test_a_driver_that_hangs_is_given_up(driver: FakeDriver) -> None:
-    environment = {**driver.environment, "FAKE_CUDA": "hang"}
+def test_a_driver_that_hangs_is_given_up(driver: dict[str, str]) -> None:
+    environment = {**driver, SAYS: "hang"}
     found = ask_child("cuda", Cuda, timeout_s=2.0, environment=environment)
     assert found == Unanswered("did not answer within 2 s")

@@ -139,21 +139,31 @@ def make_sample_bundle(
     folder: Path,
     author: KeyPair,
     graph: SampleGraph,
+    **options: Any,  # noqa: ANN401 - what make_sample_folder takes
+) -> BuiltBundle:
+    """Make a folder as `make_sample_folder` does, build and sign it."""
+    return build_bundle(make_sample_folder(folder, graph, **options), author)
+
+
+def make_sample_folder(
+    folder: Path,
+    graph: SampleGraph,
     *,
+    name: str = "sample",
     version: str = "1.0.0",
     sequence: int = 1,
     ladder: Sequence[str] = ("tensorrt-rtx:fp32", "onnxruntime:cpu"),
     runs: bool = True,
-) -> BuiltBundle:
-    """Make a signed bundle of one graph, with what ONNX Runtime answers as its golden case.
+) -> Path:
+    """Make an author's folder of one graph, with what ONNX Runtime answers as its golden case.
 
     Without `runs`, which says whether ONNX Runtime can run it, its golden case is all zeros.
     """
-    source = folder / f"sample-{version}"
+    source = folder / f"{name}-{version}"
     (source / "graphs").mkdir(parents=True)
     path = source / "graphs" / "main.onnx"
     onnx.save(graph.model, path)
-    sizes = {name: bounds.min for name, bounds in graph.dynamic.items()}
+    sizes = {size: bounds.min for size, bounds in graph.dynamic.items()}
     asked = {one.name: _numbers(one, sizes) for one in graph.inputs}
     answered = {one.name: np.zeros_like(_numbers(one, sizes)) for one in graph.outputs}
     if runs:
@@ -162,28 +172,29 @@ def make_sample_bundle(
     for side, arrays in (("request", asked), ("response", answered)):
         place = source / "golden" / "case" / side
         place.mkdir(parents=True)
-        for name, array in arrays.items():
-            np.save(place / f"{name}.npy", array)
+        for tensor_name, array in arrays.items():
+            np.save(place / f"{tensor_name}.npy", array)
     recipe = {
+        "name": name,
         "version": version,
         "sequence": sequence,
         "ladder": json.dumps(list(ladder)),
         "inputs": _toml(graph.inputs, open_as=None),
         "outputs": _toml(graph.outputs, open_as=None),
         "dynamic": ", ".join(
-            f"{name} = {{ min = {one.min}, opt = {one.opt}, max = {one.max} }}"
-            for name, one in graph.dynamic.items()
+            f"{size} = {{ min = {one.min}, opt = {one.opt}, max = {one.max} }}"
+            for size, one in graph.dynamic.items()
         ),
         "asked": _toml(graph.inputs, open_as=-1),
         "answered": _toml(graph.outputs, open_as=-1),
     }
     (source / "bundle.toml").write_text(_RECIPE.format(**recipe))
-    return build_bundle(source, author)
+    return source
 
 
 _RECIPE = """\
 schema = 1
-name = "sample"
+name = "{name}"
 version = "{version}"
 sequence = {sequence}
 created = 2025-01-31T12:00:00Z

@@ -1,4 +1,4 @@
-"""Libraries of a GPU's driver, compiled for a test: what they say stands in a file.
+"""A GPU driver's NVML, compiled for a test: what it says stands in a file.
 
 >>> driver = FakeDriver(tmp_path)           # skips the test where there is no C compiler
 >>> driver.say(count=1, celsius=51)
@@ -8,14 +8,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-SOURCES = Path(__file__).parent
-LIBRARIES = {"libnvidia-ml.so.1": "fake_nvml.c", "libcuda.so.1": "fake_cuda.c"}
+from tests.support.pretended_gpu import HAS_COMPILER, compiled
+
+SOURCE = Path(__file__).with_name("fake_nvml.c")
+LIBRARY = "libnvidia-ml.so.1"
 L4 = {
     "memory_mib": 23_034,
     "used_mib": 4_096,
@@ -27,28 +27,14 @@ L4 = {
 
 
 class FakeDriver:
-    """The libraries in a folder of their own, and the file that they read at every call."""
+    """The library in a folder of its own, and the file that it reads at every call."""
 
-    def __init__(self, folder: Path, *libraries: str, options: tuple[str, ...] = ()) -> None:
-        compiler = shutil.which("gcc") or shutil.which("cc")
-        if compiler is None:
+    def __init__(self, folder: Path, options: tuple[str, ...] = ()) -> None:
+        if not HAS_COMPILER:
             pytest.skip("needs a C compiler to make a driver's library: apt-get install gcc")
         self._said = folder / "driver.txt"
         self._libraries = folder / "lib"
-        self._libraries.mkdir()
-        for library in libraries or ("libnvidia-ml.so.1",):
-            source, target = SOURCES / LIBRARIES[library], self._libraries / library
-            command = [
-                compiler,
-                "-shared",
-                "-fPIC",
-                "-O0",
-                *options,
-                "-o",
-                str(target),
-                str(source),
-            ]
-            subprocess.run(command, check=True, timeout=120)
+        compiled(self._libraries, LIBRARY, SOURCE.read_text(), *options)
         self.say()
 
     @property

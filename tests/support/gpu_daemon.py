@@ -5,28 +5,19 @@ python tests/support/gpu_daemon.py --root …
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from superbrain.app.main import main
 from superbrain.deploy import gpu_guard
-
-
-def python_with_a_gpu(folder: Path) -> str:
-    """Make a program that is started like Python."""
-    path = folder / "python"
-    script = Path(__file__).with_name("gpu_python.py")
-    path.write_text(f'#!/bin/sh\nexec {sys.executable} -I {script} "$@"\n')
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return os.fspath(path)
-
+from tests.support.other_python import other_python
 
 if __name__ == "__main__":
     gpu_guard.STEADY_S = 1.0
     with tempfile.TemporaryDirectory() as made:
-        sys.executable = python_with_a_gpu(Path(made))
+        sys.executable = other_python(Path(made), "gpu_python.py")
         code = main(sys.argv[1:])
     sys.exit(code)

@@ -45,7 +45,7 @@ class FakeGpu:
 def main() -> None:
     """Do what `python -I -m MODULE ARGUMENTS` does."""
     module, arguments = sys.argv[3], sys.argv[4:]
-    if module == "superbrain.serve.worker_process":
+    if module in ("superbrain.serve.worker_process", "superbrain.serve.fork_server"):
         os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy is imported before the sandbox here
         from superbrain.engines import registry
 

@@ -45,6 +45,7 @@ from superbrain.deploy.orders import Orders
 from superbrain.deploy.recovery import Recovery
 from superbrain.deploy.services import Services
 from superbrain.deploy.stages import Stages
+from superbrain.deploy.surveys import Surveys
 from superbrain.deploy.tcp_face import TcpFaceKeeper
 from superbrain.deploy.trust_guard import TrustGuard
 from superbrain.deploy.trust_inbox import TrustInbox
@@ -214,6 +215,7 @@ class Daemon:
             with_builder_memory(config.builder, memory_bytes),
             Workplace(config.lanes_path, config.scratch_path, sandbox, self._fork_server),
             self._services.engine_paths,
+            Surveys(config.engines_path),
         )
 
     async def _serve(self, stack: contextlib.ExitStack) -> None:

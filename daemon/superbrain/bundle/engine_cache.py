@@ -74,8 +74,8 @@ class EngineCache:
             StoreError: something damaged cannot be removed.
         """
         folder = self._root / key.digest
-        record = _record(folder)
-        if record is None or record.key != key or not _intact(folder / ENGINE, record):
+        record = read_record(folder)
+        if record is None or record.key != key or not is_intact(folder / ENGINE, record):
             self.discard(key)
             return None
         with contextlib.suppress(OSError):
@@ -94,7 +94,7 @@ class EngineCache:
         """
         staged = self._root / _STAGING / f"{key.digest}-{secrets.token_hex(4)}"
         try:
-            size, sha256 = _copy(built, staged / ENGINE)
+            size, sha256 = copy_hashed(built, staged / ENGINE)
             record = EngineRecord(key, size, sha256, host, seconds)
             with new_file(staged / RECORD) as file:
                 file.write(msgspec.json.encode(record))
@@ -114,14 +114,16 @@ class EngineCache:
         """
         self._remove(self._root / key.digest)
 
-    def discard_file(self, path: Path) -> None:
-        """Remove the engine whose file this is; a file from elsewhere is left alone.
+    def discard_file(self, path: Path) -> bool:
+        """Remove the engine whose file this is; False for one from elsewhere, which is left alone.
 
         Raises:
             StoreError: it cannot be removed.
         """
-        if path.parent.parent == self._root:
-            self._remove(path.parent)
+        if path.parent.parent != self._root:
+            return False
+        self._remove(path.parent)
+        return True
 
     def trim(self, in_use: Container[str], now: float) -> list[str]:
         """Remove what was used longest ago until the rest keeps the limit; give the keys that went.
@@ -171,7 +173,7 @@ class EngineCache:
             _remove_if_there(doomed)
 
 
-def _record(folder: Path) -> EngineRecord | None:
+def read_record(folder: Path) -> EngineRecord | None:
     """Read what an entry says it is; None where that cannot be read."""
     try:
         with (folder / RECORD).open("rb") as file:
@@ -180,7 +182,8 @@ def _record(folder: Path) -> EngineRecord | None:
         return None
 
 
-def _intact(path: Path, record: EngineRecord) -> bool:
+def is_intact(path: Path, record: EngineRecord) -> bool:
+    """Tell whether a file is, byte for byte, what its record says."""
     try:
         with _opened(path) as file:
             if os.fstat(file.fileno()).st_size != record.size_bytes:
@@ -193,7 +196,7 @@ def _intact(path: Path, record: EngineRecord) -> bool:
         return False
 
 
-def _copy(source: Path, target: Path) -> tuple[int, str]:
+def copy_hashed(source: Path, target: Path) -> tuple[int, str]:
     """Copy a file that its writer may still change; size and sha256 of what was copied."""
     size, sha256 = 0, hashlib.sha256()
     with storing(source), _opened(source) as file, new_file(target) as copy:

@@ -2,10 +2,12 @@
 
     bundle.toml                         what the bundle is; the fields of the manifest without
                                         files and golden cases, which are found in the folder
-    graphs/ code/ assets/ engines/      taken as they are
+    graphs/ code/ assets/               taken as they are
     golden/CASE/request/NAME.*          what a caller sends
     golden/CASE/response/NAME.*         what must come back
     golden/CASE/graphs/GRAPH/inputs/NAME.npy, …/outputs/NAME.npy     optional, for one graph
+    engines/NAME/engine, …/record.json  optional: engines of a host's cache; what they are is read
+                                        from the record, which is left out
 
 Left out everywhere: names that start with a dot or with README, `__pycache__`, compiled Python.
 The same folder and keys give the same bytes: `created` comes from bundle.toml, not from a clock.
@@ -19,7 +21,7 @@ import hashlib
 import re
 import stat
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +29,11 @@ import msgspec
 
 from superbrain.bundle.archive import CHUNK_BYTES, Progress
 from superbrain.bundle.archive_writer import write_bundle
+from superbrain.bundle.engine_folder import find_engines, is_record
 from superbrain.bundle.golden_folder import check_golden_files, find_cases
 from superbrain.bundle.keys import SigningKey
 from superbrain.bundle.signing import sign_payload
+from superbrain.domain.engine_rules import FOLDER as ENGINES_FOLDER
 from superbrain.domain.errors import RecipeError, shown
 from superbrain.domain.manifest import (
     FileEntry,
@@ -116,21 +120,38 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 def read_folder(folder: Path) -> Manifest:
-    """Make the manifest of an author's folder: recipe, hashes of all files, golden cases.
+    """Make the manifest of an author's folder: recipe, hashes of all files, golden cases, engines.
 
     Raises:
         RecipeError: bundle.toml or a file is wrong.
         ManifestError: the manifest breaks a rule.
         TensorFileError: a golden file does not hold the tensor that the interface declares.
     """
+    manifest = _manifest(folder, collect_files(folder))
+    return _checked(
+        folder, msgspec.structs.replace(manifest, engines=find_engines(folder, manifest))
+    )
+
+
+def read_without_engines(folder: Path) -> Manifest:
+    """Make the manifest of an author's folder as if no engines lay in it.
+
+    Raises:
+        RecipeError, ManifestError, TensorFileError: as `read_folder`.
+    """
+    paths = (path for path in collect_files(folder) if not path.startswith(ENGINES_FOLDER))
+    return _checked(folder, _manifest(folder, paths))
+
+
+def _manifest(folder: Path, paths: Iterable[str]) -> Manifest:
     recipe = read_recipe(folder)
-    files = [_entry(folder, path) for path in collect_files(folder)]
+    files = [_entry(folder, path) for path in paths]
     golden = Golden(
         cases=find_cases(folder, [entry.path for entry in files]),
         tolerances=recipe.golden.tolerances,
         graph_tolerances=recipe.golden.graph_tolerances,
     )
-    manifest = Manifest(
+    return Manifest(
         schema=recipe.schema,
         name=recipe.name,
         version=recipe.version,
@@ -147,6 +168,9 @@ def read_folder(folder: Path) -> Manifest:
         targets=recipe.targets,
         serving=recipe.serving,
     )
+
+
+def _checked(folder: Path, manifest: Manifest) -> Manifest:
     checked = parse_manifest(encode_manifest(manifest))
     check_golden_files(folder, checked)
     return checked
@@ -192,7 +216,7 @@ def collect_files(folder: Path) -> list[str]:
     found: list[str] = []
     for name in FOLDERS:
         found.extend(_walk(folder, folder / name))
-    return sorted(found)
+    return sorted(path for path in found if not is_record(path))
 
 
 def _walk(folder: Path, start: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`superbrain bundle build | inspect | verify`: a folder becomes a file, a file is looked into.
+"""`superbrain bundle engines | build | inspect | verify`: a folder becomes a file and back.
 
 The commands that run a bundle (`init`, `record-golden`, `prove`) are in author_prove.py.
 """
@@ -29,6 +29,7 @@ from superbrain.bundle.folder import build, collect_files, read_recipe
 from superbrain.bundle.keys import load_public_key, load_signing_key
 from superbrain.bundle.signing import read_envelope, verify_envelope
 from superbrain.bundle.trust_folder import read_trust_folder
+from superbrain.cli.author_engines import register_engines
 from superbrain.cli.author_key import ask_passphrase
 from superbrain.cli.bundle_view import BundleFacts, bundle_view
 from superbrain.cli.display import make_console, print_json, show
@@ -61,7 +62,8 @@ class Verification(msgspec.Struct, frozen=True):
 
 
 def register(bundle_commands: argparse._SubParsersAction[Any]) -> None:
-    """Add `build`, `inspect` and `verify` to `superbrain bundle`."""
+    """Add `engines`, `build`, `inspect` and `verify` to `superbrain bundle`."""
+    register_engines(bundle_commands)
     _register_build(bundle_commands)
     _register_inspect(bundle_commands)
     _register_verify(bundle_commands)

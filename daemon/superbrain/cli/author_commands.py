@@ -2,7 +2,7 @@
 
 The actions themselves are in author_prove.py (`init`, `record-golden`, `prove`,
 `precision`) and in
-author_bundle.py (`build`, `inspect`, `verify`).
+author_bundle.py (`engines`, `build`, `inspect`, `verify`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ the way of a model:
   superbrain bundle record-golden orientation --case first --input image=page.png
   superbrain bundle prove orientation                         does it give these answers, here?
   superbrain bundle precision orientation                     the same in fp16 and int8, if right
+  superbrain bundle engines orientation --from CACHE          optional: a host's engines go along
   superbrain bundle build orientation --key author.key        orientation-0.1.0.sbb, here
   superbrain bundle verify orientation-0.1.0.sbb --key author.pub
 """

@@ -9,6 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from superbrain.cli.author_engines import engine_facts, engine_table
 from superbrain.cli.display import heading, plain_table
 from superbrain.domain.golden import spell_tolerance
 from superbrain.domain.manifest import Manifest
@@ -44,6 +45,9 @@ def bundle_view(
     yield _interface(console, manifest)
     yield heading("Graphs")
     yield _graphs(console, manifest)
+    if manifest.engines:
+        yield heading("Engines")
+        yield engine_table(console, engine_facts(manifest))
     yield heading("Files")
     yield _files(console, manifest)
 

@@ -15,14 +15,15 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from superbrain.deploy.child import ChildError
+from superbrain.deploy.child import Child, ChildError
 from superbrain.domain.sandbox import excess
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 from superbrain.host.usage import scratch_usage, usage
 
 if TYPE_CHECKING:
-    from superbrain.deploy.child import Child
+    from collections.abc import Awaitable, Callable
+
     from superbrain.domain.sandbox import SandboxPolicy
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,25 @@ def _tidy_up(scratch: Path, lane: Path | None) -> None:
     if lane is not None:
         lane.unlink(missing_ok=True)
     remove_scratch(scratch)
+
+
+async def begin_with_scratch(
+    name: str, scratch: Path, begin: Callable[[], Awaitable[Child]]
+) -> Child:
+    """Let a child `begin` that has an empty scratch folder; of one that cannot, nothing is left.
+
+    Raises:
+        ChildError: the folder cannot be made, or the child not be started.
+    """
+    try:
+        make_scratch(scratch)
+    except OSError as error:
+        raise ChildError("SPAWN_FAILED", f"{name} gets no scratch folder: {error}") from error
+    try:
+        return await begin()
+    except BaseException:
+        remove_scratch(scratch)
+        raise
 
 
 def make_scratch(folder: Path) -> None:

@@ -10,16 +10,18 @@ import asyncio
 import contextlib
 import itertools
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from superbrain.deploy.child import Child, ChildError
-from superbrain.deploy.confinement import make_scratch, watch
+from superbrain.deploy.confinement import begin_with_scratch, watch
 from superbrain.deploy.fork_server import ForkServerError
 from superbrain.domain import ctl
 from superbrain.domain.engine import EngineFile
+from superbrain.domain.manifest import CarriedEngine, Manifest
 from superbrain.domain.policy import stand_by_limit_s
 from superbrain.domain.sandbox import Sandbox
 from superbrain.host.events import Event
@@ -27,7 +29,6 @@ from superbrain.host.logs import event
 
 if TYPE_CHECKING:
     from superbrain.deploy.fork_server import ForkServer
-    from superbrain.domain.manifest import Manifest
     from superbrain.domain.proof import Proof, Timing
     from superbrain.domain.sandbox import SandboxPolicy
 
@@ -56,7 +57,10 @@ class Workplace(msgspec.Struct, frozen=True):
 
 
 class Bringup(msgspec.Struct, frozen=True):
-    """What a worker needs to know: deployment, bundle, rung, its engines, and where it works."""
+    """What a worker needs to know: deployment, bundle, rung, its engines, and where it works.
+
+    `carried`: engines for this rung that the bundle brings along and that may be used.
+    """
 
     deployment_id: int
     bundle_path: Path
@@ -65,6 +69,7 @@ class Bringup(msgspec.Struct, frozen=True):
     rung: str
     workplace: Workplace
     engines: tuple[EngineFile, ...] = ()
+    carried: tuple[CarriedEngine, ...] = ()
 
 
 class Worker:
@@ -96,7 +101,7 @@ class Worker:
         lane_path = str(place.lanes_path / f"{worker_id}.lane")
         name = f"worker {worker_id} ({bringup.manifest.name} {bringup.manifest.version})"
         scratch = place.scratch_path / str(worker_id)
-        child = await _start(name, scratch, place.fork_server)
+        child = await begin_with_scratch(name, scratch, partial(_begin, name, place.fork_server))
         watching = asyncio.create_task(watch(child, place.sandbox, scratch, Path(lane_path)))
         worker = cls(child, worker_id, lane_path, watching)
         order = ctl.Load(
@@ -164,11 +169,7 @@ class Worker:
         await self.watching  # which leaves nothing behind
 
 
-async def _start(name: str, scratch: Path, fork_server: ForkServer) -> Child:
-    try:
-        make_scratch(scratch)
-    except OSError as error:
-        raise ChildError("SPAWN_FAILED", f"{name} gets no scratch folder: {error}") from error
+async def _begin(name: str, fork_server: ForkServer) -> Child:
     with contextlib.suppress(ForkServerError):  # which has been said
         return await Child.begin(name, fork_server.fork)
     return await Child.spawn(name, WORKER_MODULE)

@@ -24,6 +24,7 @@ from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
 from superbrain.domain.errors import BundleError, StoreError
 from superbrain.domain.gpu_rules import RUNG_LOST, lost_gpu
+from superbrain.domain.returning import not_returned, rungs_to_return_on
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 
@@ -129,14 +130,14 @@ class Recovery:
         failure: Reason | None = None
         lost: Reason | None = None
         attempt = deployment
-        for index in life.rungs_to_return_on(deployment):
+        for index in rungs_to_return_on(deployment):
             attempt = msgspec.structs.replace(attempt, rung_index=index)
             failure = await self._try(attempt)
             if failure is None:
                 self._revived(deployment, attempt, lost)
                 return
             lost = lost or failure
-            attempt = life.not_returned(attempt, failure)
+            attempt = not_returned(attempt, failure)
         assert failure is not None  # noqa: S101 - a ladder is never empty
         await self._lost(deployment, failure)
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from superbrain.bundle.archive import open_bundle
+from superbrain.deploy.bring_up import BringUp, first_failure
 from superbrain.deploy.child import ChildError
-from superbrain.deploy.crew import Bringup, Crew
 from superbrain.deploy.inbox import Content, Inbox
-from superbrain.deploy.journal_file import JournalError
+from superbrain.deploy.shelf import CarriedUnfit
 from superbrain.deploy.targets import check_targets
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from superbrain.bundle.store import Store
+    from superbrain.deploy.crew import Bringup, Crew
     from superbrain.deploy.journal import Journal
     from superbrain.deploy.service import ModelService
     from superbrain.deploy.trust_keeper import TrustKeeper
     from superbrain.deploy.workshop import Workshop
     from superbrain.domain.manifest import Manifest
-    from superbrain.domain.proof import Proof
 
     Performer = Callable[[Deployment], Awaitable[life.Event | None]]
 
@@ -86,7 +86,7 @@ class Stages:
         self._service_of = service_of
         self._trust = keeper.trust
         self._clock = keeper.clock
-        self._workshop = workshop
+        self._bring_up = BringUp(journal, store, workshop)
         self._probation_s = probation_s
         self._slots = asyncio.Semaphore(parallel)
         self._revivals = asyncio.Semaphore(parallel)  # what is good never waits for what is new
@@ -198,13 +198,15 @@ class Stages:
         if unusable is not None:
             return life.StageFailed(unusable)
         try:
-            bringup = await self._equipped(deployment)
+            bringup = await self._bring_up.equip(deployment, self._shower(deployment))
             self.progress[deployment.id] = Progress(f"loading on {deployment.rung}")
             async with self._slots:
                 refused = await self.does_not_fit(bringup)
                 if refused is not None:
                     return life.StageFailed(refused)
-                self._crews[deployment.id] = await self._load(bringup)
+                self._crews[deployment.id] = await self._bring_up.load(bringup)
+        except CarriedUnfit as error:
+            return life.CarriedFailed(Reason(error.code, error.message, error.mend))
         except ChildError as error:
             reason = Reason(error.code, error.message, error.mend)
             return life.Refused(reason) if error.bundle_at_fault else life.StageFailed(reason)
@@ -212,53 +214,28 @@ class Stages:
             return life.StageFailed(Reason(error.reason, error.message, error.mend))
         finally:
             self.progress.pop(deployment.id, None)
-        return life.Built()
-
-    async def _load(self, bringup: Bringup) -> Crew:
-        """Load workers; built engines that they refuse leave the cache, to be built anew."""
-        try:
-            return await Crew.load(bringup)
-        except ChildError as error:
-            if error.code == "EngineRefused":
-                await self._workshop.discard(bringup.engines)
-            raise
+        return life.Built(carried=bool(bringup.carried))
 
     async def _prove(self, deployment: Deployment) -> life.Event:
         self.progress[deployment.id] = Progress(f"proving on {deployment.rung}")
+        crew = self._crews[deployment.id]
         try:
             async with self._slots:
-                crew = self._crews[deployment.id]
-                proofs = await self._prove_crew(deployment, crew, timed=deployment.is_compared)
+                proofs = await self._bring_up.prove(deployment, crew, timed=deployment.is_compared)
+        except CarriedUnfit as error:
+            return life.CarriedFailed(Reason(error.code, error.message, error.mend))
         except ChildError as error:
             return life.StageFailed(Reason(error.code, error.message, error.mend))
         finally:
             self.progress.pop(deployment.id, None)
-        if failure := _first_failure(proofs):
+        if failure := first_failure(proofs):
             mend = f"See `superbrain report {deployment.name} --version {deployment.version}`"
-            return life.Mismatched(Reason("GOLDEN_MISMATCH", failure, mend))
+            reason = Reason("GOLDEN_MISMATCH", failure, mend)
+            if crew.bringup.carried:
+                return life.CarriedFailed(reason)
+            return life.Mismatched(reason)
         timed = next((proof.timing for proof in proofs if proof.timing), None)
         return life.Timed(timed.median_ms) if timed else life.Matched()
-
-    async def _prove_crew(
-        self, deployment: Deployment, crew: Crew, *, timed: bool = False
-    ) -> list[Proof]:
-        """Prove every worker and journal the figures."""
-        proofs = await crew.prove(timed=timed)
-        for worker, proof in proofs:
-            try:
-                self._journal.add_proof(deployment.id, worker, proof, dt.datetime.now(dt.UTC))
-            except JournalError as error:  # it is proven all the same
-                event(log, Event.TASK_FAILED, logging.ERROR, str(error))
-            name = Event.PROOF_PASSED if proof.passed else Event.PROOF_FAILED
-            event(
-                log,
-                name,
-                deployment=deployment.id,
-                rung=proof.rung,
-                message=proof.first_failure,
-                median_ms=proof.timing.median_ms if proof.timing else None,
-            )
-        return [proof for _, proof in proofs]
 
     async def _watch(self, _deployment: Deployment) -> life.Event:
         await asyncio.sleep(self._probation_s)
@@ -348,17 +325,10 @@ class Stages:
         unusable = self.rung_unusable(deployment.rung)
         if unusable is not None:
             raise ChildError(unusable.code, unusable.message, mend=unusable.mend)
-        bringup = await self._equipped(deployment)
-        async with self._revivals:
-            crew = await self._load(bringup)
-            try:
-                failure = _first_failure(await self._prove_crew(deployment, crew))
-                if failure:
-                    raise ChildError("GOLDEN_MISMATCH", failure)
-            except BaseException:
-                await crew.end()
-                raise
-        return crew
+        try:
+            return await self._bring_up.again(deployment, self._shower(deployment), self._revivals)
+        finally:
+            self.progress.pop(deployment.id, None)
 
     def _restore(self, deployment_id: int) -> Deployment:
         now = dt.datetime.now(dt.UTC)
@@ -408,33 +378,13 @@ class Stages:
         crews, self._crews = list(self._crews.values()), {}
         await asyncio.gather(*(crew.end() for crew in crews))
 
-    async def _equipped(self, deployment: Deployment) -> Bringup:
-        """Get the engines that its rung needs, built if need be."""
+    def _shower(self, deployment: Deployment) -> Callable[[str, float | None], None]:
+        """Give what is told how far the engines of a deployment are."""
 
         def show(detail: str, percent: float | None) -> None:
             self.progress[deployment.id] = Progress(detail, percent)
 
-        bringup = self._bringup(deployment)
-        try:
-            engines = await self._workshop.engines(bringup, show)
-        finally:
-            self.progress.pop(deployment.id, None)
-        return msgspec.structs.replace(bringup, engines=engines)
-
-    def _bringup(self, deployment: Deployment) -> Bringup:
-        return Bringup(
-            deployment_id=deployment.id,
-            bundle_path=self._store.path(deployment.digest),
-            digest=deployment.digest,
-            manifest=self._store.manifest(deployment.digest),
-            rung=deployment.rung,
-            workplace=self._workshop.workplace,
-        )
-
-
-def _first_failure(proofs: list[Proof]) -> str:
-    """Give the first failure of all workers; empty when every one of them is proven."""
-    return next((proof.first_failure for proof in proofs if proof.first_failure), "")
+        return show
 
 
 async def _fits(_bringup: Bringup) -> Reason | None:

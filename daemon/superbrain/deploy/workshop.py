@@ -1,9 +1,10 @@
-"""The workshop: brings the engines that a rung needs, from the cache or from a builder.
+"""The workshop: brings the engines that a rung needs, from bundle, cache or a builder.
 
-Most rungs need none: their runtime opens the ONNX file in the worker. For the others a builder
-process looks at the host first, because the key of an engine has the runtime's version and the GPU
-in it. What the cache has under that key is taken, the rest is built. Whatever is taken from the
-cache is proven in the worker like everything else, so a driver or CUDA that has changed since the
+Most rungs need none: their runtime opens the ONNX file in the worker. For the others somebody must
+have looked at the host, because the key of an engine has the runtime's version and the GPU in it.
+What builders have found is remembered for as long as it holds; when all engines are at hand by it,
+no builder is started. Otherwise a builder process looks first, and builds what is missing. Whatever
+is taken is proven in the worker like everything else, so a driver or CUDA that has changed since an
 engine was built makes no difference to what may serve; it is logged.
 
 A builder that is not needed any more, because a newer bundle has come or the daemon ends, is
@@ -18,13 +19,16 @@ import itertools
 import logging
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from superbrain.deploy.child import Child, ChildError
-from superbrain.deploy.confinement import make_scratch, watch
+from superbrain.deploy.confinement import begin_with_scratch, watch
+from superbrain.deploy.shelf import Shelf
+from superbrain.deploy.surveys import KnownHost
 from superbrain.domain.ctl_build import (
     ENGINE_SUFFIX,
     MEASURED,
@@ -34,19 +38,19 @@ from superbrain.domain.ctl_build import (
     Survey,
     Surveyed,
 )
-from superbrain.domain.engine import EngineFile, EngineKey, ProfileError, engine_key, timing_key
+from superbrain.domain.engine import EngineFile, EngineKey, timing_key
 from superbrain.engines.registry import built_runtime_for
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable
 
     from superbrain.bundle.engine_cache import EngineCache
     from superbrain.deploy.crew import Bringup, Workplace
+    from superbrain.deploy.surveys import Surveys
     from superbrain.domain.ctl import Message
     from superbrain.domain.engine import BuilderPolicy
-    from superbrain.domain.manifest import Graph
 
     Show = Callable[[str, float | None], None]
 
@@ -54,7 +58,7 @@ log = logging.getLogger(__name__)
 
 BUILDER_MODULE: Final = "superbrain.serve.builder_process"
 SURVEY_TIMEOUT_S: Final = 120.0
-GRACE_S: Final = 60.0  # a step of a build that is told to stop may still take a while
+GRACE_S = 60.0  # a step of a build that is told to stop may still take a while
 _LIMITS: Final = {"MEMORY_LIMIT": "memory_mib", "SCRATCH_LIMIT": "cache_mib"}
 _builder_ids = itertools.count(1)
 
@@ -67,6 +71,7 @@ class Workshop:
         policy: limits of a builder.
         workplace: where workers and builders live, and what holds them.
         in_use: gives the paths of engines that must stay in the cache.
+        surveys: remembers what builders have found.
     """
 
     def __init__(
@@ -75,12 +80,15 @@ class Workshop:
         policy: BuilderPolicy,
         workplace: Workplace,
         in_use: Callable[[], set[str]],
+        surveys: Surveys,
     ) -> None:
         self.workplace = workplace
         self._cache = cache
         self._policy = policy
         self._in_use = in_use
+        self._surveys = surveys
         self._bench = asyncio.Lock()
+        self._guard = asyncio.Lock()
 
     async def engines(self, bringup: Bringup, show: Show) -> tuple[EngineFile, ...]:
         """Give the engines of all graphs of a bundle on its rung; none where it needs none.
@@ -90,23 +98,55 @@ class Workshop:
             show: told what is going on, and how far it is.
 
         Raises:
+            CarriedUnfit: the bundle brings engines for this rung, but none for this host.
             ChildError: this host cannot run the rung, or the builder failed, with its last error.
             BundleError: the cache cannot be read or written.
         """
-        if built_runtime_for(bringup.rung) is None:
+        runtime = built_runtime_for(bringup.rung)
+        if runtime is None:
             return ()
+        outlook = await asyncio.to_thread(runtime.outlook)
+        at_hand = await self._at_hand(bringup, outlook)
+        if at_hand is not None:
+            return at_hand
         if self._bench.locked():
             show("waiting for another build to end", None)
         async with self._bench, self._builder(bringup) as builder:
-            return await _Visit(self._cache, self._policy, bringup, builder, show).engines(
-                self._in_use
-            )
+            visit = _Visit(self._cache, self._policy, bringup, builder, show)
+            survey = await visit.look()
+            found = KnownHost(outlook, survey.host, survey.flags)
+            self._surveys.keep(bringup.rung, found)
+            engines = await visit.engines(survey, self._shelf(bringup, found))
+        await self._trim()
+        return engines
 
-    async def discard(self, engines: Sequence[EngineFile]) -> None:
-        """Keep engines no longer that a worker's runtime refused: the next try builds anew."""
-        for engine in engines:
-            event(log, Event.ENGINE_DAMAGED, logging.WARNING, graph=engine.graph, path=engine.path)
-            await asyncio.to_thread(self._cache.discard_file, Path(engine.path))
+    async def refused(self, bringup: Bringup) -> None:
+        """Keep cached engines no longer that a worker's runtime refused: they are built anew."""
+        for engine in bringup.engines:
+            async with self._guard:
+                mine = await asyncio.to_thread(self._cache.discard_file, Path(engine.path))
+            if mine:
+                what = engine.path
+                event(log, Event.ENGINE_DAMAGED, logging.WARNING, graph=engine.graph, path=what)
+
+    def doubt(self, rung: str) -> None:
+        """Have a builder look at the host before the rung's engines are taken the next time."""
+        self._surveys.forget(rung)
+
+    async def _at_hand(self, bringup: Bringup, outlook: str) -> tuple[EngineFile, ...] | None:
+        """Give the engines if none has to be built by what is known of this host."""
+        known = self._surveys.recall(bringup.rung, outlook)
+        return None if known is None else await self._shelf(bringup, known).all()
+
+    def _shelf(self, bringup: Bringup, known: KnownHost) -> Shelf:
+        workspace_mib = self._policy.workspace_mib
+        return Shelf(self._cache, self._guard, bringup, known.host, known.flags, workspace_mib)
+
+    async def _trim(self) -> None:
+        async with self._guard:
+            gone = await asyncio.to_thread(self._cache.trim, self._in_use(), time.time())
+        for key in gone:
+            event(log, Event.ENGINE_REMOVED, key=key)
 
     @contextlib.asynccontextmanager
     async def _builder(self, bringup: Bringup) -> AsyncIterator[_Builder]:
@@ -118,12 +158,7 @@ class Workshop:
         number = next(_builder_ids)
         scratch = place.scratch_path / f"builder-{number}"
         name = f"builder {number} ({bringup.manifest.name} {bringup.manifest.version})"
-        try:
-            make_scratch(scratch)
-        except OSError as error:
-            found = f"{name} gets no scratch folder: {error}"
-            raise ChildError("SPAWN_FAILED", found) from error
-        child = await Child.spawn(name, BUILDER_MODULE)
+        child = await begin_with_scratch(name, scratch, partial(Child.spawn, name, BUILDER_MODULE))
         watching = asyncio.create_task(watch(child, limits, scratch))
         survey = Survey(
             rung=bringup.rung,
@@ -136,6 +171,8 @@ class Workshop:
         try:
             yield _Builder(child, survey, scratch)
         except ChildError as error:
+            if error.code not in _LIMITS:
+                raise
             raise _in_builder_words(error) from error
         finally:
             child.kill()
@@ -170,44 +207,33 @@ class _Visit:
         self._title = f"building for {bringup.rung}"
         builder.child.on_message = self._heard
 
-    async def engines(self, in_use: Callable[[], set[str]]) -> tuple[EngineFile, ...]:
-        """Look at the host, then take or build one engine after the other."""
+    async def look(self) -> Surveyed:
+        """Look at the host.
+
+        Raises:
+            ChildError: it cannot run the rung, or the builder failed.
+        """
         self._show(f"looking at what {self._bringup.rung} needs", None)
-        child = self._builder.child
-        survey = await child.order(self._builder.survey, Surveyed, SURVEY_TIMEOUT_S)
+        survey = await self._builder.child.order(self._builder.survey, Surveyed, SURVEY_TIMEOUT_S)
         if survey.unavailable:
             message = f"{self._bringup.rung}: {survey.unavailable}"
             raise ChildError("RungUnavailable", message, mend=survey.mend)
-        engines = [
-            await self._engine(name, graph, survey)
-            for name, graph in self._bringup.manifest.graphs.items()
-        ]
-        for key in await asyncio.to_thread(self._cache.trim, in_use(), time.time()):
-            event(log, Event.ENGINE_REMOVED, key=key)
-        return tuple(engines)
+        return survey
 
-    async def _engine(self, name: str, graph: Graph, survey: Surveyed) -> EngineFile:
-        policy, manifest = self._policy, self._bringup.manifest
-        host, rung = survey.host, self._bringup.rung
-        try:
-            key = engine_key(manifest, graph, rung, host, survey.flags, policy.workspace_mib)
-        except ProfileError as error:
-            raise ChildError("ProfileError", error.message, mend=error.mend) from error
-        held = self._cache.holds(key)
-        record = await asyncio.to_thread(self._cache.look_up, key)
-        if record is not None:
-            then, now = record.host, host
-            same = (then.driver, then.cuda) == (now.driver, now.cuda)
-            changed = "" if same else f"driver {then.driver}, CUDA {then.cuda}: proven anew"
-            event(log, Event.ENGINE_REUSED, graph=name, key=key.digest, built_with=changed)
-        else:
-            if held:
-                event(log, Event.ENGINE_DAMAGED, logging.WARNING, graph=name, key=key.digest)
-            seconds = await self._build(name, key, survey)
-            built = self._builder.scratch / f"{name}{ENGINE_SUFFIX}"
-            record = await asyncio.to_thread(self._cache.put, key, built, host, seconds)
-            event(log, Event.ENGINE_BUILT, graph=name, key=key.digest, seconds=seconds)
-        return EngineFile(name, str(self._cache.path(key)), record.sha256)
+    async def engines(self, survey: Surveyed, shelf: Shelf) -> tuple[EngineFile, ...]:
+        """Take or build one engine after the other."""
+        return tuple(
+            [await self._engine(survey, shelf, name, shelf.keys[name]) for name in shelf.keys]
+        )
+
+    async def _engine(
+        self, survey: Surveyed, shelf: Shelf, name: str, key: EngineKey
+    ) -> EngineFile:
+        taken = await shelf.take(name, key)
+        if taken is not None:
+            return taken
+        seconds = await self._build(name, key, survey)
+        return await shelf.put(name, key, self._builder.scratch / f"{name}{ENGINE_SUFFIX}", seconds)
 
     async def _build(self, name: str, key: EngineKey, survey: Surveyed) -> float:
         """Have one engine built, beginning with what earlier builds have measured."""
@@ -243,6 +269,5 @@ class _Visit:
 
 def _in_builder_words(error: ChildError) -> ChildError:
     """Name the builder's own configuration key where a limit was exceeded."""
-    key = _LIMITS.get(error.code)
-    mend = f"Raise builder.{key}, or leave this rung out of the ladder" if key else error.mend
-    return ChildError(error.code, error.message, mend=mend, bundle_at_fault=error.bundle_at_fault)
+    mend = f"Raise builder.{_LIMITS[error.code]}, or leave this rung out of the ladder"
+    return ChildError(error.code, error.message, mend=mend)

@@ -22,7 +22,7 @@ from typing import Literal
 
 import msgspec
 
-from superbrain.domain.ladder import fallbacks, next_rung, noted
+from superbrain.domain.ladder import next_rung, noted
 from superbrain.domain.manifest import Select
 from superbrain.wire.errors import SuperbrainError
 
@@ -72,7 +72,8 @@ class Deployment(msgspec.Struct, frozen=True):
     `predecessor` is the deployment that served before this one (0 for none): the one a rollback
     returns to. `origin` says why it exists, `attempt` counts the tries with the same bundle, and
     `source` is the dropped file, empty when the bundle is in the store already. `outcomes` has what
-    became of every rung that was tried, in the order of the tries.
+    became of every rung that was tried, in the order of the tries, `carried` what became of the
+    engines that the bundle brought along for a rung: those with a reason are not tried again.
     """
 
     id: int
@@ -90,11 +91,17 @@ class Deployment(msgspec.Struct, frozen=True):
     reason: Reason | None = None
     select: Select = "first"
     outcomes: tuple[RungOutcome, ...] = ()
+    carried: tuple[RungOutcome, ...] = ()
 
     @property
     def rung(self) -> str:
         """The rung it is on."""
         return self.ladder[self.rung_index]
+
+    @property
+    def may_use_carried(self) -> bool:
+        """Whether nothing speaks against engines that the bundle may bring along for its rung."""
+        return not any(one.rung == self.rung and one.reason for one in self.carried)
 
     @property
     def is_compared(self) -> bool:
@@ -129,7 +136,16 @@ class Refused(Bad, frozen=True):
 
 
 class Built(Event, frozen=True):
-    """Engines and pipeline are loaded in the processes that will serve."""
+    """Engines and pipeline are loaded in the processes that will serve.
+
+    `carried`: whether the engines are those that the bundle brought along.
+    """
+
+    carried: bool = False
+
+
+class CarriedFailed(Bad, frozen=True):
+    """An engine that the bundle brought along does not fit, load or prove; one is built here."""
 
 
 class StageFailed(Bad, frozen=True):
@@ -253,6 +269,7 @@ TABLE: dict[State, dict[type[Event], State]] = {
     },
     State.BUILDING: {
         Built: State.PROVING,
+        CarriedFailed: State.BUILDING,
         StageFailed: State.FAILED,
         Refused: State.REJECTED,
         Abandoned: State.ABANDONED,
@@ -261,6 +278,7 @@ TABLE: dict[State, dict[type[Event], State]] = {
         Matched: State.SWITCHING,
         Timed: State.SWITCHING,
         Mismatched: State.REJECTED,
+        CarriedFailed: State.BUILDING,
         StageFailed: State.FAILED,
         Abandoned: State.ABANDONED,
     },
@@ -362,9 +380,15 @@ def advance(deployment: Deployment, event: Event) -> tuple[Deployment, tuple[Com
     if isinstance(event, (Stable, Restored)):
         reason = None
     following = msgspec.structs.replace(
-        deployment, state=target, rung_index=rung_index, reason=reason, outcomes=outcomes
+        deployment,
+        state=target,
+        rung_index=rung_index,
+        reason=reason,
+        outcomes=outcomes,
+        carried=_carried(deployment, event),
     )
-    discards = (Discard(),) if rung_index != deployment.rung_index else ()
+    again = rung_index != deployment.rung_index or isinstance(event, CarriedFailed)
+    discards = (Discard(),) if again else ()
     return following, discards + ON_ENTRY[target]
 
 
@@ -384,6 +408,16 @@ def _outcomes(deployment: Deployment, event: Event) -> tuple[RungOutcome, ...]:
     return noted(deployment.outcomes, outcome)
 
 
+def _carried(deployment: Deployment, event: Event) -> tuple[RungOutcome, ...]:
+    """What became of the engines that the bundle brought along, once this event has happened."""
+    match event:
+        case Built(carried=True):
+            return noted(deployment.carried, RungOutcome(deployment.rung))
+        case CarriedFailed(reason):
+            return noted(deployment.carried, RungOutcome(deployment.rung, reason))
+    return deployment.carried
+
+
 def _good(outcome: RungOutcome, deployment: Deployment) -> bool:
     return outcome.rung == deployment.rung and outcome.reason is None
 
@@ -401,19 +435,6 @@ def detail(event: Event) -> str:
         case Bad(reason):
             return reason.message
     return ""
-
-
-def not_returned(deployment: Deployment, reason: Reason) -> Deployment:
-    """Note that what served could not be brought back on its rung."""
-    outcome = RungOutcome(deployment.rung, reason)
-    return msgspec.structs.replace(deployment, outcomes=noted(deployment.outcomes, outcome))
-
-
-def rungs_to_return_on(deployment: Deployment) -> tuple[int, ...]:
-    """Give the rungs on which to bring back what served, the one it served on first."""
-    return fallbacks(
-        deployment.ladder, deployment.rung_index, deployment.select, deployment.outcomes
-    )
 
 
 def resume(deployment: Deployment) -> tuple[Deployment, tuple[Command, ...]]:

@@ -31,7 +31,7 @@ class ProfileError(SuperbrainError):
     """No profile can be made: a dynamic size has no bounds."""
 
 
-class Profile(msgspec.Struct, frozen=True):
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The smallest, the typical and the largest shape of one graph input."""
 
     name: str
@@ -77,7 +77,7 @@ def with_builder_memory(policy: BuilderPolicy, total_bytes: int) -> BuilderPolic
     return msgspec.structs.replace(policy, memory_mib=int(total_bytes * MEMORY_SHARE) >> 20)
 
 
-class EngineKey(msgspec.Struct, frozen=True):
+class EngineKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that makes an engine another one. `flags` are names: numbers change meaning."""
 
     graph: str
@@ -89,6 +89,11 @@ class EngineKey(msgspec.Struct, frozen=True):
     profiles: list[Profile]
     flags: list[str]
     workspace_mib: int
+
+    @property
+    def rung(self) -> str:
+        """The rung that it is an engine of."""
+        return f"{self.runtime}:{self.precision}"
 
     @property
     def digest(self) -> str:
@@ -107,11 +112,16 @@ class EngineRecord(msgspec.Struct, frozen=True):
 
 
 class EngineFile(msgspec.Struct, frozen=True):
-    """An engine that a worker may load: of which graph, where, and its sha256."""
+    """An engine that a worker may load: of which graph, where, and its sha256.
+
+    `gpu` and `version` are those of its key: a worker that finds others does not load it.
+    """
 
     graph: str
     path: str
     sha256: str
+    gpu: str = ""
+    version: str = ""
 
 
 def engine_key(

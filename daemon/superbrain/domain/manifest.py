@@ -1,7 +1,8 @@
 """The manifest: what a bundle says about itself, as structures.
 
 The manifest is the signed payload of a bundle. manifest_json.py reads and writes it; what it must
-obey beyond its types stands in manifest_rules.py, graph_rules.py and golden_rules.py.
+obey beyond its types stands in manifest_rules.py, graph_rules.py, engine_rules.py and
+golden_rules.py.
 docs/bundle-format.md describes every field.
 """
 
@@ -12,6 +13,7 @@ from typing import Literal, NoReturn
 
 import msgspec
 
+from superbrain.domain.engine import EngineKey
 from superbrain.domain.errors import ManifestError
 
 TIMING_S = 10.0  # after which no further round is begun
@@ -170,6 +172,20 @@ class Golden(Record, frozen=True):
     graph_tolerances: dict[str, dict[str, Tolerance]] = {}
 
 
+class CarriedEngine(Record, frozen=True):
+    """An engine of `graph` that the bundle brings along, for hosts of one kind.
+
+    `key` is all that the engine depends on, as the host knows it that built it; `driver` and `cuda`
+    are what that host had, and decide nothing.
+    """
+
+    graph: str
+    path: str
+    key: EngineKey
+    driver: str = ""
+    cuda: str = ""
+
+
 class Manifest(Record, frozen=True):
     """All that is signed. `sequence` rises with every release of `name` (anti-rollback)."""
 
@@ -188,6 +204,7 @@ class Manifest(Record, frozen=True):
     expires: dt.datetime | None = None
     targets: Targets = Targets()
     serving: Serving = Serving()
+    engines: list[CarriedEngine] = []
 
     @property
     def proof_timeout_s(self) -> int:

@@ -1,8 +1,8 @@
 """The rules of the manifest that JSON types cannot express: names, paths, sizes, limits.
 
 Each check raises `ManifestError` with the code of its kind; the first fault found is reported.
-graph_rules.py has the rules about graphs and interface, golden_rules.py those about goldens,
-batching_rules.py those about batching.
+graph_rules.py has the rules about graphs and interface, engine_rules.py those about engines,
+golden_rules.py those about goldens, batching_rules.py those about batching.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 
 from superbrain.domain.batching_rules import check_batching
+from superbrain.domain.engine_rules import check_engines
 from superbrain.domain.errors import shown
 from superbrain.domain.golden_rules import check_golden
 from superbrain.domain.graph_rules import NAME, check_graphs, check_text
@@ -51,6 +52,7 @@ def check_manifest(manifest: Manifest) -> None:
     _check_serving(manifest.serving)
     _check_ladder(manifest.ladder)
     check_graphs(manifest, paths)
+    check_engines(manifest, paths)
     check_golden(manifest, paths)
     check_batching(manifest)
 

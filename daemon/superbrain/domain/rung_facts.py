@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from superbrain.domain.carried import UNFIT
 from superbrain.domain.deployment import SERVING, Deployment, RungOutcome, State
 
 if TYPE_CHECKING:
@@ -20,11 +21,16 @@ VERDICTS: Final[Mapping[str, str]] = {
     "PrecisionMissing": "no such precision",
     "RungUnavailable": "unknown here",
     "EngineError": "not built",
+    "BuildFailed": "not built",
+    "BuildTimedOut": "not built",
+    "EngineRefused": "refused",
+    UNFIT: "not for this host",
     "GOLDEN_MISMATCH": "drifts",
     "TIMED_OUT": "too slow",
     "DIED": "crashed",
 }
 _ELSE: Final = "failed"
+_CARRIED: Final = " (bundle's engine)"
 _UNDER_WAY: Final = frozenset({State.BUILDING, State.PROVING})
 _HAS_SERVED: Final = frozenset(
     {State.SWITCHING, State.DRAINING, State.RETIRED, State.ROLLED_BACK, State.BROKEN} | SERVING
@@ -47,9 +53,30 @@ class RungFacts(msgspec.Struct, frozen=True):
 
 
 def rung_facts(deployment: Deployment) -> list[RungFacts]:
-    """Tell of every rung of a deployment's ladder, in the ladder's order."""
+    """Tell of every rung of a deployment's ladder, in the ladder's order.
+
+    Engines of the bundle's own that were set aside stand before the rung that they were for.
+    """
     known = {one.rung: one for one in deployment.outcomes}
-    return [_facts(deployment, rung, known.get(rung)) for rung in deployment.ladder]
+    carried = {one.rung: one for one in deployment.carried}
+    facts: list[RungFacts] = []
+    for rung in deployment.ladder:
+        mine = _facts(deployment, rung, known.get(rung))
+        if rung in carried:
+            mine, aside = _with_carried(mine, carried[rung])
+            facts += aside
+        facts.append(mine)
+    return facts
+
+
+def _with_carried(rung: RungFacts, outcome: RungOutcome) -> tuple[RungFacts, list[RungFacts]]:
+    """Tell of the bundle's own engines: with the rung that runs them, or before it why not."""
+    if reason := outcome.reason:
+        verdict = VERDICTS.get(reason.code, _ELSE)
+        return rung, [RungFacts(rung.rung + _CARRIED, verdict, None, reason.message, reason.mend)]
+    if rung.reason:
+        return rung, []
+    return msgspec.structs.replace(rung, reason="with the engine that the bundle brings along"), []
 
 
 def _facts(deployment: Deployment, rung: str, outcome: RungOutcome | None) -> RungFacts:

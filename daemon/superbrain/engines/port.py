@@ -155,6 +155,12 @@ class Runtime(Protocol):
 class BuiltRuntime(Runtime, Protocol):
     """A runtime whose engines a builder process makes beforehand, for this very host."""
 
+    def outlook(self) -> str:
+        """Give a word that changes with whatever a builder's look at this host may depend on.
+
+        It is found without importing anything, so the daemon may ask.
+        """
+
     def load_built(self, rung: str, engine: EngineFile, path: Path, graph: Graph) -> Engine:
         """Make a built engine runnable; the ONNX file at `path` still tells its metadata.
 

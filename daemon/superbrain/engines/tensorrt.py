@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from superbrain.engines.port import RungUnavailable
+from superbrain.engines.tensorrt_outlook import outlook
 from superbrain.engines.tensorrt_survey import survey_in_child
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class TensorRt:
             f"{path.name}: expected an engine that a builder has made for {rung}, found none",
             mend="Drop the bundle into a host's inbox: its daemon has the engine built",
         )
+
+    def outlook(self) -> str:
+        return outlook(self._flavour.modules)
 
     def load_built(self, rung: str, engine: EngineFile, path: Path, graph: Graph) -> Engine:
         from superbrain.engines.tensorrt_engine import open_engine  # only where it is used

@@ -19,7 +19,12 @@ from superbrain.engines.cuda_driver import first_gpu
 from superbrain.engines.device_memory import open_device
 from superbrain.engines.graph_check import FileTensor, InputMismatch, check_graph
 from superbrain.engines.onnx_files import metadata_of
-from superbrain.engines.port import EngineRefused, ExecutionFailed, RungUnavailable
+from superbrain.engines.port import (
+    EngineRefused,
+    ExecutionFailed,
+    GraphMismatch,
+    RungUnavailable,
+)
 from superbrain.engines.tensorrt_flavour import DATATYPES, import_library, lacks
 from superbrain.engines.tensorrt_log import collecting_logger
 from superbrain.engines.tensorrt_run import Runner
@@ -49,9 +54,9 @@ def open_engine(
 
     Raises:
         RungUnavailable: no library, driver or GPU that fits.
-        EngineRefused: the bytes are others, or the library does not take them.
+        EngineRefused: the bytes are others, or are for another host or graph, or the library does
+            not take them.
         DeviceError: there is not enough device memory.
-        GraphMismatch: the engine has other inputs or outputs than the manifest.
     """
     data = _read(file)
     gpu = first_gpu()
@@ -60,13 +65,14 @@ def open_engine(
     device = open_device()
     try:
         trt = import_library(flavour)
+        check_host(file, gpu.name, str(trt.__version__))
         logger, said = collecting_logger(trt)
         runtime = trt.Runtime(logger)
         runtime.engine_host_code_allowed = False
         engine = runtime.deserialize_cuda_engine(data)
         if engine is None:
             raise _refused(f"{flavour.title} {trt.__version__} to take the engine", said)
-        check_graph(path.name, graph, *_borders(trt, engine))
+        check_borders(path.name, graph, *_borders(trt, engine))
         runner = Runner(trt, engine, device, graph, captures=not flavour.captures_itself)
     except BaseException:
         device.close()
@@ -137,6 +143,36 @@ def _borders(trt: Any, engine: Any) -> tuple[list[FileTensor], list[FileTensor]]
         is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
         (inputs if is_input else outputs).append(found)
     return inputs, outputs
+
+
+def check_host(file: EngineFile, gpu: str, version: str) -> None:
+    """See that an engine is for this GPU and library, before the library sees a byte of it.
+
+    The daemon has chosen it by what it knows of this host, which may have changed meanwhile.
+
+    Raises:
+        EngineRefused: it is for others.
+    """
+    if (file.gpu or gpu, file.version or version) != (gpu, version):
+        raise EngineRefused(
+            f"expected an engine for {gpu} and version {version}, found one for "
+            f"{file.gpu or 'any GPU'} and version {file.version or 'any'}",
+            mend="The host is looked at anew when the bundle is brought up the next time",
+        )
+
+
+def check_borders(
+    name: str, graph: Graph, inputs: list[FileTensor], outputs: list[FileTensor]
+) -> None:
+    """See that an engine is of this graph: the builder has seen that the ONNX file is.
+
+    Raises:
+        EngineRefused: it has other inputs or outputs.
+    """
+    try:
+        check_graph(name, graph, inputs, outputs)
+    except GraphMismatch as error:
+        raise EngineRefused(f"the engine is not of this graph: {error.message}") from error
 
 
 def _refused(expected: str, said: Said) -> EngineRefused:

@@ -115,6 +115,11 @@ class Event(StrEnum):
     BUILDER_CONFINED = "builder_confined", "A builder closed its sandbox; the line has its level."
     ENGINE_BUILT = "engine_built", "A builder made an engine, which is in the cache now."
     ENGINE_REUSED = "engine_reused", "An engine of the cache fits in every part of its key."
+    ENGINE_CARRIED = "engine_carried", "An engine that the bundle brings along fits this host."
+    ENGINE_SET_ASIDE = (
+        "engine_set_aside",
+        "What served cannot come back with its bundle's own engine; it is built here.",
+    )
     ENGINE_DAMAGED = (
         "engine_damaged",
         "A cached engine is not as it was written, or was refused; it goes.",

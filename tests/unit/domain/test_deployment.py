@@ -56,7 +56,8 @@ def test_an_event_leads_where_the_table_says_or_is_refused(
             advance(before, make(kind))
     else:
         after, commands = advance(before, make(kind))
-        assert (after.state, commands) == (target, life.ON_ENTRY[target])
+        again = (life.Discard(),) if kind is life.CarriedFailed else ()
+        assert (after.state, commands) == (target, again + life.ON_ENTRY[target])
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,33 @@ def test_a_rung_that_fails_is_followed_by_the_next_one(
 def test_a_graph_that_contradicts_the_manifest_is_rejected_without_another_rung() -> None:
     after, _ = advance(a_deployment(State.BUILDING, ("first", "second")), life.Refused(REASON))
     assert after.state is State.REJECTED
+
+
+@pytest.mark.parametrize("state", [State.BUILDING, State.PROVING])
+def test_an_engine_of_the_bundle_that_fails_is_set_aside_and_the_same_rung_built(
+    state: State,
+) -> None:
+    before = a_deployment(state, ("first", "second"))
+    assert before.may_use_carried
+    after, commands = advance(before, life.CarriedFailed(REASON))
+    assert (after.state, after.rung) == (State.BUILDING, "first")
+    assert commands == (life.Discard(), life.Build())
+    assert after.carried == (life.RungOutcome("first", REASON),)
+    assert not after.may_use_carried
+    assert after.outcomes == ()
+
+
+def test_setting_aside_counts_for_one_rung_only_and_outlives_the_daemon() -> None:
+    aside, _ = advance(a_deployment(State.BUILDING, ("a", "b")), life.CarriedFailed(REASON))
+    assert not resume(aside)[0].may_use_carried
+    following, _ = advance(aside, life.StageFailed(REASON))
+    assert (following.rung, following.may_use_carried) == ("b", True)
+
+
+def test_that_the_engine_of_the_bundle_is_loaded_is_known() -> None:
+    after, _ = advance(a_deployment(State.BUILDING), life.Built(carried=True))
+    assert after.carried == (life.RungOutcome("one"),)
+    assert after.may_use_carried
 
 
 def test_the_reason_of_what_went_wrong_is_kept() -> None:

@@ -15,8 +15,8 @@ from superbrain.domain.deployment import (
     State,
     advance,
     resume,
-    rungs_to_return_on,
 )
+from superbrain.domain.returning import rungs_to_return_on
 
 LADDER = ("one", "two", "three")
 DRIFT = Reason("GOLDEN_MISMATCH", "cosine 0.25 is below 0.99")

@@ -70,3 +70,28 @@ def test_reason_and_time_are_told_whole() -> None:
 def test_the_document_explains_every_verdict(code: str, verdict: str) -> None:
     assert f"`{verdict}`" in DOCUMENT
     assert f"`{code}`" in DOCUMENT
+
+
+# --- engines that the bundle brings along ---------------------------------------------------------
+
+
+def test_an_engine_of_the_bundle_that_was_set_aside_stands_before_its_rung() -> None:
+    aside = RungOutcome("fp16", Reason("CarriedEngineUnfit", "for GPU B, found one for GPU A"))
+    found = msgspec.structs.replace(deployment(State.LIVE, 0), carried=(aside,))
+    facts = rung_facts(found)
+    assert [(one.rung, one.verdict) for one in facts[:2]] == [
+        ("fp16 (bundle's engine)", "not for this host"),
+        ("fp16", "chosen"),
+    ]
+    assert facts[0].reason == "for GPU B, found one for GPU A"
+    assert len(facts) == 4
+
+
+def test_a_rung_that_runs_the_engine_of_the_bundle_says_so() -> None:
+    found = msgspec.structs.replace(deployment(State.LIVE, 0), carried=(RungOutcome("fp16"),))
+    (first, *rest) = rung_facts(found)
+    assert (first.verdict, first.reason) == (
+        "chosen",
+        "with the engine that the bundle brings along",
+    )
+    assert [one.reason for one in rest] == ["", ""]

@@ -1,0 +1,17 @@
+"""A program in the place of Python, which a daemon under test starts its children with."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+
+def other_python(folder: Path, script: str) -> str:
+    """Make a program that is started like Python and runs `script` of this folder instead."""
+    path = folder / "python"
+    instead = Path(__file__).with_name(script)
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} -I {instead} "$@"\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return os.fspath(path)
