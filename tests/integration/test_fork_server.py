@@ -128,6 +128,10 @@ async def until(done: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def orphans() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children() if words(one)[:1] == ["sleep"]]
+
+
 def leave_an_orphan() -> None:
     subprocess.run(["sh", "-c", "sleep 60 &"], start_new_session=True, check=True, timeout=20)
 
@@ -152,7 +156,8 @@ def test_what_a_child_leaves_behind_is_reaped() -> None:
     async def scene(server: ForkServer) -> None:
         worker = await Child.begin("worker", server.fork)
         await asyncio.to_thread(leave_an_orphan)
-        (orphan,) = [one for one in psutil.Process().children() if words(one)[:1] == ["sleep"]]
+        await until(lambda: len(orphans()) == 1)
+        (orphan,) = orphans()
         orphan.kill()
         await until(lambda: not orphan.is_running())
         await worker.end()
