@@ -19,7 +19,7 @@ import logging
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -123,7 +123,7 @@ class Workshop:
         except OSError as error:
             found = f"{name} gets no scratch folder: {error}"
             raise ChildError("SPAWN_FAILED", found) from error
-        child = await Child.spawn(name, BUILDER_MODULE)
+        child = await Child.spawn(name, BUILDER_MODULE, deployment=bringup.deployment_id)
         watching = asyncio.create_task(watch(child, limits, scratch))
         survey = Survey(
             rung=bringup.rung,
@@ -193,20 +193,25 @@ class _Visit:
             key = engine_key(manifest, graph, rung, host, survey.flags, policy.workspace_mib)
         except ProfileError as error:
             raise ChildError("ProfileError", error.message, mend=error.mend) from error
+        of: dict[str, Any] = {
+            "deployment": self._bringup.deployment_id,
+            "graph": name,
+            "key": key.digest,
+        }
         held = self._cache.holds(key)
         record = await asyncio.to_thread(self._cache.look_up, key)
         if record is not None:
             then, now = record.host, host
             same = (then.driver, then.cuda) == (now.driver, now.cuda)
             changed = "" if same else f"driver {then.driver}, CUDA {then.cuda}: proven anew"
-            event(log, Event.ENGINE_REUSED, graph=name, key=key.digest, built_with=changed)
+            event(log, Event.ENGINE_REUSED, **of, built_with=changed)
         else:
             if held:
-                event(log, Event.ENGINE_DAMAGED, logging.WARNING, graph=name, key=key.digest)
+                event(log, Event.ENGINE_DAMAGED, logging.WARNING, **of)
             seconds = await self._build(name, key, survey)
             built = self._builder.scratch / f"{name}{ENGINE_SUFFIX}"
             record = await asyncio.to_thread(self._cache.put, key, built, host, seconds)
-            event(log, Event.ENGINE_BUILT, graph=name, key=key.digest, seconds=seconds)
+            event(log, Event.ENGINE_BUILT, **of, seconds=seconds)
         return EngineFile(name, str(self._cache.path(key)), record.sha256)
 
     async def _build(self, name: str, key: EngineKey, survey: Surveyed) -> float:
