@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -60,6 +60,15 @@ class Adder:
     prove = time = reprove = infer_together
 
 
+class BatchAdder(Adder):
+    batching = Batching(max_size=4)
+
+    def infer_together(self, *asked: Any) -> Any:  # noqa: ANN401
+        requests, executing = asked
+        executing(range(len(requests)))
+        return [self.infer(request) for request in requests]
+
+
 class Desk:
     """An executor that tells of its requests, one lane, and the peer at its other end."""
 
@@ -101,15 +110,29 @@ class Desk:
         header = header or msgspec.json.encode(
             InferRequest("adder", tensors, "id", parameters=parameters)
         )
+        self._send(kind, header, values, deadline_ns)
+        self.turn()
+
+    def _send(
+        self, kind: int, header: bytes, values: Sequence[float], deadline_ns: int = 0
+    ) -> None:
         self.number += 1
         data = np.array(values, np.float32).tobytes()
         self.peer.send_frame(kind, header, [data], self.number, deadline_ns)
+
+    def ask_together(self, *headers: bytes) -> None:
+        for header in headers:
+            self._send(lane.REQUEST, header, [1, 2])
+        self.turn(len(headers))
+
+    def turn(self, answers: int = 1) -> None:
         now_ns = time.monotonic_ns()
         self.executor.take([Admitted(self.link, one, now_ns) for one in self.link.receive()])
         while self.executor.waiting:
             self.executor.work()
-        while not self.peer.receive():
+        while answers > 0:
             self.link.flush()
+            answers -= len(self.peer.receive())
 
     def told(self) -> list[RequestRecord]:
         self.records.finish()
@@ -177,6 +200,27 @@ def test_those_that_fail_are_told_up_to_a_rate_and_the_others_not(desk: Desk) ->
     errors = [record.error for message in told for record in message.records]
     assert errors == ["INVALID_ARGUMENT"] * 3
     assert sum(message.left_out for message in told) == 2
+
+
+@having(log=True, log_share=0.0, traces=True)
+def test_each_of_a_batch_is_told_of_by_itself(desk: Desk) -> None:
+    desk.executor.serve(BatchAdder())
+    headers = [
+        msgspec.json.encode(
+            InferRequest(
+                "adder",
+                [TensorHeader("x", "FP32", [2])],
+                "id",
+                parameters=RequestParameters(traceparent=traceparent),
+            )
+        )
+        for traceparent in (RECORDED, "", RECORDED)
+    ]
+    desk.ask_together(*headers)
+    told = desk.told()
+    assert [record.request_id for record in told] == ["id-1", "id-3"]
+    assert [record.span.parent_id for record in told if record.span] == [SPAN, SPAN]
+    assert all(record.stages is not None for record in told)
 
 
 @having(log=True, log_share=0.0, failures_per_s=10.0)
