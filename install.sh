@@ -14,6 +14,7 @@ back, and the old one serves again.
 
   --wheelhouse DIR  take the packages from DIR (made by scripts/wheelhouse) instead of the network
   --cpu, --gpu      which ONNX Runtime; without either, what the wheelhouse or the host has
+  --traces          also what exports spans to an OpenTelemetry collector; a wheelhouse has it or not
   --trust FILE      trust the author with this public key; may be repeated
   --prefix DIR      put all files below DIR and touch nothing else: no user, no service
   --dry-run         say what would be done, and do nothing
@@ -45,7 +46,7 @@ usage_error() {
 }
 
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-wheelhouse="" set_name="" prefix="" dry_run=no uninstall=no purge=no yes=no trust=()
+wheelhouse="" set_name="" traces=no prefix="" dry_run=no uninstall=no purge=no yes=no trust=()
 while (($#)); do
     case $1 in
         -h | --help) usage && exit 0 ;;
@@ -59,6 +60,7 @@ while (($#)); do
             shift
             ;;
         --cpu | --gpu) set_name=${1#--} ;;
+        --traces) traces=yes ;;
         --dry-run) dry_run=yes ;;
         --uninstall) uninstall=yes ;;
         --purge) purge=yes ;;
@@ -151,6 +153,8 @@ find_packages() {
         (cd "$wheelhouse" && sha256sum --check --strict --quiet SHA256SUMS) >"$log" 2>&1 ||
             die "the wheelhouse is damaged: $(head -n 1 "$log")" "copy it again"
         set_name=$has
+        [[ $traces == no || -f $wheelhouse/requirements/otel.txt ]] ||
+            die "the wheelhouse has nothing for --traces" "make one with: scripts/wheelhouse DIR --traces"
     elif [[ -z $set_name ]]; then
         if host_has_gpu; then set_name=gpu; else set_name=cpu; fi
     fi
@@ -160,7 +164,9 @@ fetch_packages() {
     [[ -z $wheelhouse ]] || return 0
     wheelhouse=$work/wheelhouse
     say "Fetching the packages ..."
-    PYTHON=$python "$source_dir/scripts/wheelhouse" "$wheelhouse" "--$set_name" --quiet ||
+    local wanted=("--$set_name")
+    [[ $traces == no ]] || wanted+=(--traces)
+    PYTHON=$python "$source_dir/scripts/wheelhouse" "$wheelhouse" "${wanted[@]}" --quiet ||
         die "the packages could not be fetched" "on a host without a network: --wheelhouse DIR"
 }
 
@@ -169,7 +175,7 @@ version_id() {
     local wheel version digest
     wheel=$(find "$wheelhouse/wheels" -name 'superbrain-*.whl' | head -n 1)
     version=$(basename "$wheel" | cut -d- -f2)
-    digest=$({ cat "$wheel" "$wheelhouse/requirements/$set_name.txt" && cat "$wheelhouse"/systemd/superbrain.* "$wheelhouse"/systemd/*.service; \
+    digest=$({ cat "$wheel" "$wheelhouse"/requirements/*.txt && cat "$wheelhouse"/systemd/superbrain.* "$wheelhouse"/systemd/*.service; \
         "$python" -I -c 'import sys; print(sys.version, sys.executable)'; } | sha256sum | cut -c1-8)
     printf '%s-%s\n' "$version" "$digest"
 }
@@ -191,7 +197,7 @@ print(os.path.join(found[0], "pip"))'
 }
 
 make_environment() {
-    local home=$opt/$id pip made_from what="the packages could not be installed"
+    local lock home=$opt/$id pip made_from what="the packages could not be installed"
     if [[ -f $home/complete ]]; then
         step ok "$home is there already"
         return
@@ -202,13 +208,15 @@ make_environment() {
     quietly "$python" -I -m venv --without-pip "$home"
     pip=("$home/bin/python" -I "$(bundled_pip)" --isolated --disable-pip-version-check --no-input install
         --no-index --find-links "$wheelhouse/wheels" --no-cache-dir --no-compile)
-    made_from="$(sha256sum <"$wheelhouse/requirements/$set_name.txt") $python $python_version"
+    made_from="$(cat "$wheelhouse"/requirements/*.txt | sha256sum) $python $python_version"
     if [[ $(cat "$opt/current/complete" 2>/dev/null) == "$made_from" ]]; then
         # The same packages as in the version that runs: a copy of them, sharing nothing.
         cp -a --reflink=auto "$opt/current/lib/." "$home/lib/"
         rm -rf -- "$home"/lib/python*/site-packages/superbrain{,-*}
     else
-        quietly "${pip[@]}" --no-deps --require-hashes -r "$wheelhouse/requirements/$set_name.txt"
+        for lock in "$wheelhouse"/requirements/*.txt; do
+            quietly "${pip[@]}" --no-deps --require-hashes -r "$lock"
+        done
     fi
     quietly "${pip[@]}" --no-deps "$wheelhouse"/wheels/superbrain-*.whl
     # On all processors, where pip would take one, and without what no service ever imports.

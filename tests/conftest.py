@@ -27,8 +27,10 @@ LONGEST: Final = {
 
 
 def pytest_configure() -> None:
-    """Forget the terminal, for this process and those that it starts, and whose job it is."""
+    """Forget the terminal, a collector of spans, and whose job this process and its own are."""
     os.environ.pop("COLUMNS", None)
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        del os.environ[name]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a background job, and inherited
         signal.signal(signal.SIGINT, signal.default_int_handler)
     settings.register_profile(

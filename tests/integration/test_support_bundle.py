@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -37,6 +38,8 @@ class Pipeline:
         return {"y": outputs["y"]}
 """
 PAYLOAD = 271828.0
+INFERENCE_LOG = '[inference_log]\nto = "file"\nshare = 1.0\npayload_bytes = 100\n'
+BASE64 = base64.b64encode(np.full((1, 4), PAYLOAD, np.float32).tobytes()).decode()
 SYSTEMCTL = f"""#!/bin/sh
 case $1 in
 show) echo ActiveState=active ;;
@@ -68,7 +71,7 @@ def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     """A host with a model that talks, a refused bundle, and secrets in many places."""
     folder = tmp_path_factory.mktemp("support")
     key = folder / "server.key"
-    settings = f'[tcp]\nsecret_key = "{key}"\n'
+    settings = f'[tcp]\nsecret_key = "{key}"\n{INFERENCE_LOG}'
     with Appliance(folder, settings=settings) as appliance:
         generate = ("access", "generate", "server", "--directory", str(folder))
         subprocess.run([sys.executable, "-m", "superbrain.cli.main", *generate], check=True)
@@ -83,6 +86,9 @@ def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
         with appliance.client() as client:
             client.infer("adder", {"x": np.full((1, 4), PAYLOAD, np.float32)})
         appliance.wait_for(lambda: str(PAYLOAD) in appliance.log.read_text(), "what it prints")
+        inference_log = appliance.root / "state/inference/inference.jsonl"
+        appliance.wait_for(inference_log.exists, "the inference log")
+        appliance.wait_for(lambda: BASE64 in inference_log.read_text(), "its payload")
         with appliance.log.open("a") as log:
             log.write(f'{{"event": "log", "token": "{PLANTED["log"]}"}}\n')
             log.write(PEM.format("MC4CAQAwBQ"))
@@ -157,13 +163,23 @@ def test_everything_is_in_it_and_nothing_secret(appliance: Appliance, programs: 
     assert json.loads(files["processes.json"])
     assert b"author.key" in files["inbox/listing.json"]
     assert b"[left out]" in files["inbox/mine.sbb.refused.txt"]
+    (line,) = files["inference.jsonl"].splitlines()
+    assert json.loads(line)["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [1, 4]}]
     assert b"log.jsonl" in files["README.txt"]
     assert {part["name"] for part in json.loads(printed)["parts"]} > {"journal/", "log.jsonl"}
 
     everything = b"\0".join([*files.values(), *map(str.encode, files), printed])
     secret = (appliance.work / "server.key").read_text().split('secret-key = "')[1].split('"')[0]
     author = appliance.author.private.read_text().splitlines()[1]
-    for planted in (*PLANTED.values(), secret, author, "MC4CAQ", str(PAYLOAD), "PRIVATE KEY"):
+    for planted in (
+        *PLANTED.values(),
+        secret,
+        author,
+        "MC4CAQ",
+        str(PAYLOAD),
+        BASE64,
+        "PRIVATE KEY",
+    ):
         assert planted.encode() not in everything, planted
     assert np.full(2, PAYLOAD, np.float32).tobytes() not in everything
 

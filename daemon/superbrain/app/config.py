@@ -9,6 +9,7 @@ every folder and socket below DIR instead, for development and tests. A variable
 from __future__ import annotations
 
 import difflib
+import hashlib
 import ipaddress
 import os
 import re
@@ -19,8 +20,10 @@ from typing import Any, Final
 
 import msgspec
 
+from superbrain.app.record_settings import misfits
 from superbrain.domain.engine import BuilderPolicy
 from superbrain.domain.policy import ErrorBudget
+from superbrain.domain.records import InferenceLogPolicy, TracesPolicy
 from superbrain.domain.sandbox import SandboxPolicy
 from superbrain.domain.watch import Reproof, Rules, Watch
 from superbrain.wire.errors import SuperbrainError
@@ -133,11 +136,18 @@ class Config(_Section, frozen=True):
     health: HealthReport = HealthReport()
     metrics: MetricsOut = MetricsOut()
     log: Log = Log()
+    inference_log: InferenceLogPolicy = InferenceLogPolicy()
+    traces: TracesPolicy = TracesPolicy()
 
     @property
     def rules(self) -> Rules:
         """By which the serving of models is judged."""
         return Rules(self.budget, self.watch, self.proof, self.deploy.probation_s)
+
+    @property
+    def digest(self) -> str:
+        """Names a configuration, so that the trail shows when it was another one."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:12]
 
     @property
     def inbox_path(self) -> Path:
@@ -178,6 +188,11 @@ class Config(_Section, frozen=True):
     def engines_path(self) -> Path:
         """The cache of built engines."""
         return Path(self.paths.state) / "engines"
+
+    @property
+    def inference_log_path(self) -> Path:
+        """The file of the inference log."""
+        return Path(self.inference_log.path or f"{self.paths.state}/inference/inference.jsonl")
 
     @property
     def endpoint(self) -> str:
@@ -339,6 +354,8 @@ def _check(config: Config, path: Path | None) -> None:
     for endpoint in config.tcp.endpoints:
         _check_tcp(endpoint, where)
     _check_metrics(config.metrics, where)
+    for misfit, mend in misfits(config.inference_log, config.traces):
+        raise ConfigError(f"{where}: {misfit}", mend=mend)
     longest = str(config.lanes_path / "999999.lane")
     if len(longest) > SOCKET_PATH_LIMIT:
         raise ConfigError(

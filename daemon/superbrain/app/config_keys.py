@@ -101,6 +101,27 @@ KEYS: Final[dict[str, Key]] = {
     ),
     "metrics.remote": Key("whether that may be an address that other hosts can reach"),
     "log.level": Key("debug, info, warning or error", "reload"),
+    "inference_log.to": Key(
+        'where single requests are told of, a JSON line each: "file", "journal"; empty: nowhere'
+    ),
+    "inference_log.share": Key("the share of all requests that has a line, picked at random"),
+    "inference_log.failures_per_s": Key(
+        "how many failed requests a second of each process have one beside that; 0: none"
+    ),
+    "inference_log.payload_bytes": Key(
+        "how much of a request's inputs a line may hold, only in a file; 0: nothing of them"
+    ),
+    "inference_log.path": Key("the file; empty: `inference/inference.jsonl` in the state folder"),
+    "inference_log.file_mib": Key("how large the file gets before it is put aside"),
+    "inference_log.files": Key("how many of them are kept, the one that is written included"),
+    "traces.endpoint": Key(
+        "URL of an OTLP collector for spans, as http://127.0.0.1:4318; empty: what "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says, if anything"
+    ),
+    "traces.protocol": Key("http/protobuf or grpc"),
+    "traces.ratio": Key(
+        "the share of requests that a trace is begun for, of those whose caller names none"
+    ),
 }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import signal
@@ -26,6 +25,7 @@ from superbrain.app.control import ControlServer
 from superbrain.app.http_face import HttpFace
 from superbrain.app.metrics import Metrics
 from superbrain.app.observer import Observer
+from superbrain.app.record_desk import record_desk
 from superbrain.app.restore_plan import refuse_half_restored
 from superbrain.app.trail import Trail
 from superbrain.app.trust_desk import TrustDesk
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from superbrain.app.config import Config
     from superbrain.domain.ctl import Poisoned
     from superbrain.domain.deployment import Deployment
+    from superbrain.domain.records import RecordPolicy
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class Daemon:
         event(log, Event.JOURNAL_OPENED, path=str(config.journal_path))
         self._audit = AuditLog(config.journal_path.parent)
         self._audit.open()
-        started = f"version {superbrain.__version__}, configuration {_digest(config)}"
+        started = f"version {superbrain.__version__}, configuration {config.digest}"
         self._audit.write(Action.DAEMON_STARTED, detail=started)
         self._clock = HostClock(self._journal)
         self._keeper = TrustKeeper(
@@ -136,7 +137,9 @@ class Daemon:
         self._engines = EngineCache(config.engines_path, config.builder.cache_mib << 20)
         self._adoption = Adoption(self._journal, self._store, config.journal_path)
         self._inbox = Inbox(config.inbox_path, config.deploy.settle_s)
-        self._gateway = GatewayKeeper(config.endpoint, self._poisoned, self._group)
+        self._records, records = record_desk(config, self._journal)
+        self._gateway = GatewayKeeper(config.endpoint, self._poisoned, self._group, records)
+        self._gateway.on_records = self._records.take
         self._tcp = _tcp_face(config) if config.tcp.endpoints else None
         self._services = Services(self._gateway, config.rules)
         self._stages = Stages(
@@ -145,10 +148,11 @@ class Daemon:
             self._inbox,
             self._services.of,
             self._keeper,
-            workshop=self._make_workshop(),
+            workshop=self._make_workshop(records),
             probation_s=config.deploy.probation_s,
             parallel=config.deploy.parallel,
         )
+        self._stages.steps.on_step = self._records.step
         self._driver = Driver(self._journal, self._store, self._inbox, self._services, self._stages)
         self._gpus = GpuWatch()
         self._gpu_guard = GpuGuard(
@@ -188,6 +192,7 @@ class Daemon:
                 self._adoption.problems,
                 self._gpu_guard.problems,
                 self._metrics.problems,
+                self._records.problems,
                 *([self._http.problems] if self._http is not None else []),
             ),
         )
@@ -207,13 +212,20 @@ class Daemon:
         )
         self._tasks: list[asyncio.Task[None]] = []
 
-    def _make_workshop(self) -> Workshop:
+    def _make_workshop(self, records: RecordPolicy) -> Workshop:
         config, memory_bytes = self._config, memory_total_bytes()
         sandbox = with_memory(config.sandbox, memory_bytes)
         return Workshop(
             self._engines,
             with_builder_memory(config.builder, memory_bytes),
-            Workplace(config.lanes_path, config.scratch_path, sandbox, self._fork_server),
+            Workplace(
+                config.lanes_path,
+                config.scratch_path,
+                sandbox,
+                self._fork_server,
+                records,
+                self._records.take,
+            ),
             self._services.engine_paths,
             Surveys(config.engines_path),
         )
@@ -232,6 +244,7 @@ class Daemon:
         self._tasks.append(asyncio.create_task(self._control.run()))
         self._tasks.append(asyncio.create_task(self._observer.run()))
         self._tasks.append(asyncio.create_task(self._gpu_guard.run()))
+        self._tasks.append(asyncio.create_task(self._records.run()))
         if self._http is not None:
             self._tasks.append(asyncio.create_task(self._http.run()))
         self._tasks.append(asyncio.create_task(self._work()))
@@ -260,6 +273,7 @@ class Daemon:
         if self._tcp is not None:
             await self._tcp.stop()
         await self._gateway.stop()
+        await self._records.close()
 
     # --- inbox --------------------------------------------------------------------------------
 
@@ -293,6 +307,7 @@ class Daemon:
     def _stepped(self, after: Deployment, happened: life.Event) -> None:
         """Write down beside the journal what one step of a deployment has changed."""
         self._trail.step(after, happened)
+        self._records.stepped(after, happened)
         self._observer.stepped(after)
         self._adoption.remember()
 
@@ -371,6 +386,7 @@ class Daemon:
             model=poisoned.model,
             deployment=poisoned.deployment_id,
             request=poisoned.request_id,
+            request_id=poisoned.request_id,
             deaths=poisoned.deaths,
         )
         request = f"the request {poisoned.request_id}" if poisoned.request_id else "a request"
@@ -380,11 +396,6 @@ class Daemon:
             f"{request} ended {ended}: it was answered with an error and is not tried again",
             "Look for what is unusual about its input; send it to the author of the model",
         )
-
-
-def _digest(config: Config) -> str:
-    """Name a configuration, so that the trail shows when it was another one."""
-    return hashlib.sha256(msgspec.json.encode(config)).hexdigest()[:12]
 
 
 class _Hint(FileSystemEventHandler):

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from superbrain.app.config import DEFAULT_CONFIG, Config, ConfigError, load_config, nearest
 from superbrain.app.config_keys import KEYS, default_file, toml_value, values
+from superbrain.app.record_settings import check_packages
 from superbrain.cli.actions import add_action
 
 _CONFIG = """\
@@ -81,7 +82,9 @@ def show(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Judge the file."""
-    found, usual = values(_load(args)), values(Config())
+    config = _load(args)
+    check_packages(config.traces)
+    found, usual = values(config), values(Config())
     differing = [key for key, value in found.items() if value != usual[key]]
     path = args.config or DEFAULT_CONFIG
     if args.json:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from superbrain.client import calls, conversation
+from superbrain.client import calls, conversation, tracing
 from superbrain.client.blocking import DEFAULT_TIMEOUT_S, checked_timeout
 from superbrain.client.buffers import AsyncBuffers
 from superbrain.client.connection import ClientClosed
@@ -65,12 +65,19 @@ class AsyncClient:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it travels to the server
         priority: int = 0,
+        traceparent: str | None = None,
     ) -> Result:
         """Ask for one inference; arguments as for `Client.infer`.
 
         The inputs are copied when this is first awaited.
         """
         wanted = Inference(model, inputs, version, outputs, priority)
+        if not (traceparent or tracing.in_use()):
+            return await self._infer(wanted, timeout)
+        with tracing.asking(model, traceparent) as trace:
+            return await self._infer(wanted._replace(traceparent=trace), timeout)
+
+    async def _infer(self, wanted: Inference, timeout: float | None) -> Result:  # noqa: ASYNC109
         if self._retry_unavailable:
             talk = conversation.retry_unavailable(wanted, self._interfaces)
         else:
@@ -129,6 +136,12 @@ class AsyncClient:
     ) -> Result:
         """Ask what `AsyncBuffers` has prepared."""
         return await self._ask(call, self._deadline(timeout))
+
+    async def trace(self, traceparent: str, timeout: float | None) -> str:  # noqa: ASYNC109
+        """Give the `traceparent` that `AsyncBuffers` may send to this host."""
+        if not traceparent:
+            return ""
+        return await self._drive(self._interfaces.trace(traceparent), timeout)
 
     def release(self, regions: Sequence[Region]) -> None:
         """Let go of shared memory of `AsyncBuffers`."""

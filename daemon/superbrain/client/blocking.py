@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from superbrain.client import calls, conversation
+from superbrain.client import calls, conversation, tracing
 from superbrain.client.alike import Alike
 from superbrain.client.arrays import needs_interface
 from superbrain.client.buffers import Buffers
@@ -20,6 +20,7 @@ from superbrain.client.region import Region
 from superbrain.client.result import Result
 from superbrain.wire.errors import InvalidArgument, RequestError
 from superbrain.wire.messages import ModelMetadata, ModelSummary, ServerMetadata
+from superbrain.wire.trace_context import NOT_RECORDED
 
 T = TypeVar("T")
 
@@ -75,6 +76,7 @@ class Client:
         self._closed = False
         self._interfaces = Interfaces()
         self._alike = Alike()
+        self._alike_untraced = Alike()  # of traces that are not recorded
         # By process: a child keeps its parent's entry untouched and adds its own.
         self._connections: dict[int, Connection] = {}
 
@@ -87,6 +89,7 @@ class Client:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
         priority: int = 0,
+        traceparent: str | None = None,
     ) -> Result:
         """Ask for one inference and wait for it.
 
@@ -98,19 +101,38 @@ class Client:
             outputs: names of the outputs wanted; default is all.
             timeout: seconds; it travels with the request, and the host drops what is overdue.
             priority: 0 to 9; higher is served first among those waiting.
+            traceparent: the trace it belongs to (W3C Trace Context); default is OpenTelemetry's
+                current one, where the program uses that. Empty for none.
         """
+        if traceparent or tracing.in_use():
+            with tracing.asking(model, traceparent) as trace:
+                wanted = Inference(model, inputs, version, outputs, priority, trace)
+                return self._infer(wanted, timeout)
         plain = not (version or outputs or priority or self._retry_unavailable)
         if plain and (like_the_last := self._alike.call(model, inputs)) is not None:
             return self._ask(like_the_last, self._deadline(timeout))  # the usual case
-        wanted = Inference(model, inputs, version, outputs, priority)
-        if self._retry_unavailable:
-            return self._drive(conversation.retry_unavailable(wanted, self._interfaces), timeout)
-        if needs_interface(inputs.values()):
-            return self._drive(self._interfaces.infer(wanted), timeout)
+        return self._infer(Inference(model, inputs, version, outputs, priority), timeout)
+
+    def _infer(self, wanted: Inference, timeout: float | None) -> Result:
+        """Ask the long way, or as before where it may be the same but for the trace."""
+        model, inputs, version, outputs, priority, trace = wanted
+        if trace and (trace != NOT_RECORDED or not self._interfaces.takes_traces):
+            return self._drive(self._long_way(wanted), timeout)
+        alike = self._alike_untraced if trace else self._alike
+        plain = not (version or outputs or priority or self._retry_unavailable)
+        if plain and (like_the_last := alike.call(model, inputs)) is not None:
+            return self._ask(like_the_last, self._deadline(timeout))
+        if self._retry_unavailable or needs_interface(inputs.values()):
+            return self._drive(self._long_way(wanted), timeout)
         call = wanted.call()
         if plain:
-            self._alike.remember(call, inputs)
+            alike.remember(call, inputs)
         return self._ask(call, self._deadline(timeout))
+
+    def _long_way(self, wanted: Inference) -> Conversation[Result]:
+        if self._retry_unavailable:
+            return conversation.retry_unavailable(wanted, self._interfaces)
+        return self._interfaces.infer(wanted)
 
     def submit(
         self,
@@ -121,14 +143,17 @@ class Client:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
         priority: int = 0,
+        traceparent: str | None = None,
     ) -> Pending[Result]:
         """Start an inference as `infer` would, and give the handle to its answer.
 
         The inputs are copied: the caller may change its arrays at once. The timeout counts from
         now. Answers are read while any thread waits on, looks at or sends through this client.
+        It is part of the trace of `traceparent`, or of OpenTelemetry's current span.
         """
         deadline = self._deadline(timeout)
-        wanted = Inference(model, inputs, version, outputs, priority)
+        trace = tracing.current() if traceparent is None else traceparent
+        wanted = Inference(model, inputs, version, outputs, priority, trace)
         call = self._run(self._interfaces.prepare(wanted), deadline)
         return Pending(self._connection(), call.detached(), deadline)
 
@@ -195,6 +220,10 @@ class Client:
     def ask_shared(self, call: calls.Call[Result], timeout: float | None) -> Result:
         """Ask what `Buffers` has prepared."""
         return self._ask(call, self._deadline(timeout))
+
+    def trace(self, traceparent: str, timeout: float | None) -> str:
+        """Give the `traceparent` that `Buffers` may send to this host."""
+        return self._drive(self._interfaces.trace(traceparent), timeout) if traceparent else ""
 
     def release(self, regions: Sequence[Region]) -> None:
         """Let go of shared memory of `Buffers`."""

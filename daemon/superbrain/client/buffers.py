@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import msgspec
 
-from superbrain.client import calls
+from superbrain.client import calls, tracing
 from superbrain.client.arrays import as_array, describe, find_tensor
 from superbrain.client.region import Region
 from superbrain.client.result import Result, misfit, read_result, response_form
 from superbrain.wire import messages
 from superbrain.wire.datatypes import NUMPY_DTYPES, Array, datatype_of, decode_tensor, encode_tensor
 from superbrain.wire.errors import DeadlineExceeded, InvalidArgument, RequestError
+from superbrain.wire.trace_context import NOT_RECORDED
 
 if TYPE_CHECKING:
     from superbrain.client.asynchronous import AsyncClient
@@ -107,7 +108,7 @@ class SharedTensors:
         }
         self._outputs = _Tensors(fixed, writable=True) if fixed else None
         self._output_names = [tensor.name for tensor in interface.outputs]
-        self._calls: dict[tuple[str, int], calls.Call[Result]] = {}
+        self._calls: dict[tuple[str, int, str], calls.Call[Result]] = {}
 
     def close(self) -> None:
         """Let go of the memory, here and in the workers."""
@@ -139,25 +140,34 @@ class SharedTensors:
     def _parts(self) -> list[_Tensors]:
         return [self._inputs] if self._outputs is None else [self._inputs, self._outputs]
 
-    def _call(self, inline: Mapping[str, Any], version: str, priority: int) -> calls.Call[Result]:
+    def _call(
+        self, inline: Mapping[str, Any], version: str, priority: int, traceparent: str = ""
+    ) -> calls.Call[Result]:
         """Give the call; `inline` holds the inputs that are not in shared memory.
 
         Without any, a call is the same as the last one: what changes is in the memory.
         """
-        if inline:
-            return self._make_call(inline, version, priority)
-        key = version, priority
+        if inline or traceparent not in {"", NOT_RECORDED}:
+            return self._make_call(inline, version, priority, traceparent)
+        key = version, priority, traceparent
         call = self._calls.get(key)
         if call is None:
-            call = self._calls[key] = self._make_call(inline, version, priority)
+            call = self._calls[key] = self._make_call(inline, version, priority, traceparent)
         return call
 
     def _make_call(
-        self, inline: Mapping[str, Any], version: str, priority: int
+        self, inline: Mapping[str, Any], version: str, priority: int, traceparent: str = ""
     ) -> calls.Call[Result]:
         arrays, places = self._inputs.arrays, self._inputs.places
         extra = {name: as_array(name, value) for name, value in inline.items()}
-        plain = calls.infer(self._model, {**arrays, **extra}, version=version, priority=priority)
+        plain = calls.infer(
+            self._model,
+            {**arrays, **extra},
+            version=version,
+            priority=priority,
+            traceparent=traceparent,
+        )
+        parameters = messages.RequestParameters(traceparent=traceparent)
         tensors = [
             messages.TensorHeader(name, datatype_of(array), list(array.shape), places.get(name))
             for name, array in (*arrays.items(), *extra.items())
@@ -172,7 +182,7 @@ class SharedTensors:
         @lru_cache(1)
         def header(request_id: str) -> bytes:
             return _encode(
-                messages.InferRequest(self._model, tensors, request_id, version, outputs=wanted)
+                messages.InferRequest(self._model, tensors, request_id, version, parameters, wanted)
             )
 
         regions = [part.region for part in self._parts]
@@ -228,21 +238,29 @@ class Buffers(SharedTensors):
         version: str = "",
         timeout: float | None = None,
         priority: int = 0,
+        traceparent: str | None = None,
         **inline: object,
     ) -> Result:
         """Ask for one inference on what the arrays hold now.
 
         Args:
-            version: as for `Client.infer`; so are `timeout` and `priority`.
+            version: as for `Client.infer`; so are `timeout`, `priority` and `traceparent`.
             timeout: seconds.
             priority: 0 to 9.
+            traceparent: the trace it belongs to.
             inline: the inputs that are not in shared memory: those of datatype BYTES.
 
         Returns:
             The outputs. Those in shared memory are overwritten by the next `infer`: copy what is
             to stay.
         """
-        call = self._call(inline, version, priority)
+        if not (traceparent or tracing.in_use()):
+            return self._ask(self._call(inline, version, priority, ""), timeout)
+        with tracing.asking(self._model, traceparent) as named:
+            trace = self._client.trace(named, timeout)
+            return self._ask(self._call(inline, version, priority, trace), timeout)
+
+    def _ask(self, call: calls.Call[Result], timeout: float | None) -> Result:
         try:
             return self._client.ask_shared(call, timeout)
         except BaseException as error:
@@ -271,10 +289,21 @@ class AsyncBuffers(SharedTensors):
         version: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - it travels to the server
         priority: int = 0,
+        traceparent: str | None = None,
         **inline: object,
     ) -> Result:
         """Ask for one inference on what the arrays hold now; as `Buffers.infer`."""
-        call = self._call(inline, version, priority)
+        if not (traceparent or tracing.in_use()):
+            return await self._ask(self._call(inline, version, priority, ""), timeout)
+        with tracing.asking(self._model, traceparent) as named:
+            trace = await self._client.trace(named, timeout)
+            return await self._ask(self._call(inline, version, priority, trace), timeout)
+
+    async def _ask(
+        self,
+        call: calls.Call[Result],
+        timeout: float | None,  # noqa: ASYNC109
+    ) -> Result:
         try:
             return await self._client.ask_shared(call, timeout)
         except BaseException as error:

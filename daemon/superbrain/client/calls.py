@@ -19,6 +19,7 @@ from superbrain.client.result import Result, read_result
 from superbrain.wire import messages
 from superbrain.wire.datatypes import datatype_of, encode_tensor
 from superbrain.wire.errors import Internal, InvalidArgument
+from superbrain.wire.trace_context import NOT_RECORDED
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
@@ -26,6 +27,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 Frame = bytes | memoryview
 TensorForm = tuple[str, str, tuple[int, ...]]  # name, datatype, shape
 _FORMS = 256
+_ALIKE = ("", NOT_RECORDED)  # of any other trace no two requests bear the same header
 HIGHEST_PRIORITY = 9
 # The gateway counts the header in, and hangs up on a frame beyond its limit.
 MAX_INPUT_BYTES = messages.MAX_MESSAGE_BYTES - 2 * messages.MAX_HEADER_BYTES
@@ -88,6 +90,7 @@ def infer(
     outputs: Sequence[str] | None = None,
     priority: int = 0,
     interface: messages.ModelMetadata | None = None,
+    traceparent: str = "",
 ) -> Call[Result]:
     """Ask for one inference; `interface` is needed where `arrays.needs_interface` says so.
 
@@ -105,7 +108,7 @@ def infer(
         described.append((name, datatype_of(array), array.shape))
         tensors.append(encode_tensor(array))
     _check_size(tensors)
-    form = _Form(model, tuple(described), version, tuple(outputs or ()), priority)
+    form = _Form(model, tuple(described), version, tuple(outputs or ()), priority, traceparent)
     what = f"model {model!r}"
     return Call(what, messages.INFER, form.header, read_result, tensors, model, priority)
 
@@ -118,17 +121,20 @@ class _Form(NamedTuple):
     version: str
     outputs: tuple[str, ...]
     priority: int
+    traceparent: str
 
     def header(self, request_id: str, timeout_ms: int, suspect: bool) -> bytes:  # noqa: FBT001
         """Write the header."""
-        if timeout_ms or suspect:
+        if timeout_ms or suspect or self.traceparent not in _ALIKE:
             return self.write(request_id, timeout_ms, suspect=suspect)
         return _written(self, request_id)
 
     def write(self, request_id: str, timeout_ms: int = 0, *, suspect: bool = False) -> bytes:
         """Write the header anew."""
         tensors = [messages.TensorHeader(name, kind, list(sizes)) for name, kind, sizes in self[1]]
-        parameters = messages.RequestParameters(timeout_ms, self.priority, suspect)
+        parameters = messages.RequestParameters(
+            timeout_ms, self.priority, suspect, self.traceparent
+        )
         wanted = [messages.RequestedOutput(name) for name in self.outputs]
         return _encode(
             messages.InferRequest(self.model, tensors, request_id, self.version, parameters, wanted)

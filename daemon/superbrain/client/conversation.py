@@ -14,7 +14,8 @@ from superbrain.client import calls
 from superbrain.client.arrays import needs_interface
 from superbrain.client.result import Result
 from superbrain.wire.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
-from superbrain.wire.messages import ModelMetadata
+from superbrain.wire.messages import ModelMetadata, ServerMetadata
+from superbrain.wire.trace_context import EXTENSION
 
 T = TypeVar("T")
 
@@ -39,6 +40,7 @@ class Inference(NamedTuple):
     version: str = ""
     outputs: Sequence[str] | None = None
     priority: int = 0
+    traceparent: str = ""
 
     def call(self, interface: ModelMetadata | None = None) -> calls.Call[Result]:
         """Build the call; see `calls.infer`."""
@@ -49,17 +51,38 @@ class Inference(NamedTuple):
             outputs=self.outputs,
             priority=self.priority,
             interface=interface,
+            traceparent=self.traceparent,
         )
 
 
 class Interfaces:
-    """The interfaces of models that inputs had to be converted by, kept until one is outdated."""
+    """What is known of the host, until it is outdated.
+
+    The interfaces of models that inputs had to be converted by; and whether it takes traces, which
+    hosts before `traceparent` refuse.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], ModelMetadata] = {}
+        self._takes_traces: bool | None = None
+
+    @property
+    def takes_traces(self) -> bool:
+        """Whether the host is known to take `traceparent`."""
+        return self._takes_traces is True
+
+    def trace(self, traceparent: str, *, anew: bool = False) -> Conversation[str]:
+        """Give the `traceparent` to send: none to a host that would refuse the request for it."""
+        if traceparent and (self._takes_traces is None or anew):
+            server: ServerMetadata = yield calls.server_metadata()
+            self._takes_traces = EXTENSION in server.extensions
+        return traceparent if self._takes_traces else ""
 
     def prepare(self, wanted: Inference) -> Conversation[calls.Call[Result]]:
         """Build the call, asking for the model's interface where a value needs it."""
+        if wanted.traceparent:
+            traceparent = yield from self.trace(wanted.traceparent)
+            wanted = wanted._replace(traceparent=traceparent)
         interface = None
         if needs_interface(wanted.inputs.values()):
             key = (wanted.model, wanted.version)
@@ -77,6 +100,12 @@ class Interfaces:
             result: Result = yield (yield from self.prepare(wanted))
             return result
         except InvalidArgument:
+            if (
+                wanted.traceparent
+                and self._takes_traces
+                and not (yield from self.trace(wanted.traceparent, anew=True))
+            ):  # another host, before traces, is behind the endpoint now
+                return (yield from self.infer(wanted._replace(traceparent="")))
             if remembered is None or not needs_interface(wanted.inputs.values()):
                 raise
             self._known[key] = yield calls.model_metadata(*key)

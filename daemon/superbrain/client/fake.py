@@ -38,6 +38,7 @@ from superbrain.wire.errors import (
     RequestError,
     Unavailable,
 )
+from superbrain.wire.trace_context import EXTENSION
 
 __all__ = ["FakeClient", "FakeModel", "FakeServer", "SeenRequest", "parse_tensor"]
 
@@ -176,7 +177,7 @@ class FakeServer:
         if verb == messages.SERVER_LIVE:
             return messages.ServerLive(live=True, id=request_id)
         if verb == messages.SERVER_METADATA:
-            return messages.ServerMetadata("superbrain-fake", "0", [], request_id)
+            return messages.ServerMetadata("superbrain-fake", "0", [EXTENSION], request_id)
         if verb == messages.MODEL_LIST:
             summaries = [
                 messages.ModelSummary(name, model.version, model.ready, model.reason)

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -37,11 +37,20 @@ _EVENT_NAMES = frozenset(map(str, Event))
 _OF_THE_DAEMON = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "INVOCATION_ID"}
 )
+# Only the daemon exports spans, and what its collector is told to believe it by is secret.
+_OF_ITS_EXPORT = "OTEL_"
 EXIT_GRACE_S = 2.0
 OUTPUT_LINE_BYTES = 1 << 16
 
 _FromChild = ctl.FromWorker | ctl.FromGateway | ctl.FromTcpFace | FromBuilder
-_UNASKED = (ctl.GatewayReady, ctl.Poisoned, ctl.TcpReady, ctl.TcpRefused, BuildProgress)
+_UNASKED = (
+    ctl.GatewayReady,
+    ctl.Poisoned,
+    ctl.Records,
+    ctl.TcpReady,
+    ctl.TcpRefused,
+    BuildProgress,
+)
 _decode = msgspec.msgpack.Decoder(_FromChild).decode
 _encode = msgspec.msgpack.Encoder().encode
 M = TypeVar("M", bound=ctl.Message)
@@ -81,11 +90,14 @@ class Child:
     """One running child process. Make it with `Child.spawn` or `Child.begin`.
 
     `on_message` gets what the child says unasked; `exited` is set when the process has ended, and
-    `verdict` says why it was ended by us.
+    `verdict` says why it was ended by us. `concerns` is what every log line about it bears.
     """
 
-    def __init__(self, name: str, process: Process, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, name: str, process: Process, writer: asyncio.StreamWriter, deployment: int = 0
+    ) -> None:
         self.name = name
+        self.concerns: dict[str, Any] = {"deployment": deployment} if deployment else {}
         self.process = process
         self._pidfd = os.pidfd_open(process.pid)
         self._writer = writer
@@ -105,14 +117,17 @@ class Child:
         module: str,
         arguments: Sequence[str] = (),
         on_message: Callable[[ctl.Message], None] | None = None,
+        *,
         descriptors: Sequence[int] = (),
+        deployment: int = 0,
     ) -> Child:
         """Start `python -I -m MODULE --ctl-fd N ARGUMENTS…`; it inherits `descriptors` too.
 
         Raises:
             ChildError: it cannot be started.
         """
-        return await cls.begin(name, partial(_execute, module, arguments, descriptors), on_message)
+        start = partial(_execute, module, arguments, descriptors)
+        return await cls.begin(name, start, on_message, deployment=deployment)
 
     @classmethod
     async def begin(
@@ -120,8 +135,12 @@ class Child:
         name: str,
         start: Callable[[socket.socket], Awaitable[Process]],
         on_message: Callable[[ctl.Message], None] | None = None,
+        *,
+        deployment: int = 0,
     ) -> Child:
-        """Make a control channel and let `start` make a process that holds its other end.
+        """Let `start` make a process that holds the other end of a control channel.
+
+        It works on behalf of a deployment, or of none.
 
         Raises:
             ChildError: it cannot be started.
@@ -142,7 +161,7 @@ class Child:
             theirs.close()
         reader, writer = await asyncio.open_connection(sock=ours)
         try:
-            child = cls(name, process, writer)
+            child = cls(name, process, writer, deployment)
         except ProcessLookupError as error:  # somebody was quicker, and nobody knows how it ended
             writer.close()
             raise ChildError("DIED", f"{name} was ended as soon as it was started") from error
@@ -293,7 +312,7 @@ class Child:
             text = line.decode(errors="replace").rstrip()
             self._last_words.append(text)
             name, told = _told(text)
-            event(log, name, child=self.name, pid=self.pid, told=told)
+            event(log, name, child=self.name, pid=self.pid, **self.concerns, told=told)
 
     async def _wait(self) -> None:
         await self.process.wait()
@@ -334,8 +353,12 @@ def _told(line: str) -> tuple[str, object]:
 
 
 def _environment() -> dict[str, str]:
-    """Give what a child inherits: nothing that speaks for the daemon to the service manager."""
-    return {name: value for name, value in os.environ.items() if name not in _OF_THE_DAEMON}
+    """Give what a child inherits: nothing that speaks for the daemon to others."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _OF_THE_DAEMON and not name.startswith(_OF_ITS_EXPORT)
+    }
 
 
 def _not_started(name: str, error: OSError) -> ChildError:

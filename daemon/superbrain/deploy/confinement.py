@@ -45,7 +45,8 @@ async def watch(
             found = excess(policy, used)
         if found is not None:
             message = f"{child.name}: {found.message}"
-            event(log, Event.WORKER_OVER_LIMIT, logging.ERROR, message, code=found.code)
+            code = found.code
+            event(log, Event.WORKER_OVER_LIMIT, logging.ERROR, message, code=code, **child.concerns)
             child.condemn(ChildError(found.code, message, mend=found.mend))
             await child.exited.wait()
     await asyncio.to_thread(_tidy_up, scratch, lane)

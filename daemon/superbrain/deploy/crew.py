@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from superbrain.domain import ctl
 from superbrain.domain.engine import EngineFile
 from superbrain.domain.manifest import CarriedEngine, Manifest
 from superbrain.domain.policy import stand_by_limit_s
+from superbrain.domain.records import RecordPolicy
 from superbrain.domain.sandbox import Sandbox
 from superbrain.host.events import Event
 from superbrain.host.logs import event
@@ -47,13 +49,16 @@ _Watching = asyncio.Task[None]
 class Workplace(msgspec.Struct, frozen=True):
     """Where the workers of this host have their lanes and scratch folders, and what holds them.
 
-    They come from `fork_server`.
+    They come from `fork_server`. `records` says of which requests they tell; `on_records` is given
+    it, with the worker's name.
     """
 
     lanes_path: Path
     scratch_path: Path
     sandbox: SandboxPolicy
     fork_server: ForkServer
+    records: RecordPolicy = RecordPolicy()
+    on_records: Callable[[str, ctl.Records], None] = lambda _name, _records: None
 
 
 class Bringup(msgspec.Struct, frozen=True):
@@ -101,7 +106,9 @@ class Worker:
         lane_path = str(place.lanes_path / f"{worker_id}.lane")
         name = f"worker {worker_id} ({bringup.manifest.name} {bringup.manifest.version})"
         scratch = place.scratch_path / str(worker_id)
-        child = await begin_with_scratch(name, scratch, partial(_begin, name, place.fork_server))
+        begin = partial(_begin, name, place.fork_server, bringup.deployment_id)
+        child = await begin_with_scratch(name, scratch, begin)
+        child.on_message = partial(_heard, name, place)
         watching = asyncio.create_task(watch(child, place.sandbox, scratch, Path(lane_path)))
         worker = cls(child, worker_id, lane_path, watching)
         order = ctl.Load(
@@ -113,6 +120,7 @@ class Worker:
             scratch_path=str(scratch),
             sandbox=place.sandbox,
             engines=list(bringup.engines),
+            records=place.records,
         )
         try:
             loaded = await worker.child.order(
@@ -122,7 +130,14 @@ class Worker:
             worker.child.kill()
             raise
         worker.runtime, worker.sandbox = loaded.runtime, loaded.sandbox
-        event(log, Event.WORKER_STARTED, worker=name, pid=worker.child.pid, rung=bringup.rung)
+        event(
+            log,
+            Event.WORKER_STARTED,
+            worker=name,
+            pid=child.pid,
+            rung=bringup.rung,
+            **child.concerns,
+        )
         return worker
 
     async def prove(self, manifest: Manifest) -> Proof:
@@ -140,7 +155,8 @@ class Worker:
     async def serve(self) -> None:
         """Listen on the lane."""
         await self.child.order(ctl.Serve(), ctl.Done, ORDER_TIMEOUT_S)
-        event(log, Event.WORKER_READY, worker=self.child.name, pid=self.child.pid)
+        child = self.child
+        event(log, Event.WORKER_READY, worker=child.name, pid=child.pid, **child.concerns)
 
     async def stand_by(self, request_timeout_ms: int) -> float:
         """Stop reading, finish what is being executed; a worker that cannot is ended.
@@ -155,7 +171,14 @@ class Worker:
                 await self.child.order(ctl.StandBy(), ctl.Done, limit_s)
         except (ChildError, TimeoutError):
             what = f"did not finish what it executes within {limit_s:g} s, to make room"
-            event(log, Event.WORKER_STUCK, level=logging.ERROR, worker=self.child.name, what=what)
+            event(
+                log,
+                Event.WORKER_STUCK,
+                logging.ERROR,
+                worker=self.child.name,
+                what=what,
+                **self.child.concerns,
+            )
             self.child.kill()
             await self.child.exited.wait()
             return limit_s
@@ -165,14 +188,19 @@ class Worker:
         """End the process; nothing of it is left."""
         if self.child.alive:
             await self.child.end()
-            event(log, Event.WORKER_STOPPED, worker=self.child.name)
+            event(log, Event.WORKER_STOPPED, worker=self.child.name, **self.child.concerns)
         await self.watching  # which leaves nothing behind
 
 
-async def _begin(name: str, fork_server: ForkServer) -> Child:
+def _heard(name: str, place: Workplace, message: ctl.Message) -> None:
+    if isinstance(message, ctl.Records):
+        place.on_records(name, message)
+
+
+async def _begin(name: str, fork_server: ForkServer, deployment: int) -> Child:
     with contextlib.suppress(ForkServerError):  # which has been said
-        return await Child.begin(name, fork_server.fork)
-    return await Child.spawn(name, WORKER_MODULE)
+        return await Child.begin(name, fork_server.fork, deployment=deployment)
+    return await Child.spawn(name, WORKER_MODULE, deployment=deployment)
 
 
 class Crew:

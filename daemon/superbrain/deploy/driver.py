@@ -202,7 +202,14 @@ class Driver:
         except Exception as error:
             if not life.accepts(deployment, life.StageFailed):
                 raise
-            event(log, Event.TASK_FAILED, logging.ERROR, str(error), exc_info=error)
+            event(
+                log,
+                Event.TASK_FAILED,
+                logging.ERROR,
+                str(error),
+                exc_info=error,
+                deployment=deployment.id,
+            )
             found = f"{type(command).__name__} ended with {type(error).__name__}: {error}"
             mend = "This is a fault of superbrain or of this host; the log has the details"
             return life.StageFailed(Reason("UNEXPECTED", found, mend))

@@ -13,9 +13,12 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from superbrain.deploy.child import Child, ChildError
 from superbrain.domain import ctl
 from superbrain.domain.policy import gateway_restart_delay_s
+from superbrain.domain.records import RecordPolicy
 from superbrain.domain.totals import GatewayTotals
 from superbrain.host.events import Event
 from superbrain.host.logs import event
@@ -33,13 +36,17 @@ ROUTE_AGAIN_S = 1.0
 
 
 class GatewayKeeper:
-    """Keeps one gateway running and its routes up to date."""
+    """Keeps one gateway running and its routes up to date.
+
+    `on_records` is given what it tells of single requests.
+    """
 
     def __init__(
         self,
         endpoint: str,
         on_poisoned: Callable[[ctl.Poisoned], None],
         group: int | None = None,
+        records: RecordPolicy | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.restarts = 0
@@ -48,6 +55,8 @@ class GatewayKeeper:
         self.totals = GatewayTotals()
         self._on_poisoned = on_poisoned
         self._group = group
+        self._records = records or RecordPolicy()
+        self.on_records: Callable[[str, ctl.Records], None] = lambda _name, _records: None
         self._routes: dict[str, ctl.Route] = {}
         self._child: Child | None = None
         self._ready = asyncio.Event()
@@ -149,10 +158,14 @@ class GatewayKeeper:
                 bound.set()
             elif isinstance(message, ctl.Poisoned):
                 self._on_poisoned(message)
+            elif isinstance(message, ctl.Records):
+                self.on_records("gateway", message)
 
         arguments = ["--endpoint", self.endpoint]
         if self._group is not None:
             arguments += ["--group", str(self._group)]
+        if self._records.on:
+            arguments += ["--records", msgspec.json.encode(self._records).decode()]
         child = await Child.spawn("gateway", GATEWAY_MODULE, arguments, heard)
         self._child = child
         self.totals.begin_anew()

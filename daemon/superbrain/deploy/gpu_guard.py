@@ -15,13 +15,14 @@ import asyncio
 import datetime as dt
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from superbrain.deploy.child import ChildError
 from superbrain.deploy.journal_file import JournalError
 from superbrain.deploy.rung_move import MAY_MOVE, RungMove
+from superbrain.deploy.step_times import concerns
 from superbrain.domain import deployment as life
 from superbrain.domain import gpu_rules
 from superbrain.domain.deployment import Deployment, Reason, State
@@ -227,7 +228,7 @@ class GpuGuard:
             pause_s = _RETURN_AFTER_S[min(tries + 1, len(_RETURN_AFTER_S) - 1)]
             self._return_at[attempt.id] = time.monotonic() + pause_s
             found = f"{attempt.rung} cannot take over again: {error.message}"
-            event(log, Event.GPU_TROUBLE, logging.WARNING, found, model=attempt.name)
+            event(log, Event.GPU_TROUBLE, logging.WARNING, found, **concerns(attempt))
         else:
             self._returns.pop(attempt.id)
             await self._moved(service, attempt, message)

@@ -202,6 +202,13 @@ class Journal:
         text = rows[0]["live_since"] if rows else None
         return dt.datetime.fromisoformat(text) if text else None
 
+    def began(self, deployment_id: int) -> dt.datetime | None:
+        """Tell when a deployment began, as far as its history is kept."""
+        rows = self._read(
+            "SELECT at FROM transitions WHERE deployment = ? ORDER BY id LIMIT 1", deployment_id
+        )
+        return dt.datetime.fromisoformat(rows[0]["at"]) if rows else None
+
     # --- sequence floor, signers, proofs, history -----------------------------------------------
 
     def floor(self, name: str) -> Floor:

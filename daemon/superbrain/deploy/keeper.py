@@ -14,7 +14,7 @@ import asyncio
 import collections
 import logging
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from superbrain.deploy.child import ChildError
 from superbrain.deploy.crew import Crew, Worker
@@ -136,7 +136,11 @@ class Keeper:
         self._place.proven_again()
 
     async def _recycle(self, crew: Crew, worker: Worker, what: str) -> None:
-        event(log, Event.WORKER_LEAKS, logging.WARNING, model=self._place.name, message=what)
+        about: dict[str, Any] = {
+            "model": self._place.name,
+            "deployment": crew.bringup.deployment_id,
+        }
+        event(log, Event.WORKER_LEAKS, logging.WARNING, what, **about)
         try:
             fresh = await proven_worker(crew)
         except ChildError as error:
@@ -162,7 +166,14 @@ class Keeper:
         await self._place.count(worker)
         await worker.end()
         self.recycled += 1
-        event(log, Event.WORKER_RECYCLED, model=self._place.name, worker=fresh.child.name)
+        child = fresh.child
+        event(
+            log,
+            Event.WORKER_RECYCLED,
+            model=self._place.name,
+            worker=child.name,
+            **child.concerns,
+        )
         self._place.happened(
             "WorkerRecycled",
             f"{what}: a fresh process, proven, has taken its place without a lost request",

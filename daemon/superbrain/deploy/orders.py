@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -88,7 +88,12 @@ class Orders:
             msg = f"{name} {serving.version} serves since a moment ago"
             raise OrderRefused("BUSY", msg, "Give the order again if it is still what you want")
         await self._driver.supersede(name)
-        event(log, Event.MODEL_RETIRED, model=name, version=current.version)
+        about: dict[str, Any] = {
+            "deployment": current.id,
+            "model": name,
+            "version": current.version,
+        }
+        event(log, Event.MODEL_RETIRED, **about)
         return f"{name} {current.version} is retired; `superbrain retry {name}` brings it back"
 
     def retry(self, name: str, version: str = "") -> str:

@@ -20,6 +20,7 @@ import msgspec
 from superbrain.deploy.child import ChildError
 from superbrain.deploy.driver import JOURNAL_AGAIN_S
 from superbrain.deploy.journal_file import JournalError
+from superbrain.deploy.step_times import concerns
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
 from superbrain.domain.errors import BundleError, StoreError
@@ -200,7 +201,7 @@ class Recovery:
         elif previous is not None:
             await self._driver.inject(deployment.id, life.BudgetSpent(reason))
         else:
-            event(log, Event.TASK_FAILED, logging.ERROR, reason.message, model=deployment.name)
+            event(log, Event.TASK_FAILED, logging.ERROR, reason.message, **concerns(deployment))
             service = self._services.of(deployment.name)
             await service.refuse(deployment, self._stages.manifest(deployment), reason.message)
             self._driver.spawn(self._revive_later(deployment))

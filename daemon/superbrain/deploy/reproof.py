@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from superbrain.deploy.child import ChildError
 from superbrain.domain import ctl
@@ -128,6 +128,7 @@ class Reproofs:
             message,
             model=self._model.name,
             confirmed=confirmed,
+            **worker.child.concerns,
         )
         if not confirmed:
             mend = "It agreed when it was run again: look at the memory of this host, and watch it"
@@ -146,7 +147,8 @@ class Reproofs:
         if error.code == "TIMED_OUT":
             self._model.end_hung(worker, f"golden case: {error.message}")
             return
-        event(log, Event.REPROOF_UNREADABLE, logging.WARNING, error.message, model=self._model.name)
+        about: dict[str, Any] = {"model": self._model.name, **worker.child.concerns}
+        event(log, Event.REPROOF_UNREADABLE, logging.WARNING, error.message, **about)
         if self._unreadable != error.message:
             self._unreadable = error.message
             mend = error.mend or "Look at the disk that holds the store"

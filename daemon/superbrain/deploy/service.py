@@ -13,7 +13,7 @@ import collections
 import datetime as dt
 import logging
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -241,8 +241,16 @@ class ModelService:
 
     def end_hung(self, worker: Worker, what: str) -> None:
         """End a worker that hangs; the keeper replaces it."""
-        event(log, Event.WORKER_STUCK, level=logging.ERROR, worker=worker.child.name, what=what)
         executing = ", ".join(worker.pong.executing)
+        event(
+            log,
+            Event.WORKER_STUCK,
+            logging.ERROR,
+            worker=worker.child.name,
+            what=what,
+            request_id=executing,
+            **worker.child.concerns,
+        )
         named = f"; it executed the request {executing}" if executing else ""
         self.happened(
             "WorkerHung",
@@ -300,17 +308,25 @@ class ModelService:
         oldest = self._samples[0]
         return self._requests - oldest.requests, self._internal_errors - oldest.internal_errors
 
+    @property
+    def _named(self) -> dict[str, Any]:
+        """What a log line about the model bears."""
+        named: dict[str, Any] = {"model": self.name}
+        if self.deployment is not None:
+            named["deployment"] = self.deployment.id
+        return named
+
     # --- what was found -----------------------------------------------------------------------
 
     def _tell_drift(self) -> None:
         slower = self.slower
         if slower is not None and not self._was_slower:
             message = f"it has become {slower.sentence}"
-            event(log, Event.MODEL_SLOWER, logging.WARNING, message, model=self.name)
+            event(log, Event.MODEL_SLOWER, logging.WARNING, message, **self._named)
             blame = self._surroundings.to_blame(self.name)
             self.happened("BecameSlow", f"{message}; {blame}" if blame else message)
         elif slower is None and self._was_slower:
-            event(log, Event.MODEL_NO_SLOWER, model=self.name)
+            event(log, Event.MODEL_NO_SLOWER, **self._named)
             self.happened("NoLongerSlow", "it is as fast as before again")
         self._was_slower = slower is not None
 
@@ -339,7 +355,7 @@ class ModelService:
     def died(self, epitaph: str) -> None:
         """Take note of a death."""
         self.last_error = epitaph
-        event(log, Event.WORKER_DIED, level=logging.ERROR, model=self.name, message=epitaph)
+        event(log, Event.WORKER_DIED, logging.ERROR, epitaph, **self._named)
         self._judge()
 
     async def given_up(self, why: life.Bad) -> None:
@@ -359,7 +375,7 @@ class ModelService:
         """A fresh process has taken the place of one that was wrong."""
         self.fault = None
         message = "a fresh process reproduces every golden case and has taken its place"
-        event(log, Event.MODEL_PROVEN_AGAIN, model=self.name, message=message)
+        event(log, Event.MODEL_PROVEN_AGAIN, message=message, **self._named)
         self.happened("ProvenAgain", message)
 
     async def show_lanes(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from superbrain.deploy.child import ChildError
 from superbrain.domain.carried import UNFIT, fitting, misfit
@@ -93,19 +93,19 @@ class Shelf:
             record = await asyncio.to_thread(self._cache.look_up, key)
         if record is None:
             if held:
-                event(log, Event.ENGINE_DAMAGED, logging.WARNING, graph=name, key=key.digest)
+                event(log, Event.ENGINE_DAMAGED, logging.WARNING, **self._of(name, key))
             return None
         then, now = record.host, self.host
         same = (then.driver, then.cuda) == (now.driver, now.cuda)
         changed = "" if same else f"driver {then.driver}, CUDA {then.cuda}: proven anew"
-        event(log, Event.ENGINE_REUSED, graph=name, key=key.digest, built_with=changed)
+        event(log, Event.ENGINE_REUSED, **self._of(name, key), built_with=changed)
         return self._file(name, str(self._cache.path(key)), record.sha256)
 
     async def put(self, name: str, key: EngineKey, built: Path, seconds: float) -> EngineFile:
         """Copy an engine that was built into the cache."""
         async with self._guard:
             record = await asyncio.to_thread(self._cache.put, key, built, self.host, seconds)
-        event(log, Event.ENGINE_BUILT, graph=name, key=key.digest, seconds=seconds)
+        event(log, Event.ENGINE_BUILT, **self._of(name, key), seconds=seconds)
         return self._file(name, str(self._cache.path(key)), record.sha256)
 
     def _fitting(self, name: str, key: EngineKey) -> CarriedEngine | None:
@@ -119,8 +119,12 @@ class Shelf:
         """Name a file of the store, and the bytes that its signers vouch for."""
         files = self._bringup.manifest.files
         (sha256,) = (entry.sha256 for entry in files if entry.path == carried.path)
-        event(log, Event.ENGINE_CARRIED, graph=name, key=carried.key.digest, path=carried.path)
+        event(log, Event.ENGINE_CARRIED, **self._of(name, carried.key), path=carried.path)
         return self._file(name, str(self._bringup.bundle_path / carried.path), sha256)
+
+    def _of(self, name: str, key: EngineKey) -> dict[str, Any]:
+        """Say which engine a log line is about."""
+        return {"deployment": self._bringup.deployment_id, "graph": name, "key": key.digest}
 
     def _file(self, name: str, path: str, sha256: str) -> EngineFile:
         return EngineFile(name, path, sha256, self.host.gpu, self.host.version)

@@ -22,6 +22,7 @@ from superbrain.deploy.bring_up import BringUp, first_failure
 from superbrain.deploy.child import ChildError
 from superbrain.deploy.inbox import Content, Inbox
 from superbrain.deploy.shelf import CarriedUnfit
+from superbrain.deploy.step_times import StepTimes, concerns
 from superbrain.deploy.targets import check_targets
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
@@ -92,6 +93,7 @@ class Stages:
         self._revivals = asyncio.Semaphore(parallel)  # what is good never waits for what is new
         self._crews: dict[int, Crew] = {}
         self.progress: dict[int, Progress] = {}
+        self.steps = StepTimes()
         self.rung_unusable: Callable[[str], Reason | None] = lambda _rung: None
         self.does_not_fit: Callable[[Bringup], Awaitable[Reason | None]] = _fits
         self._performers: dict[type[life.Command], Performer] = {
@@ -108,7 +110,7 @@ class Stages:
 
     async def perform(self, deployment: Deployment, command: life.Command) -> life.Event | None:
         """Carry out one command; the event it ended with, None for commands that have none."""
-        return await self._performers[type(command)](deployment)
+        return await self.steps.timed(deployment, command, self._performers[type(command)])
 
     # --- into the store -----------------------------------------------------------------------
 
@@ -152,7 +154,13 @@ class Stages:
         self._journal.accept(deployment, list(verified.signers), dt.datetime.now(dt.UTC))
         self._clock.believe(verified.manifest.created)
         self._inbox.taken(path, content)
-        event(log, Event.BUNDLE_TAKEN, file=path.name, digest=deployment.digest)
+        event(
+            log,
+            Event.BUNDLE_TAKEN,
+            file=path.name,
+            digest=deployment.digest,
+            **concerns(deployment),
+        )
         return life.Trusted()
 
     async def _take_from_store(self, deployment: Deployment) -> life.Event:
@@ -198,13 +206,15 @@ class Stages:
         if unusable is not None:
             return life.StageFailed(unusable)
         try:
-            bringup = await self._bring_up.equip(deployment, self._shower(deployment))
+            with self.steps.step(deployment, "build"):
+                bringup = await self._bring_up.equip(deployment, self._shower(deployment))
             self.progress[deployment.id] = Progress(f"loading on {deployment.rung}")
             async with self._slots:
                 refused = await self.does_not_fit(bringup)
                 if refused is not None:
                     return life.StageFailed(refused)
-                self._crews[deployment.id] = await self._bring_up.load(bringup)
+                with self.steps.step(deployment, "load"):
+                    self._crews[deployment.id] = await self._bring_up.load(bringup)
         except CarriedUnfit as error:
             return life.CarriedFailed(Reason(error.code, error.message, error.mend))
         except ChildError as error:
@@ -266,7 +276,7 @@ class Stages:
         except (ChildError, BundleError) as error:
             return life.StageFailed(Reason(error.code, error.message, error.mend))
         del self._crews[deployment.id]
-        event(log, Event.MODEL_SWITCHED, model=deployment.name, version=deployment.version)
+        event(log, Event.MODEL_SWITCHED, **concerns(deployment))
         return life.Switched()
 
     async def _roll_back(self, deployment: Deployment) -> life.Event:
@@ -300,7 +310,7 @@ class Stages:
             await _let_go(service, crew)
             raise
         assert previous is not None  # noqa: S101 - NO_PREVIOUS otherwise
-        event(log, Event.ROLLED_BACK, model=previous.name, version=previous.version)
+        event(log, Event.ROLLED_BACK, **concerns(previous))
         return life.PreviousReady()
 
     def _check_may_return(self, previous: Deployment) -> None:

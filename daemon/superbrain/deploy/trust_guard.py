@@ -137,6 +137,7 @@ class TrustGuard:
             Event.REVOKED_LIVE,
             logging.ERROR,
             message,
+            deployment=current.id,
             model=current.name,
             version=current.version,
             digest=current.digest,

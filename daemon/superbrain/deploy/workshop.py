@@ -158,7 +158,11 @@ class Workshop:
         number = next(_builder_ids)
         scratch = place.scratch_path / f"builder-{number}"
         name = f"builder {number} ({bringup.manifest.name} {bringup.manifest.version})"
-        child = await begin_with_scratch(name, scratch, partial(Child.spawn, name, BUILDER_MODULE))
+        child = await begin_with_scratch(
+            name,
+            scratch,
+            partial(Child.spawn, name, BUILDER_MODULE, deployment=bringup.deployment_id),
+        )
         watching = asyncio.create_task(watch(child, limits, scratch))
         survey = Survey(
             rung=bringup.rung,

@@ -28,6 +28,7 @@ import msgspec
 from superbrain.domain.durations import Histogram
 from superbrain.domain.engine import EngineFile
 from superbrain.domain.proof import Proof, Timing
+from superbrain.domain.records import RecordPolicy, RequestRecord
 from superbrain.domain.sandbox import Sandbox, SandboxPolicy
 from superbrain.wire.errors import SuperbrainError
 from superbrain.wire.messages import UNREADABLE, ModelMetadata
@@ -50,6 +51,7 @@ class Load(Message, frozen=True):
 
     `scratch_path` is the one folder that the worker may write to; empty for none. `engines` are
     those that a builder has made for the rung, one for each graph; none where it needs none.
+    `records` says of which requests to tell.
     """
 
     deployment_id: int
@@ -60,6 +62,7 @@ class Load(Message, frozen=True):
     scratch_path: str = ""
     sandbox: SandboxPolicy = SandboxPolicy()
     engines: list[EngineFile] = []
+    records: RecordPolicy = RecordPolicy()
 
 
 class Prove(Message, frozen=True):
@@ -175,6 +178,16 @@ class WorkerPong(Message, frozen=True):
     stages: dict[str, Histogram] = {}
 
 
+class Records(Message, frozen=True):
+    """What a worker or the gateway tells of single requests; sent unasked.
+
+    `left_out`: how many records there was no room for since the last time.
+    """
+
+    records: list[RequestRecord]
+    left_out: int = 0
+
+
 # --- daemon to gateway ------------------------------------------------------------------------
 
 
@@ -287,9 +300,9 @@ class TcpPong(Message, frozen=True):
 
 
 ToWorker = Load | Prove | Time | Serve | StandBy | Reprove | Ping
-FromWorker = Loaded | Proven | Timed | Reproven | Failed | Done | WorkerPong
+FromWorker = Loaded | Proven | Timed | Reproven | Failed | Done | WorkerPong | Records
 ToGateway = Route | Unroute | Open | Ping
-FromGateway = GatewayReady | Done | Failed | Poisoned | GatewayPong
+FromGateway = GatewayReady | Done | Failed | Poisoned | GatewayPong | Records
 ToTcpFace = ReadClients | Ping
 FromTcpFace = TcpReady | TcpRefused | Done | Failed | TcpPong
 

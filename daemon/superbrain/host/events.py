@@ -136,6 +136,21 @@ class Event(StrEnum):
         "A child got what is no order, and ended itself.",
     )
 
+    INFERENCE = (
+        "inference",
+        "One request, as the inference log has it, where it goes to the journal.",
+    )
+    INFERENCE_LOG_FAILED = (
+        "inference_log_failed",
+        "Lines of the inference log could not be written and are lost.",
+    )
+    RECORDS_LEFT_OUT = (
+        "records_left_out",
+        "Requests were picked to be told of, and there were too many at a time.",
+    )
+    SPANS_NOT_TAKEN = "spans_not_taken", "The collector does not take spans; said once."
+    SPANS_TAKEN_AGAIN = "spans_taken_again", "The collector takes spans again."
+
     # Health.
     HEALTH_CHANGED = "health_changed", "The overall status became better or worse."
     HEALTH_WRITE_FAILED = "health_write_failed", "health.json could not be written."

@@ -6,7 +6,10 @@ that a worker's control thread can answer `Ping` while its main thread reports a
 
 from __future__ import annotations
 
+import array
+import fcntl
 import socket
+import termios
 import threading
 from typing import Generic, TypeVar
 
@@ -46,6 +49,13 @@ class CtlChannel(Generic[T]):
                 self._socket.sendall(data)
             except (BrokenPipeError, ConnectionResetError):
                 return
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much of what was sent the daemon has not read yet."""
+        left = array.array("i", [0])
+        fcntl.ioctl(self._socket, termios.TIOCOUTQ, left)
+        return left[0]
 
     def receive(self, *, wait: bool) -> list[T]:
         """Read once; give the messages that are now whole, possibly none.

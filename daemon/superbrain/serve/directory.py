@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from superbrain.domain.ctl import LaneAddress, Route
+    from superbrain.domain.records import SpanRecord
     from superbrain.serve.peer import Envelope
     from superbrain.wire.lane import Data
 
@@ -31,7 +32,10 @@ _NAMES_SHOWN = 20
 
 
 class PendingRequest:
-    """One inference request between its arrival and its answer."""
+    """One inference request between its arrival and its answer.
+
+    `span`: its place in a trace, if it is in one that is recorded.
+    """
 
     __slots__ = (
         "arrived_ns",
@@ -42,6 +46,7 @@ class PendingRequest:
         "id",
         "number",
         "priority",
+        "span",
         "tensors",
         "version",
     )
@@ -70,6 +75,7 @@ class PendingRequest:
         self.arrived_ns = arrived_ns
         self.deadline_ns = deadline_ns
         self.deaths = deaths
+        self.span: SpanRecord | None = None
 
 
 class Slot:

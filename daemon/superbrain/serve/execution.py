@@ -35,9 +35,10 @@ class Outcome:
     """How one request ended: header and tensors of the answer, or the error in the header.
 
     `sent`: how many bytes of its frame the peer has taken already; below 0, it takes none.
+    `made_of`: the form of the request and the outputs, where somebody tells of requests.
     """
 
-    __slots__ = ("error", "header", "kind", "number", "sent", "tensors")
+    __slots__ = ("error", "header", "kind", "made_of", "number", "sent", "tensors")
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class Outcome:
         self.tensors = tensors
         self.error = error
         self.sent = 0
+        self.made_of: tuple[RequestForm, Mapping[str, Array]] | None = None
 
     def encode(self) -> list[lane.Data]:
         """Give the buffers of the frame."""
@@ -72,17 +74,21 @@ class _Question:
     def answered(self, model: ServedModel, outputs: Mapping[str, Array]) -> Outcome:
         """Encode the response."""
         header, tensors = self.form.respond(model, outputs, self.rooms)
-        return Outcome(self.number, header, tensors)
+        outcome = Outcome(self.number, header, tensors)
+        outcome.made_of = self.form, outputs
+        return outcome
 
 
 class Execution:
     """Answers request frames with one model. Not thread-safe.
 
-    `usual`: by header, how requests were answered that come again and again.
+    `told`: whether somebody tells of requests. `usual`: by header, how requests were answered that
+    come again and again.
     """
 
-    def __init__(self, model: ServedModel) -> None:
+    def __init__(self, model: ServedModel, *, told: bool = False) -> None:
         self._model = model
+        self._told = told
         self._forms: dict[bytes, RequestForm] = {}
         self.usual: dict[bytes, Usual] = {}
 
@@ -104,7 +110,10 @@ class Execution:
                 outputs = model.infer(arrays)
                 form.fits = True
             header, tensors = form.respond(model, outputs, rooms)
-            return Outcome(frame.request_id, header, tensors)
+            outcome = Outcome(frame.request_id, header, tensors)
+            if self._told:
+                outcome.made_of = form, outputs
+            return outcome
         except BaseException as error:  # noqa: BLE001 - SystemExit of bundle code ends a request, not us
             return _failed(frame, error)
 
@@ -117,7 +126,9 @@ class Execution:
         try:
             form = self._form(frame)
             header, tensors = form.respond(self._model, answer, NO_ROOMS)
-            return Outcome(frame.request_id, header, tensors)
+            outcome = Outcome(frame.request_id, header, tensors)
+            outcome.made_of = form, answer
+            return outcome
         except BaseException as error:  # noqa: BLE001 - as in `one`
             return _failed(frame, error)
 
@@ -156,10 +167,10 @@ class Execution:
         form = self._forms.get(header)
         if form is None:
             form = RequestForm(self._model, header)
-            if len(self._forms) >= _MOST_FORMS:
+            if len(self._forms) >= _MOST_FORMS and not form.lone:
                 self._forms.clear()
                 self.usual.clear()
-            if len(header) <= _LONGEST_KEPT_BYTES:
+            if len(header) <= _LONGEST_KEPT_BYTES and not form.lone:
                 self._forms[header] = form
         elif (usual := form.usual) is not None:
             self.usual[header] = usual
@@ -183,7 +194,7 @@ def _failed(frame: lane.LaneFrame, error: BaseException) -> Outcome:
     """Answer one request frame with what it failed with."""
     if isinstance(error, RequestError):
         return refuse(frame, error)
-    return refuse(frame, _unforeseen(error, _called(frame)))
+    return refuse(frame, _unforeseen(error, called(frame)))
 
 
 def refuse(frame: lane.LaneFrame, error: RequestError) -> Outcome:
@@ -192,7 +203,7 @@ def refuse(frame: lane.LaneFrame, error: RequestError) -> Outcome:
     return Outcome(frame.request_id, header, [], error)
 
 
-def _called(frame: lane.LaneFrame) -> str:
+def called(frame: lane.LaneFrame) -> str:
     """Give a request's id for the log: on a client's own lane its number is part of it."""
     request_id = salvage_id(frame.header)
     return f"{request_id}-{frame.request_id}" if frame.kind == lane.REQUEST else request_id

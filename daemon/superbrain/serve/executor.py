@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from superbrain.serve.figures import WorkerFigures
+    from superbrain.serve.record_keeping import Picks
     from superbrain.serve.worker_lane import WorkerLane
     from superbrain.transport._loop import Express
     from superbrain.transport.flight import FlightPage
@@ -53,7 +54,8 @@ class Executor:
 
     Answers go to `answer`, which counts them; those that are counted and written, to `post`; that
     of a lone request may be sent at once. With each answer goes the time it was ready and the clock
-    of its execution, None for a request that was not executed.
+    of its execution, None for a request that was not executed. A request that `picks` is about to
+    pick takes the way on which it is answered by `answer`.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Executor:
         answer: Callable[[Admitted, Outcome, int, StageClock | None], None],
         post: Callable[[WorkerLane, bytes], None],
         flight: FlightPage,
+        picks: Picks | None = None,
     ) -> None:
         self.flight = flight
         self._figures = figures
@@ -75,13 +78,14 @@ class Executor:
         self._queue: AdmissionQueue[Admitted] = AdmissionQueue(0)
         self._waits = True
         self._express: Express | None = None
+        self._picks = picks
         self._held_until_ns = 0
         self._running: Sequence[Admitted] = ()
         figures.executing = self._executing
 
     def serve(self, model: ServedModel) -> None:
         """Execute on `model` from now on."""
-        self._execution = Execution(model)
+        self._execution = Execution(model, told=self._picks is not None)
         self._clock = model.clock
         self._patience = Patience(model.batching)
         self._timeout_ns = model.request_timeout_ms * 1_000_000
@@ -218,7 +222,8 @@ class Executor:
         link = request.link
         self._clock.start(now_ns)
         done = None
-        if self._express is not None:
+        picks = self._picks
+        if self._express is not None and (picks is None or picks.left > 1):
             fd = link.direct_fd if alone else -1
             done = self._express.run(request.frame, fd, link.number, now_ns, self._execution.usual)
         if done is None:
@@ -241,6 +246,8 @@ class Executor:
         return ended_ns
 
     def _count(self, request: Admitted, began_ns: int, ended_ns: int) -> None:
+        if self._picks is not None:
+            self._picks.left -= 1
         self._figures.ran(ended_ns - began_ns)
         self._figures.finished(None, request.arrived_ns, ended_ns, self._clock, direct=True)
 

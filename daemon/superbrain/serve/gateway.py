@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from superbrain.domain import ctl
+from superbrain.domain.records import RecordPolicy
 from superbrain.serve import child
 from superbrain.serve.admission import NEVER_NS
 from superbrain.serve.ctl_channel import CtlChannel
 from superbrain.serve.front import EndpointUnavailable, Front
+from superbrain.serve.gateway_records import GatewayRecords
 from superbrain.serve.peer import ClientMessage, Malformed, Peer
 from superbrain.serve.switching import Switching
 from superbrain.serve.traffic import Traffic
@@ -37,13 +39,18 @@ class Gateway:
     """The loop: wait, clients, lanes, daemon, deadlines, answers."""
 
     def __init__(
-        self, front: Front, channel: CtlChannel[ctl.ToGateway], epoll: select.epoll
+        self,
+        front: Front,
+        channel: CtlChannel[ctl.ToGateway],
+        epoll: select.epoll,
+        policy: RecordPolicy,
     ) -> None:
         self._front = front
         self._channel = channel
         self._epoll = epoll
         self._epoll.register(channel.fileno(), select.EPOLLIN)
-        self._traffic = Traffic(front, self._epoll, channel.send)
+        self._records = GatewayRecords(policy, channel) if policy.on else None
+        self._traffic = Traffic(front, self._epoll, channel.send, self._records)
         self._switching = Switching(self._traffic, channel.send)
 
     def run(self) -> NoReturn:
@@ -67,6 +74,8 @@ class Gateway:
                 traffic.expire(now_ns)
             traffic.deliver()
             front.flush()
+            if self._records is not None:
+                self._records.tell_if_many()
 
     def _sleep_s(self) -> float | None:
         """How long nothing needs to be done by itself; None for as long as nothing comes."""
@@ -85,15 +94,18 @@ class Gateway:
         try:
             self._traffic.submit(message)
         except Exception as error:  # noqa: BLE001 - a mistake of ours must cost one request, not all
-            child.log("gateway_mistake", error=repr(error))
+            request_id = salvage_id(message.header)
+            child.log("gateway_mistake", request_id=request_id, error=repr(error))
             answer = Internal("expected to pass the request on, the gateway failed on it")
-            header = encode_error(answer, salvage_id(message.header))
+            header = encode_error(answer, request_id)
             self._front.reply(message.envelope, ERROR, header)
 
     def _listen(self) -> None:
         for message in self._channel.listen(wait=False):
             if isinstance(message, ctl.Ping):
                 self._front.hang_up_on_the_silent(time.monotonic())
+                if self._records is not None:
+                    self._records.tell()
                 self._channel.send(self._traffic.pong())
                 if self._traffic.idle:
                     gc.collect()
@@ -104,6 +116,10 @@ class Gateway:
                 self._switching.take(message)
 
 
+def _policy(text: str) -> RecordPolicy:
+    return msgspec.json.decode(text, type=RecordPolicy)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the process."""
     parser = child.argument_parser("superbrain-gateway", "Own the public socket, pass requests on.")
@@ -111,6 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         "--endpoint", required=True, help="such as ipc:///run/superbrain/infer.sock"
     )
     parser.add_argument("--group", type=int, help="id of the group that may connect")
+    parser.add_argument(
+        "--records", type=_policy, default=RecordPolicy(), help="of which requests to tell, JSON"
+    )
     options = parser.parse_args(arguments)
     channel = CtlChannel(child.adopt(options.ctl_fd), msgspec.msgpack.Decoder(ctl.ToGateway))
     epoll = select.epoll()
@@ -120,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         channel.send(ctl.Failed(type(error).__name__, error.message, error.mend))
         sys.stderr.write(f"{error}\n")
         sys.exit(_BIND_FAILED)
-    gateway = Gateway(front, channel, epoll)
+    gateway = Gateway(front, channel, epoll, options.records)
     # Nothing on the hot path makes cycles: count references only, collect when nothing travels.
     gc.collect()
     gc.freeze()

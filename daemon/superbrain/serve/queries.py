@@ -8,6 +8,7 @@ import msgspec
 
 import superbrain
 from superbrain.serve.directory import Directory, ModelRoute, SlotT
+from superbrain.wire import trace_context
 from superbrain.wire.errors import InvalidArgument, NotFound, RequestError
 from superbrain.wire.messages import (
     ERROR,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 _MODEL = msgspec.json.Decoder(ModelQuery)
 _SERVER = msgspec.json.Decoder(ServerQuery)
-_EXTENSIONS = ["binary_tensor_data", "lanes"]
+_EXTENSIONS = ["binary_tensor_data", "lanes", trace_context.EXTENSION]
 _VERBS = b" ".join(
     (INFER, MODEL_METADATA, MODEL_LIST, SERVER_METADATA, SERVER_LIVE, MODEL_READY, RESOLVE)
 )

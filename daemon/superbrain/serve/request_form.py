@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from superbrain.transport.packing import packing_for, packing_of
+from superbrain.wire import trace_context
 from superbrain.wire.datatypes import Array, TensorLayout, datatype_of, encode_tensor
 from superbrain.wire.errors import InvalidArgument, NotFound
 from superbrain.wire.messages import (
@@ -44,7 +45,8 @@ NO_ROOMS: Mapping[str, Room] = MappingProxyType({})
 class RequestForm:
     """What a request header says, checked: good for every request that bears it.
 
-    `fits`: a request of this form has been found to fit the model's interface.
+    `fits`: a request of this form has been found to fit the model's interface. `trace`: what its
+    caller says it belongs to; `lone`: no other request bears the same header, for the ids in it.
     """
 
     __slots__ = (
@@ -55,7 +57,9 @@ class RequestForm:
         "_placed",
         "fits",
         "id",
+        "lone",
         "outputs",
+        "trace",
         "wanted",
     )
 
@@ -63,6 +67,10 @@ class RequestForm:
         request = decode_header(header, _REQUEST, "an inference request")
         _check_address(model, request)
         self.id = request.id
+        self.trace = None
+        if request.parameters.traceparent:
+            self.trace = trace_context.parse(request.parameters.traceparent)
+        self.lone = self.trace is not None and self.trace.known
         self.fits = False
         self.wanted = _wanted_outputs(model, request)
         self.outputs = [output for output in request.outputs if output.parameters is not None]

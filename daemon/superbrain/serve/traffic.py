@@ -16,6 +16,7 @@ from superbrain.domain.ctl import GatewayPong, LaneAddress, ModelTraffic, Poison
 from superbrain.serve.admission import NEVER_NS
 from superbrain.serve.directory import FATAL_DEATHS, Directory, ModelRoute, PendingRequest
 from superbrain.serve.gateway_lanes import GatewayLane
+from superbrain.serve.gateway_records import with_traceparent
 from superbrain.serve.queries import Queries
 from superbrain.wire import lane
 from superbrain.wire.errors import DeadlineExceeded, Internal, InvalidArgument, RequestError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from superbrain.serve.front import Front
+    from superbrain.serve.gateway_records import GatewayRecords
     from superbrain.serve.peer import ClientMessage, Peer
 
 _ROUTING = msgspec.json.Decoder(Routing)
@@ -44,7 +46,11 @@ class Traffic:
     """Everything that travels, and where."""
 
     def __init__(
-        self, front: Front, epoll: select.epoll, on_poison: Callable[[Poisoned], None]
+        self,
+        front: Front,
+        epoll: select.epoll,
+        on_poison: Callable[[Poisoned], None],
+        records: GatewayRecords | None = None,
     ) -> None:
         self.directory: Directory[GatewayLane] = Directory()
         self.malformed = 0
@@ -54,6 +60,7 @@ class Traffic:
         front.on_gone = self.forget
         self._epoll = epoll
         self._on_poison = on_poison
+        self._records = records
         self._queries = Queries(self.directory)
         self._lanes: dict[int, GatewayLane] = {}
         self._posted: list[GatewayLane] = []
@@ -73,11 +80,13 @@ class Traffic:
             self.malformed += 1
             header = encode_error(error, salvage_id(message.header))
             self._reply(message.envelope, ERROR, header)
+            self._unroutable(message, Routing("", salvage_id(message.header)), now_ns, error)
             return
         try:
             route = self.directory.find(routing.model_name)
         except RequestError as error:
             self._reply(message.envelope, ERROR, encode_error(error, routing.id))
+            self._unroutable(message, routing, now_ns, error)
             return
         parameters = routing.parameters
         request = PendingRequest(
@@ -92,6 +101,10 @@ class Traffic:
             deadline_ns=now_ns + (parameters.timeout_ms or route.timeout_ms) * 1_000_000,
             deaths=int(parameters.suspect),
         )
+        if self._records is not None:
+            request.span = self._records.trace(parameters.traceparent)
+            if request.span is not None:
+                request.header = with_traceparent(request.header, request.span)
         try:
             route.admit(request)
         except RequestError as error:
@@ -114,6 +127,19 @@ class Traffic:
         """Answer a request with an error."""
         route.errors += 1
         self._reply(request.envelope, ERROR, encode_error(error, request.id))
+        if self._records is not None:
+            self._records.refused(route.name, request, error)
+
+    def _unroutable(
+        self, message: ClientMessage, routing: Routing, now_ns: int, error: RequestError
+    ) -> None:
+        """Tell of a request that cannot be read, or for a model that nobody answers for."""
+        if self._records is not None:
+            request = PendingRequest(
+                0, message.envelope, message.header, (), id=routing.id, arrived_ns=now_ns
+            )
+            request.span = self._records.trace(routing.parameters.traceparent)
+            self._records.refused(routing.model_name, request, error)
 
     def expire(self, now_ns: int) -> None:
         """Answer every waiting request whose deadline has passed; set `wake_ns` anew."""
@@ -185,6 +211,9 @@ class Traffic:
             route.errors += 1
             verb = ERROR
         self._reply(request.envelope, verb, frame.header, frame.tensors)
+        if request.span is not None and self._records is not None:
+            error = frame.header if verb == ERROR else None
+            self._records.passed_on(route.name, request, error)
         took_ns = time.monotonic_ns() - request.arrived_ns
         route.latency.add(took_ns)
         route.durations.add(took_ns)

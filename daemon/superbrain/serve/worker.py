@@ -24,6 +24,7 @@ from superbrain.serve import child
 from superbrain.serve.figures import WorkerFigures
 from superbrain.serve.request_durations import RequestDurations
 from superbrain.serve.worker_loop import LaneLoop
+from superbrain.serve.worker_records import WorkerRecords
 from superbrain.wire.errors import RequestError, SuperbrainError
 
 if TYPE_CHECKING:
@@ -53,15 +54,22 @@ class Worker:
         self._figures = WorkerFigures(RequestDurations())
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        load = beginning.load
+        self._records = WorkerRecords(load) if load.records.on else None
         self._loop = LaneLoop(
-            self._wake_fd, self._carry_out, self._figures, beginning.listener, beginning.flight
+            self._wake_fd,
+            self._carry_out,
+            self._figures,
+            beginning.listener,
+            beginning.flight,
+            self._records,
         )
         self._sandbox = beginning.sandbox
         self._load: ctl.Load | None = None
         self._model: ServedModel | None = None
         self._proven = False
         self._execution_ms = 0.0
-        self._take(beginning.load)
+        self._take(load)
 
     def run(self) -> NoReturn:
         """Work until the daemon is gone."""
@@ -73,9 +81,16 @@ class Worker:
         while True:
             for message in self._channel.listen(wait=True):
                 if isinstance(message, ctl.Ping):
+                    self._tell()
                     self._channel.send(self._figures.pong(time.monotonic_ns()))
                 else:
                     self._take(message)
+
+    def _tell(self) -> None:
+        """Tell of the requests of which records were made."""
+        if self._records is not None:
+            for message in self._records.buffer.take():
+                self._channel.send(message)
 
     def _take(self, order: Order) -> None:
         self._orders.put(order)
@@ -102,6 +117,7 @@ class Worker:
                 return self._serve(order)
             case ctl.StandBy():
                 self._loop.stand_by()
+                self._tell()
                 return ctl.Done()
             case ctl.Reprove():
                 return self._reprove(order)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from superbrain.serve.figures import WorkerFigures
     from superbrain.serve.served import ServedModel
     from superbrain.serve.stage_clock import StageClock
+    from superbrain.serve.worker_records import WorkerRecords
     from superbrain.transport.flight import FlightPage
 
 _MAX_LANES = 256
@@ -56,6 +57,7 @@ class LaneLoop:
         figures: WorkerFigures,
         listener: socket.socket,
         flight: FlightPage,
+        records: WorkerRecords | None = None,
     ) -> None:
         self._epoll = select.epoll()
         self._epoll.register(wake_fd, select.EPOLLIN)
@@ -68,7 +70,9 @@ class LaneLoop:
         self._hello = lane.Hello("", "", 0, 0)
         self._lane_numbers = count(1)
         self._lanes: dict[int, WorkerLane] = {}
-        self._executor = Executor(figures, self._answer, self._post, flight)
+        self._records = records
+        picks = records.picks if records is not None else None
+        self._executor = Executor(figures, self._answer, self._post, flight, picks)
         self._arrived: list[Admitted] = []
         self._answered: list[WorkerLane] = []
         self._region_budget = RegionBudget.of_this_process()
@@ -98,6 +102,8 @@ class LaneLoop:
         pays = window(execution_ms, model.batching.max_size)
         self._hello = lane.Hello(model.name, model.version, deployment_id, pays)
         self._executor.serve(model)
+        if self._records is not None:
+            self._records.serve(model.name, model.version)
         if not self._listening:
             self._listener.listen(_BACKLOG)
             self._epoll.register(self._listener.fileno(), select.EPOLLIN)
@@ -135,6 +141,8 @@ class LaneLoop:
             if not link.ended:
                 link.watch(self._epoll)
         self._answered.clear()
+        if self._records is not None:
+            self._records.finish()
         self._figures.queued = self._executor.waiting
 
     def _take_all(self, ready: Sequence[int]) -> None:
@@ -206,6 +214,8 @@ class LaneLoop:
         direct = request.frame.kind == lane.REQUEST
         arrived_ns = request.arrived_ns
         self._figures.finished(outcome.error, arrived_ns, now_ns, clock, direct=direct)
+        if self._records is not None:
+            self._records.answered(request, outcome, now_ns, clock)
         if outcome.sent:
             link.keep(outcome.encode(), outcome.sent)
             link.watch(self._epoll)

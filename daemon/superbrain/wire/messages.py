@@ -77,12 +77,13 @@ class RequestParameters(
     `timeout_ms`: how long the answer is worth waiting for, at most a day; 0 means the model's own
     limit. `priority`: 0 (default) to 9; higher is served first among those waiting. `suspect`: a
     worker died while it executed this request, which came to it over a lane; a second one is not
-    risked twice.
+    risked twice. `traceparent`: the trace that it belongs to (`wire.trace_context`).
     """
 
     timeout_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_TIMEOUT_MS)] = 0
     priority: int = 0
     suspect: bool = False
+    traceparent: str = ""
 
 
 _NO_PARAMETERS = RequestParameters()

@@ -52,6 +52,7 @@ def test_a_child_gets_nothing_that_speaks_for_the_daemon(
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/notify")
     monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", "5")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=secret")
 
     async def scene() -> bytes:
         arguments = ("--endpoint", f"ipc://{tmp_path}/g.sock")
@@ -63,6 +64,7 @@ def test_a_child_gets_nothing_that_speaks_for_the_daemon(
 
     found = asyncio.run(scene())
     assert b"NOTIFY_SOCKET" not in found
+    assert b"OTEL_" not in found
     assert b"OPENCV_IO_MAX_IMAGE_PIXELS=5" in found
 
 

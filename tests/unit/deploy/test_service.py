@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -97,6 +97,7 @@ class Child:
     name = "worker 1"
     pid = 0
     alive = True
+    concerns: ClassVar[dict[str, Any]] = {"deployment": 1}
 
     def __init__(self, replies: Sequence[Proof | ChildError | None]) -> None:
         self._replies = list(replies)

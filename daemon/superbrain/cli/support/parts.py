@@ -158,6 +158,25 @@ def _log(source: Source) -> Found:
     return _quiet(text, source)
 
 
+def _inference_log(source: Source) -> Found:
+    """The end of it, without payloads, whatever is configured now or was when it was written."""
+    path = source.config.inference_log_path
+    if source.config.inference_log.to != "file" and not path.exists():
+        return 'inference_log.to is not "file": there is none\n'
+    lines = source.tail(path).splitlines()
+    return "".join(f"{_without_payload(line)}\n" for line in lines)
+
+
+def _without_payload(line: str) -> str:
+    try:
+        record = json.loads(line)
+        for tensor in record.get("inputs", []):
+            tensor.pop("payload", None)
+    except (ValueError, AttributeError):
+        return f"[{len(line)} characters that are no record]"
+    return json.dumps(record)
+
+
 def _quiet(text: str, source: Source) -> str:
     """Leave out what models and their code have said, unless it is asked for."""
     if source.with_output:
@@ -229,6 +248,11 @@ PARTS: Final[tuple[Part, ...]] = (
     Part("audit.json", f"the newest {AUDIT} entries of the audit trail", _audit),
     Part("journal/", f"the tables of the daemon's journal, the newest {ROWS} rows", _journal),
     Part("log.jsonl", f"the log: the newest {LOG_RECORDS} records, or the end of --log", _log),
+    Part(
+        "inference.jsonl",
+        "the end of the inference log, where there is one, never with payloads",
+        _inference_log,
+    ),
     Part("configuration.json", "what superbrain config show prints", _configuration),
     Part("service.txt", "what systemd says of the service", _unit_facts),
     Part("unit.txt", "the unit and its drop-ins, without their environment", _unit_files),
