@@ -20,6 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from superbrain.domain.engine import BuilderPolicy
+from superbrain.domain.outage import OutagePolicy
 from superbrain.domain.policy import ErrorBudget
 from superbrain.domain.sandbox import SandboxPolicy
 from superbrain.domain.watch import Reproof, Rules, Watch
@@ -84,13 +85,15 @@ class Deploy(_Section, frozen=True):
 
     `rescan_s`: seconds between two looks through the inbox; `settle_s`: how long a file must be
     left alone before its content is held against it; `probation_s`: how long a new version is
-    watched while the old one stays warm; `parallel`: how many bundles load or prove at once.
+    watched while the old one stays warm; `parallel`: how many bundles load or prove at once;
+    `memory_mib`: what all models together may hold of the host's memory, 0 for all there is.
     """
 
     rescan_s: float = 5.0
     settle_s: float = 3.0
     probation_s: float = 60.0
     parallel: int = 2
+    memory_mib: int = 0
 
 
 class HealthReport(_Section, frozen=True):
@@ -125,6 +128,7 @@ class Config(_Section, frozen=True):
     serve: Serve = Serve()
     tcp: Tcp = Tcp()
     deploy: Deploy = Deploy()
+    outage: OutagePolicy = OutagePolicy()
     budget: ErrorBudget = ErrorBudget()
     sandbox: SandboxPolicy = SandboxPolicy()
     builder: BuilderPolicy = BuilderPolicy()
@@ -310,6 +314,7 @@ def _check(config: Config, path: Path | None) -> None:
     positive = {
         "deploy.rescan_s": config.deploy.rescan_s,
         "deploy.parallel": config.deploy.parallel,
+        "outage.limit_s": config.outage.limit_s,
         "health.interval_s": config.health.interval_s,
         "sandbox.scratch_mib": config.sandbox.scratch_mib,
         "builder.time_limit_s": config.builder.time_limit_s,
@@ -324,10 +329,13 @@ def _check(config: Config, path: Path | None) -> None:
         if value <= 0:
             raise ConfigError(f"{where}: expected {key} above 0, found {value}")
     _check_sandbox(config.sandbox, where)
-    if config.builder.memory_mib < 0:
-        raise ConfigError(
-            f"{where}: expected builder.memory_mib of 0 or more, found {config.builder.memory_mib}"
-        )
+    not_negative = {
+        "builder.memory_mib": config.builder.memory_mib,
+        "deploy.memory_mib": config.deploy.memory_mib,
+    }
+    for key, value in not_negative.items():
+        if value < 0:
+            raise ConfigError(f"{where}: expected {key} of 0 or more, found {value}")
     if config.watch.drift_factor <= 1:
         found = config.watch.drift_factor
         raise ConfigError(f"{where}: expected watch.drift_factor above 1, found {found}")

@@ -40,7 +40,9 @@ from superbrain.deploy.gateway import GatewayKeeper
 from superbrain.deploy.gpu_guard import GpuGuard
 from superbrain.deploy.host_clock import HostClock
 from superbrain.deploy.inbox import Inbox
+from superbrain.deploy.intake import Intake
 from superbrain.deploy.orders import Orders
+from superbrain.deploy.outage import Outages
 from superbrain.deploy.recovery import Recovery
 from superbrain.deploy.services import Services
 from superbrain.deploy.stages import Stages
@@ -136,18 +138,19 @@ class Daemon:
         self._gateway = GatewayKeeper(config.endpoint, self._poisoned, self._group)
         self._tcp = _tcp_face(config) if config.tcp.endpoints else None
         self._services = Services(self._gateway, config.rules)
+        self._gpus = GpuWatch()
+        budget = MemoryBudget(self._services, self._gpus, config.deploy.memory_mib << 20)
         self._stages = Stages(
             self._journal,
             self._store,
-            self._inbox,
+            Intake(self._journal, self._store, self._inbox, self._keeper),
             self._services.of,
-            self._keeper,
             workshop=self._make_workshop(),
+            outages=Outages(self._journal, self._services, budget, config.outage),
             probation_s=config.deploy.probation_s,
             parallel=config.deploy.parallel,
         )
         self._driver = Driver(self._journal, self._store, self._inbox, self._services, self._stages)
-        self._gpus = GpuWatch()
         self._gpu_guard = GpuGuard(
             self._journal,
             self._services,
@@ -157,7 +160,6 @@ class Daemon:
             config.health.interval_s,
         )
         self._stages.rung_unusable = self._gpu_guard.unusable
-        self._stages.does_not_fit = MemoryBudget(self._services, self._gpus).refusal
         self._guard = TrustGuard(self._journal, self._store, self._driver, self._keeper)
         self._updates = TrustInbox(self._inbox, self._keeper, self._audit)
         self._trail = Trail(self._audit)
