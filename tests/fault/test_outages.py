@@ -14,13 +14,10 @@ from superbrain.domain.operations import Outcome, Rollback, Transition
 from superbrain.wire.errors import DeadlineExceeded
 from tests.support.appliance import Appliance
 from tests.support.load import Load
-from tests.support.releases import answer, go_live, release
+from tests.support.releases import LARGE, MODELS_MIB, answer, go_live, release
 
 pytestmark = [pytest.mark.fault, pytest.mark.integration]
 
-#: A worker of the adder holds more than the 18 MiB by which another one is then too large.
-MODELS_MIB = 256
-LARGE: dict[str, Any] = {"targets": "memory_mb = 250", "serving": "brief_outage = true"}
 GATE = """
 import pathlib, time
 
@@ -33,18 +30,10 @@ class Pipeline:
 """
 
 
-def write_settings(appliance: Appliance, allow: str, limit_s: float = 60.0) -> None:
-    path = appliance.root / "superbrain.toml"
-    text = path.read_text().partition("[outage]")[0]
-    if "memory_mib" not in text:
-        text = text.replace("[deploy]\n", f"[deploy]\nmemory_mib = {MODELS_MIB}\n", 1)
-    path.write_text(f'{text}[outage]\nallow = "{allow}"\nlimit_s = {limit_s}\n')
-
-
 @pytest.fixture
 def appliance(tmp_path: Path) -> Iterator[Appliance]:
     with Appliance(tmp_path, start=False) as made:
-        write_settings(made, "bundle")
+        made.configure("deploy", "memory_mib", MODELS_MIB)
         made.start()
         yield made
 
@@ -165,7 +154,7 @@ def test_a_kill_in_the_outage_ends_with_the_last_good_version_and_the_sites_word
     with appliance.client() as client:
         waiting = client.submit("adder", {"x": np.zeros((1, 4), np.float32)})
         appliance.kill()
-        write_settings(appliance, "never")
+        appliance.configure("outage", "allow", "never")
         appliance.start()
         assert waiting.result()["y"][0, 0] == 1, "asked in the outage, answered after the kill"
     model = appliance.wait_live("adder", "1.0.0")
@@ -181,7 +170,8 @@ def test_a_kill_in_the_outage_ends_with_the_last_good_version_and_the_sites_word
     assert len(appliance.logged("outage_began")) == begun, "though the bundle allows it"
 
     appliance.stop()
-    write_settings(appliance, "always", limit_s=1.0)
+    appliance.configure("outage", "allow", "always")
+    appliance.configure("outage", "limit_s", 1.0)
     appliance.start()
     unasked = {**gated(gate), "serving": ""}
     appliance.drop(release(appliance, 4, **unasked))

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -84,6 +85,16 @@ class Appliance:
         self.stop()
         self._context.destroy(linger=0)
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def configure(self, section: str, key: str, value: object) -> None:
+        """Set a key of the configuration, for the next start."""
+        path = self.root / "superbrain.toml"
+        sections = tomllib.loads(path.read_text())
+        sections.setdefault(section, {})[key] = value
+        lines = []
+        for name, keys in sections.items():
+            lines += [f"[{name}]", *(f"{one} = {json.dumps(said)}" for one, said in keys.items())]
+        path.write_text("\n".join(lines) + "\n")
 
     # --- the process --------------------------------------------------------------------------
 
