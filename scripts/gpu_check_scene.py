@@ -12,7 +12,7 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -121,13 +121,12 @@ def _versions() -> dict[str, str]:
 
 
 @contextmanager
-def appliance(plan: Plan, folder: Path, **options: Any) -> Iterator[Appliance]:  # noqa: ANN401
-    """A daemon as tests have it; in a rehearsal its builders find a GPU that is none."""
-    folder.mkdir(parents=True, exist_ok=True)
+def appliance(plan: Plan, folder: Path, *, pretend: bool = False) -> Iterator[Appliance]:
+    """A daemon as tests have it; `pretend`: in a rehearsal its builders find a GPU that is none."""
     settings = '[builder]\npriority = "normal"\n'  # nothing else is to be done on this machine
-    made = Appliance(folder, start=False, settings=settings, **options)
+    made = Appliance(folder, start=False, settings=settings)
     with made:
-        if builds_without_gpu(plan):
+        if pretend and builds_without_gpu(plan):
             os.environ["LD_PRELOAD"] = str(pretended_driver(folder / "driver"))
         try:
             made.start()

@@ -131,7 +131,10 @@ def ladder(plan: Plan) -> Found:
     if builds_without_gpu(plan):
         rungs.insert(0, "tensorrt-rtx:fp32")
     rungs = list(dict.fromkeys(rungs))
-    with tempfile.TemporaryDirectory() as work, appliance(plan, Path(work)) as running:
+    with (
+        tempfile.TemporaryDirectory() as work,
+        appliance(plan, Path(work), pretend=True) as running,
+    ):
         made = make_sample_bundle(
             Path(work),
             running.author,
