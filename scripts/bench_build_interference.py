@@ -41,6 +41,7 @@ ROADS: Final = {"gateway": False, "lane": True}
 MEDIAN_LIMIT, P99_LIMIT = 1.10, 1.50
 WARM_UP_S = 0.3
 LEAST_S = 1.0
+PATIENCE_S = 600.0
 _MISSING: Final = 3
 
 
@@ -214,7 +215,7 @@ class Bench:
         seen = [before]
         taken = callers.run(plan, 0, lambda: _over(builder, seen))
         took = time.monotonic() - begin
-        self._appliance.wait_live("sample", version)
+        self._appliance.wait_live("sample", version, patience_s=PATIENCE_S)
         if took - plan.warmup_s < LEAST_S:
             msg = f"expected a build of {LEAST_S:g} s or more, it took {took:.1f} s: raise --layers"
             raise SystemExit(msg)
@@ -229,8 +230,17 @@ class Bench:
             mine = candidate is not None and candidate.version == version
             return mine and candidate is not None and "building for" in candidate.detail
 
-        self._appliance.wait_for(builds, f"the build of {version}")
-        return next(one for one in self._appliance.children() if BUILDER in one.cmdline())
+        self._appliance.wait_for(builds, f"the build of {version}", PATIENCE_S)
+        (builder,) = [one for one in self._appliance.children() if _builds(one)]
+        return builder
+
+
+def _builds(process: psutil.Process) -> bool:
+    """Whether it is a builder, and not gone already."""
+    try:
+        return BUILDER in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 def _over(builder: psutil.Process, seen: list[float]) -> bool:
