@@ -13,6 +13,7 @@ from superbrain.domain.health import ModelFacts, Problem
 from superbrain.domain.operations import Outcome, Rollback, Transition
 from superbrain.wire.errors import DeadlineExceeded
 from tests.support.appliance import Appliance
+from tests.support.cuts import CUT_DAEMON
 from tests.support.load import Load
 from tests.support.releases import LARGE, MODELS_MIB, answer, go_live, release
 
@@ -83,6 +84,13 @@ def outage_problem(appliance: Appliance) -> Problem | None:
     return next((one for one in found if "to make room" in one.message), None)
 
 
+def told_of_it(appliance: Appliance) -> bool:
+    """Ask with little time; whether the gateway says, not the client by itself, why it was late."""
+    with appliance.client() as client, pytest.raises(DeadlineExceeded) as late:
+        client.infer("adder", {"x": np.zeros((1, 4), np.float32)}, timeout=0.5)
+    return "adder 1.0.0 has stopped to make room for adder 2.0.0" in late.value.message
+
+
 def test_a_successor_takes_the_place_of_what_serves_and_whoever_waited_is_answered(
     appliance: Appliance, gate: Path
 ) -> None:
@@ -98,9 +106,7 @@ def test_a_successor_takes_the_place_of_what_serves_and_whoever_waited_is_answer
         assert problem.severity == "warning"
         assert "adder 1.0.0 has stopped to make room for 2.0.0" in problem.message
         assert not appliance.health().ready
-        with appliance.client() as client, pytest.raises(DeadlineExceeded) as late:
-            client.infer("adder", {"x": np.zeros((1, 4), np.float32)}, timeout=0.2)
-        assert "adder 1.0.0 has stopped to make room for adder 2.0.0" in late.value.message
+        appliance.wait_for(lambda: told_of_it(appliance), "callers to be told why they wait")
         gate.touch()
         appliance.wait_live("adder", "2.0.0")
         answered = load.answered
@@ -179,3 +185,24 @@ def test_a_kill_in_the_outage_ends_with_the_last_good_version_and_the_sites_word
     assert "did not serve within outage.limit_s" in step.detail
     over(appliance, "4.0.0", "went back")
     assert answer(appliance) == 1
+
+
+def test_a_disk_that_fills_up_in_the_outage_keeps_nobody_from_coming_back(
+    tmp_path: Path, gate: Path
+) -> None:
+    with Appliance(tmp_path, start=False) as appliance:
+        orders = appliance.root / "orders"
+        appliance.configure("deploy", "memory_mib", MODELS_MIB)
+        appliance.configure("outage", "limit_s", 1.0)
+        appliance.start(CUT_DAEMON, str(orders))
+        go_live(appliance, 1, **LARGE)
+        appliance.drop(release(appliance, 2, **gated(gate)))
+        in_outage(appliance, "2.0.0")
+        orders.write_text("ENOSPC 1 lasting")
+        (ended,) = appliance.wait_for(lambda: appliance.logged("outage_ended"), "its end")
+        assert "adder 1.0.0 serves again" in ended["message"]
+        assert answer(appliance) == 1, "though no step can be written down"
+        orders.unlink()
+        step = appliance.wait_ended("adder", "2.0.0", "FAILED")
+        assert "did not serve within outage.limit_s" in step.detail
+        assert answer(appliance) == 1

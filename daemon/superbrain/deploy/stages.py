@@ -162,7 +162,9 @@ class Stages:
         timed = deployment.is_compared and not in_outage
         try:
             async with _nothing() if in_outage else self._slots, self.outages.limited(deployment):
-                crew = self._crews[deployment.id]
+                crew = self._crews.get(deployment.id)
+                if crew is None:
+                    return life.StageFailed(_overdue(deployment))
                 proofs = await self._prove_crew(deployment, crew, timed=timed)
         except ChildError as error:
             return life.StageFailed(Reason(error.code, error.message, error.mend))
@@ -204,8 +206,8 @@ class Stages:
     async def _switch(self, deployment: Deployment) -> life.Event:
         service = self._service_of(deployment.name)
         crew = self._crews.pop(deployment.id, None)
-        if crew is None:  # it took so long that what served before came back
-            return life.StageFailed(too_long(f"{deployment.name} {deployment.version}"))
+        if crew is None:
+            return life.StageFailed(_overdue(deployment))
 
         def commit(replaced: Deployment | None) -> Deployment:
             self._trust().check_not_revoked(deployment.digest)
@@ -397,6 +399,11 @@ def _first_failure(proofs: list[Proof]) -> str:
 async def _nothing() -> AsyncIterator[None]:
     """Nothing to wait for."""
     yield
+
+
+def _overdue(deployment: Deployment) -> Reason:
+    """Say of a candidate without processes that what served before it has come back."""
+    return too_long(f"{deployment.name} {deployment.version} on {deployment.rung}")
 
 
 async def _let_go(service: ModelService, crew: Crew | None) -> None:
