@@ -358,7 +358,11 @@ class Outages:
         if candidate is None:
             self._journal.set_fact(FACT, "")
             return {}
+        current = self._journal.current(candidate.name)
         reason = cut_short(candidate)
+        if current is not None and current.id == candidate.id:  # it had just been made current
+            message = f"the daemon ended in the outage for {candidate.version}, which serves now"
+            reason = msgspec.structs.replace(reason, message=message)
         seconds = round((dt.datetime.now(dt.UTC) - begun.at).total_seconds(), 3)
         self._facts[candidate.name] = OutageFacts(
             begun.at,
