@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.support.appliance import Appliance
-from tests.support.cuts import STORIES, CutStage
+from tests.support.cuts import ALL_STORIES, CutStage
 
 EVERY = 20  # operations, some half a minute
 
@@ -20,7 +20,7 @@ def every_cut(appliance: Appliance, say: Callable[[str], None]) -> list[str]:
     findings: list[str] = []
     stage = CutStage(appliance)
     say(f"{'story':<20}{'operations':>12}{'killed':>8}{'wrong':>7}  what must follow")
-    for story in STORIES:
+    for story in ALL_STORIES:
         count, killed, before = stage.count(story), 0, len(findings)
         for number in range(1, count + 1):
             try:

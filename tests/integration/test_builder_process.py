@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from superbrain.domain.ctl_build import Build, BuildProgress, Built, Surveyed
 from tests.support.engines import BuilderProcess, convolutions, needs_rtx, unknown_operator
+from tests.support.graphs import tensor
 from tests.support.processes import OrderFailed
 
 pytestmark = [pytest.mark.integration, needs_rtx]
@@ -79,10 +81,21 @@ def test_a_build_that_takes_too_long_is_stopped_and_the_next_one_goes_well(
     builder.order(builder.build_order(), Built)
 
 
-def test_fixed_shapes_need_no_profile(tmp_path: Path) -> None:
+def test_fixed_shapes_are_bounds_that_are_equal(tmp_path: Path) -> None:
     with BuilderProcess(tmp_path, convolutions(dynamic=False)) as builder:
-        assert not builder.build_order().profiles
         assert len(builder.build("tensorrt-rtx:tf32")) > ENGINE_BYTES
+
+
+def test_sizes_that_the_file_leaves_open_may_be_fixed_by_the_manifest(tmp_path: Path) -> None:
+    graph = convolutions()
+    fixed = dataclasses.replace(
+        graph,
+        inputs=[tensor("x", "FP32", 1, 3, 32, 32)],
+        outputs=[tensor("y", "FP32", 1, 16, 1, 1)],
+        dynamic={},
+    )
+    with BuilderProcess(tmp_path, fixed) as builder:
+        assert len(builder.build("tensorrt-rtx:fp32")) > ENGINE_BYTES
 
 
 def test_a_graph_of_fp16(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -85,6 +86,16 @@ class Appliance:
         self.stop()
         self._context.destroy(linger=0)
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def configure(self, section: str, key: str, value: object) -> None:
+        """Set a key of the configuration, for the next start."""
+        path = self.root / "superbrain.toml"
+        sections = tomllib.loads(path.read_text())
+        sections.setdefault(section, {})[key] = value
+        lines = []
+        for name, keys in sections.items():
+            lines += [f"[{name}]", *(f"{one} = {json.dumps(said)}" for one, said in keys.items())]
+        path.write_text("\n".join(lines) + "\n")
 
     # --- the process --------------------------------------------------------------------------
 
@@ -195,9 +206,11 @@ class Appliance:
 
     # --- waiting ------------------------------------------------------------------------------
 
-    def wait_for(self, condition: Callable[[], T | None], what: str) -> T:
+    def wait_for(
+        self, condition: Callable[[], T | None], what: str, patience_s: float = PATIENCE_S
+    ) -> T:
         """Look until `condition` gives something true; what it gave."""
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + patience_s
         while time.monotonic() < end:
             if self.process is not None and self.process.poll() is not None:
                 break
@@ -206,7 +219,9 @@ class Appliance:
             time.sleep(LOOK_AGAIN_S)
         raise AssertionError(f"waited in vain for {what}:\n{self.log_text()}")
 
-    def wait_live(self, name: str, version: str, state: str = "ready") -> ModelFacts:
+    def wait_live(
+        self, name: str, version: str, state: str = "ready", *, patience_s: float = PATIENCE_S
+    ) -> ModelFacts:
         """Wait until a version serves and is past its probation."""
 
         def there() -> ModelFacts | None:
@@ -214,7 +229,7 @@ class Appliance:
             good = model is not None and (model.version, model.state) == (version, state)
             return model if good and model and model.deployment_state == "LIVE" else None
 
-        return self.wait_for(there, f"{name} {version} to be live")
+        return self.wait_for(there, f"{name} {version} to be live", patience_s)
 
     def wait_ended(self, name: str, version: str, state: str) -> op.Transition:
         """Wait until a version's deployment has ended in `state`; the step that led there."""

@@ -89,6 +89,7 @@ def make_bundle_folder(
     ladder: Sequence[str] = ("onnxruntime:cpu",),
     more: str = "",
     serving: str = "",
+    targets: str = "",
     precisions: Sequence[str] = (),
 ) -> Path:
     """Make an author's folder `parent`/NAME-VERSION with graph, bundle.toml and goldens.
@@ -104,6 +105,7 @@ def make_bundle_folder(
         golden_error: is added to every expected output, to make a bundle that does not prove.
         ladder: the rungs.
         serving: lines of TOML for [serving].
+        targets: more lines of TOML for [targets].
         precisions: for each of these the same graph once more, in a file of its own.
         more: more lines of TOML at the top of bundle.toml, such as `expires = …`.
     """
@@ -129,6 +131,7 @@ def make_bundle_folder(
             ladder=list(ladder),
             more=more,
             serving=serving,
+            targets=targets,
             precisions=f"precisions = {{ {files} }}" if files else "",
             max_batch=MAX_BATCH,
             width=WIDTH,
@@ -202,6 +205,7 @@ ladder = {ladder}
 
 [targets]
 onnxruntime = ">=1.24"
+{targets}
 
 [graphs.main]
 path = "graphs/main.onnx"

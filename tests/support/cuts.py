@@ -24,7 +24,7 @@ import zmq
 from superbrain.domain import operations as op
 from tests.support.appliance import Appliance
 from tests.support.consistency import assert_at_rest, broken
-from tests.support.releases import answer, release
+from tests.support.releases import LARGE, MODELS_MIB, answer, release
 
 CUT_DAEMON = str(Path(__file__).parent / "cut_daemon.py")
 DIES_WITHIN_S = 20.0
@@ -55,6 +55,7 @@ class CutStage:
         self.live = 0
         self.before = 0
         self._counts: dict[str, int] = {}
+        appliance.configure("deploy", "memory_mib", MODELS_MIB)
         appliance.start(CUT_DAEMON, str(self.orders))
         self.next_version()
 
@@ -184,6 +185,27 @@ def _fastest_serves(stage: CutStage) -> None:
     assert told.rung == min(times, key=lambda rung: times[rung])
 
 
+def _drop_too_large(stage: CutStage) -> None:
+    stage.appliance.drop(stage.build(**LARGE))
+
+
+def _serves_or_was_cut_short(stage: CutStage) -> None:
+    version = f"{stage.number}.0.0"
+
+    def decided() -> str:
+        steps = [one for one in stage.appliance.history("adder") if one.version == version]
+        failed = [one.detail for one in steps if one.state_to == "FAILED"]
+        live = [one for one in steps if one.state_to == "LIVE"]
+        return failed[-1] if failed else "serves" if live else ""
+
+    what = stage.appliance.wait_for(decided, f"{version} to serve or to be given up")
+    if what == "serves":
+        stage.goes_live()
+    else:
+        assert "the daemon ended while adder was without an answer" in what
+        stage.appliance.wait_live("adder", f"{stage.live}.0.0")
+
+
 def _drop_first(stage: CutStage) -> None:
     stage.appliance.drop(stage.build(name=f"first{stage.number}"))
 
@@ -274,4 +296,14 @@ STORIES = (
         needs=_have_two,
     ),
     Story("retire", _ask_retirement, _was_retired_if_asked, "nothing serves, or nobody asked"),
+)
+#: These as well when there is time for all of them; test_outages.py has such a kill too.
+ALL_STORIES = (
+    *STORIES,
+    Story(
+        "swap in a brief outage",
+        _drop_too_large,
+        _serves_or_was_cut_short,
+        "the new version serves, or the old one and the new one is given up with the reason",
+    ),
 )

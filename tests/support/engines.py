@@ -154,10 +154,12 @@ def make_sample_folder(
     sequence: int = 1,
     ladder: Sequence[str] = ("tensorrt-rtx:fp32", "onnxruntime:cpu"),
     runs: bool = True,
+    more: str = "",
 ) -> Path:
     """Make an author's folder of one graph, with what ONNX Runtime answers as its golden case.
 
     Without `runs`, which says whether ONNX Runtime can run it, its golden case is all zeros.
+    `more`: lines of TOML at the top of bundle.toml.
     """
     source = folder / f"{name}-{version}"
     (source / "graphs").mkdir(parents=True)
@@ -179,6 +181,7 @@ def make_sample_folder(
         "version": version,
         "sequence": sequence,
         "ladder": json.dumps(list(ladder)),
+        "more": more,
         "inputs": _toml(graph.inputs, open_as=None),
         "outputs": _toml(graph.outputs, open_as=None),
         "dynamic": ", ".join(
@@ -199,6 +202,7 @@ version = "{version}"
 sequence = {sequence}
 created = 2025-01-31T12:00:00Z
 ladder = {ladder}
+{more}
 
 [graphs.main]
 path = "graphs/main.onnx"

@@ -8,12 +8,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from tests.support.appliance import Appliance
 from tests.support.bundles import make_bundle
+
+#: Where all models may hold so much, a worker of the adder beside which another, `LARGE`, has no
+#: room holds enough for it to fit in its place.
+MODELS_MIB = 256
+LARGE: Final[dict[str, Any]] = {"targets": "memory_mb = 250", "serving": "brief_outage = true"}
 
 
 def release(appliance: Appliance, number: int, **options: Any) -> Path:  # noqa: ANN401 - passed on

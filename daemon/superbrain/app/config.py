@@ -22,6 +22,7 @@ import msgspec
 
 from superbrain.app.record_settings import misfits
 from superbrain.domain.engine import BuilderPolicy
+from superbrain.domain.outage import OutagePolicy
 from superbrain.domain.policy import ErrorBudget
 from superbrain.domain.records import InferenceLogPolicy, TracesPolicy
 from superbrain.domain.sandbox import SandboxPolicy
@@ -87,13 +88,15 @@ class Deploy(_Section, frozen=True):
 
     `rescan_s`: seconds between two looks through the inbox; `settle_s`: how long a file must be
     left alone before its content is held against it; `probation_s`: how long a new version is
-    watched while the old one stays warm; `parallel`: how many bundles load or prove at once.
+    watched while the old one stays warm; `parallel`: how many bundles load or prove at once;
+    `memory_mib`: what all models together may hold of the host's memory, 0 for all there is.
     """
 
     rescan_s: float = 5.0
     settle_s: float = 3.0
     probation_s: float = 60.0
     parallel: int = 2
+    memory_mib: int = 0
 
 
 class HealthReport(_Section, frozen=True):
@@ -128,6 +131,7 @@ class Config(_Section, frozen=True):
     serve: Serve = Serve()
     tcp: Tcp = Tcp()
     deploy: Deploy = Deploy()
+    outage: OutagePolicy = OutagePolicy()
     budget: ErrorBudget = ErrorBudget()
     sandbox: SandboxPolicy = SandboxPolicy()
     builder: BuilderPolicy = BuilderPolicy()
@@ -322,27 +326,8 @@ def _unknown(raw: dict[str, Any]) -> list[str]:
 
 def _check(config: Config, path: Path | None) -> None:
     where = f"the configuration {path or 'defaults'}"
-    positive = {
-        "deploy.rescan_s": config.deploy.rescan_s,
-        "deploy.parallel": config.deploy.parallel,
-        "health.interval_s": config.health.interval_s,
-        "sandbox.scratch_mib": config.sandbox.scratch_mib,
-        "builder.time_limit_s": config.builder.time_limit_s,
-        "builder.workspace_mib": config.builder.workspace_mib,
-        "builder.cache_mib": config.builder.cache_mib,
-        "watch.sample_s": config.watch.sample_s,
-        "watch.leak_share": config.watch.leak_share,
-        "tcp.max_clients": config.tcp.max_clients,
-        "tcp.requests_per_client": config.tcp.requests_per_client,
-    }
-    for key, value in positive.items():
-        if value <= 0:
-            raise ConfigError(f"{where}: expected {key} above 0, found {value}")
+    _check_amounts(config, where)
     _check_sandbox(config.sandbox, where)
-    if config.builder.memory_mib < 0:
-        raise ConfigError(
-            f"{where}: expected builder.memory_mib of 0 or more, found {config.builder.memory_mib}"
-        )
     if config.watch.drift_factor <= 1:
         found = config.watch.drift_factor
         raise ConfigError(f"{where}: expected watch.drift_factor above 1, found {found}")
@@ -367,6 +352,33 @@ def _check(config: Config, path: Path | None) -> None:
         raise ConfigError(
             f"{where}: expected log.level debug, info, warning or error, found {config.log.level!r}"
         )
+
+
+def _check_amounts(config: Config, where: str) -> None:
+    positive = {
+        "deploy.rescan_s": config.deploy.rescan_s,
+        "deploy.parallel": config.deploy.parallel,
+        "outage.limit_s": config.outage.limit_s,
+        "health.interval_s": config.health.interval_s,
+        "sandbox.scratch_mib": config.sandbox.scratch_mib,
+        "builder.time_limit_s": config.builder.time_limit_s,
+        "builder.workspace_mib": config.builder.workspace_mib,
+        "builder.cache_mib": config.builder.cache_mib,
+        "watch.sample_s": config.watch.sample_s,
+        "watch.leak_share": config.watch.leak_share,
+        "tcp.max_clients": config.tcp.max_clients,
+        "tcp.requests_per_client": config.tcp.requests_per_client,
+    }
+    for key, value in positive.items():
+        if value <= 0:
+            raise ConfigError(f"{where}: expected {key} above 0, found {value}")
+    not_negative = {
+        "builder.memory_mib": config.builder.memory_mib,
+        "deploy.memory_mib": config.deploy.memory_mib,
+    }
+    for key, value in not_negative.items():
+        if value < 0:
+            raise ConfigError(f"{where}: expected {key} of 0 or more, found {value}")
 
 
 def _check_sandbox(policy: SandboxPolicy, where: str) -> None:

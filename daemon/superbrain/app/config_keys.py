@@ -58,6 +58,16 @@ KEYS: Final[dict[str, Key]] = {
     ),
     "deploy.probation_s": Key("how long a new version is watched while the old one stays warm"),
     "deploy.parallel": Key("how many bundles load or prove at the same time"),
+    "deploy.memory_mib": Key(
+        "what all models together may hold of the host's memory; 0: all there is"
+    ),
+    "outage.allow": Key(
+        "whether a version may stop where the next one does not fit beside it: bundle (as the "
+        "bundle says), never or always"
+    ),
+    "outage.limit_s": Key(
+        "seconds without an answer after which the next version is given up and the old one returns"
+    ),
     "budget.crashes": Key("worker deaths within the window before the previous version comes back"),
     "budget.error_share": Key("share of requests that may end INTERNAL before it does"),
     "budget.min_requests": Key("requests before that share is judged"),

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import zmq.asyncio
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
-from watchdog.observers import Observer as FolderWatch
 
 import superbrain
 from superbrain.app.config import ConfigError
@@ -41,7 +39,9 @@ from superbrain.deploy.gateway import GatewayKeeper
 from superbrain.deploy.gpu_guard import GpuGuard
 from superbrain.deploy.host_clock import HostClock
 from superbrain.deploy.inbox import Inbox
+from superbrain.deploy.intake import Intake
 from superbrain.deploy.orders import Orders
+from superbrain.deploy.outage import Outages
 from superbrain.deploy.recovery import Recovery
 from superbrain.deploy.services import Services
 from superbrain.deploy.stages import Stages
@@ -61,6 +61,7 @@ from superbrain.host import logs, notify
 from superbrain.host.audit_log import AuditLog
 from superbrain.host.events import Event
 from superbrain.host.facts import memory_total_bytes
+from superbrain.host.folder_hints import folder_hints
 from superbrain.host.gpu_watch import GpuWatch
 from superbrain.host.group import group_id, share_folder
 from superbrain.host.logs import event
@@ -69,7 +70,6 @@ from superbrain.wire.errors import SuperbrainError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from superbrain.app.config import Config
     from superbrain.domain.ctl import Poisoned
@@ -142,19 +142,20 @@ class Daemon:
         self._gateway.on_records = self._records.take
         self._tcp = _tcp_face(config) if config.tcp.endpoints else None
         self._services = Services(self._gateway, config.rules)
+        self._gpus = GpuWatch()
+        budget = MemoryBudget(self._services, self._gpus, config.deploy.memory_mib << 20)
         self._stages = Stages(
             self._journal,
             self._store,
-            self._inbox,
+            Intake(self._journal, self._store, self._inbox, self._keeper),
             self._services.of,
-            self._keeper,
             workshop=self._make_workshop(records),
+            outages=Outages(self._journal, self._services, budget, config.outage),
             probation_s=config.deploy.probation_s,
             parallel=config.deploy.parallel,
         )
         self._stages.steps.on_step = self._records.step
         self._driver = Driver(self._journal, self._store, self._inbox, self._services, self._stages)
-        self._gpus = GpuWatch()
         self._gpu_guard = GpuGuard(
             self._journal,
             self._services,
@@ -164,7 +165,6 @@ class Daemon:
             config.health.interval_s,
         )
         self._stages.rung_unusable = self._gpu_guard.unusable
-        self._stages.does_not_fit = MemoryBudget(self._services, self._gpus).refusal
         self._guard = TrustGuard(self._journal, self._store, self._driver, self._keeper)
         self._updates = TrustInbox(self._inbox, self._keeper, self._audit)
         self._trail = Trail(self._audit)
@@ -279,7 +279,7 @@ class Daemon:
 
     async def _watch_inbox(self) -> None:
         """Look through the inbox at an interval, and at once when the kernel hints at a change."""
-        with _hints(self._config.inbox_path, asyncio.get_running_loop(), self._rescan):
+        with folder_hints(self._config.inbox_path, asyncio.get_running_loop(), self._rescan):
             while True:
                 self._rescan.clear()
                 await self._scan()
@@ -396,36 +396,6 @@ class Daemon:
             f"{request} ended {ended}: it was answered with an error and is not tried again",
             "Look for what is unusual about its input; send it to the author of the model",
         )
-
-
-class _Hint(FileSystemEventHandler):
-    """Wakes the loop on any change in the inbox."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, rescan: asyncio.Event) -> None:
-        self._loop = loop
-        self._rescan = rescan
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        if event.event_type in ("created", "modified", "moved", "closed"):
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._rescan.set)
-
-
-@contextlib.contextmanager
-def _hints(path: Path, loop: asyncio.AbstractEventLoop, rescan: asyncio.Event):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    watch = FolderWatch()
-    watch.schedule(_Hint(loop, rescan), str(path))
-    try:
-        watch.start()
-    except OSError as error:  # no inotify watches left: the periodic look still finds everything
-        log.warning("inbox: no notifications (%s); looking every few seconds instead", error)
-        yield
-        return
-    try:
-        yield
-    finally:
-        watch.stop()
-        watch.join()
 
 
 def _tcp_face(config: Config) -> TcpFaceKeeper:

@@ -259,6 +259,7 @@ class Observer:
             incident_counts=dict(service.incident_counts),
             gateway=passed,
             versions=service.totals.facts(),
+            outage=self._stages.outages.facts(name),
         )
 
     def _counted(self, models: list[ModelFacts]) -> list[ModelFacts]:

@@ -286,6 +286,9 @@ request_timeout_ms = 30000
 load_timeout_s = 120
 # Up to how many requests may share one run; the graph needs a dynamic first dimension for it.
 # batching = {{ max_size = 8 }}
+# Whether the version that serves may stop first, where a host has no room for both at once.
+# Requests wait meanwhile, and the old version comes back should the new one not prove itself.
+# brief_outage = true
 """
 
 _PIPELINE = '''\

@@ -24,8 +24,8 @@ from superbrain.host.events import Event
 from superbrain.host.logs import event
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from superbrain.bundle.store import Store
     from superbrain.deploy.journal import Journal
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from superbrain.domain.proof import Proof
 
     Show = Callable[[str, float | None], None]
+    Admit = Callable[[Bringup], AbstractAsyncContextManager[None]]
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +88,8 @@ class BringUp:
             self._note_proof(deployment, worker, proof)
         return [proof for _, proof in proofs]
 
-    async def again(self, deployment: Deployment, show: Show, slots: asyncio.Semaphore) -> Crew:
-        """Bring proven processes up for what was good before.
+    async def again(self, deployment: Deployment, show: Show, admit: Admit) -> Crew:
+        """Bring proven processes up for what was good before, once `admit` lets them in.
 
         Engines of the bundle that are no good any more, perhaps since the driver has changed, are
         set aside for good. A process that merely died is no judgement on them.
@@ -97,17 +98,17 @@ class BringUp:
             ChildError, BundleError: it cannot come back on this rung.
         """
         try:
-            return await self._proven(deployment, show, slots)
+            return await self._proven(deployment, show, admit)
         except CarriedUnfit as error:
             if error.code == "DIED":
                 raise
             reason = Reason(error.code, error.message, error.mend)
         event(log, Event.ENGINE_SET_ASIDE, logging.WARNING, reason.message, rung=deployment.rung)
-        return await self._proven(self._set_aside(deployment, reason), show, slots)
+        return await self._proven(self._set_aside(deployment, reason), show, admit)
 
-    async def _proven(self, deployment: Deployment, show: Show, slots: asyncio.Semaphore) -> Crew:
+    async def _proven(self, deployment: Deployment, show: Show, admit: Admit) -> Crew:
         bringup = await self.equip(deployment, show)
-        async with slots:
+        async with admit(bringup):
             crew = await self.load(bringup)
             try:
                 failure = first_failure(await self.prove(deployment, crew))

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AGAIN_S = 15.0
+OVERTAKEN = "OVERTAKEN"
 CUT_SHORT_WITHIN = dt.timedelta(hours=1)  # what ended earlier has had all that follows
 PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each try with a process that died
 
@@ -57,7 +58,9 @@ class Recovery:
         self._stages = stages
         self._driver = driver
         self._put_back = asyncio.Event()
+        self._not_again: dict[int, Reason] = {}
         driver.put_back.on_done = self._put_back.set
+        stages.outages.bring_back = self.bring_back
 
     async def hold(self) -> None:
         """Let requests for everything that served before wait; to be called before any arrive."""
@@ -70,6 +73,7 @@ class Recovery:
             self._store.sweep_staging()
         current = self._all_current()
         await asyncio.gather(*(self._bring_back(deployment) for deployment in current))
+        self._cut_short()
         serving = {deployment.id for deployment in current}
         waiting = {*life.UNFINISHED, State.DRAINING}
         for deployment in self._journal.in_states(waiting):
@@ -86,6 +90,16 @@ class Recovery:
         for name in self._journal.models():
             self._driver.spawn(self._driver.supersede(name))
         await self._driver.collect()
+
+    def _cut_short(self) -> None:
+        """End the outage in which the daemon ended; its candidate goes on with its next rung."""
+        with _journal_may_fail():
+            self._not_again = self._stages.outages.after_restart()
+
+    async def bring_back(self, deployment: Deployment) -> None:
+        """Let a current deployment serve that stopped to make room; its state goes on by itself."""
+        with _journal_may_fail():
+            await self._revive(deployment, resume=False)
 
     def _all_current(self) -> list[Deployment]:
         found = (self._journal.current(name) for name in self._journal.models())
@@ -111,6 +125,10 @@ class Recovery:
 
     def _resume_or_later(self, deployment: Deployment) -> None:
         """Go on with what was under way; while the journal cannot be written it waits."""
+        refused = self._not_again.get(deployment.id)
+        if refused is not None:
+            self._driver.spawn(self._driver.inject(deployment.id, life.StageFailed(refused)))
+            return
         try:
             self._resume(deployment)
         except JournalError as error:
@@ -126,8 +144,11 @@ class Recovery:
         with _journal_may_fail():
             await self._revive(deployment)
 
-    async def _revive(self, deployment: Deployment) -> None:
-        """Bring one current deployment back on the rung it had, else on the next best one."""
+    async def _revive(self, deployment: Deployment, *, resume: bool = True) -> None:
+        """Bring one current deployment back on the rung it had, else on the next best one.
+
+        `resume`: go on from its state too, as nobody does after a start.
+        """
         failure: Reason | None = None
         lost: Reason | None = None
         attempt = deployment
@@ -135,12 +156,14 @@ class Recovery:
             attempt = msgspec.structs.replace(attempt, rung_index=index)
             failure = await self._try(attempt)
             if failure is None:
-                self._revived(deployment, attempt, lost)
+                self._revived(deployment, attempt, lost, resume=resume)
+                return
+            if failure.code == OVERTAKEN:  # retired meanwhile
                 return
             lost = lost or failure
             attempt = not_returned(attempt, failure)
         assert failure is not None  # noqa: S101 - a ladder is never empty
-        await self._lost(deployment, failure)
+        await self._lost(deployment, failure, resume=resume)
 
     async def _try(self, attempt: Deployment) -> Reason | None:
         """Serve again on one rung; None, or what it failed on.
@@ -165,25 +188,37 @@ class Recovery:
 
     async def _serve_again(self, deployment: Deployment) -> None:
         crew = await self._stages.revive(deployment)
+
+        def commit(_replaced: Deployment | None) -> Deployment:
+            current = self._journal.current(deployment.name)
+            if current is None or current.id != deployment.id:
+                named = f"{deployment.name} {deployment.version}"
+                raise ChildError(OVERTAKEN, f"{named} is not to serve any more")
+            return msgspec.structs.replace(deployment, state=current.state)
+
         try:
-            await self._services.of(deployment.name).switch(crew, lambda _replaced: deployment)
+            await self._services.of(deployment.name).switch(crew, commit)
         except BaseException:
             await crew.end()
             raise
 
-    def _revived(self, before: Deployment, after: Deployment, lost: Reason | None) -> None:
+    def _revived(
+        self, before: Deployment, after: Deployment, lost: Reason | None, *, resume: bool
+    ) -> None:
         """Write down on which rung it serves again, and why no longer on the one before."""
         self._services.of(after.name).fault = None
         if after.rung_index != before.rung_index:
             step = RUNG_LOST if lost and lost_gpu(before.rung, lost.code) else "RungChanged"
             why = lost.message if lost else ""
             self._journal.record(before, step, after, dt.datetime.now(dt.UTC), why)
+        if not resume:
+            return
         if after.state is State.SWITCHING:
             self._driver.spawn(self._driver.inject(after.id, life.Switched()))
         elif after.state in (State.PROBATION, State.ROLLING_BACK, State.DRAINING):
             self._resume(after)
 
-    async def _lost(self, deployment: Deployment, reason: Reason) -> None:
+    async def _lost(self, deployment: Deployment, reason: Reason, *, resume: bool) -> None:
         """The current deployment cannot serve after a restart: go back, or say so and try again."""
         previous = self._journal.get(deployment.predecessor)
         if previous is not None and previous.digest not in self._store.digests():
@@ -197,7 +232,8 @@ class Recovery:
                 self._journal.clear_current(deployment.name)
             await self._driver.inject(deployment.id, life.StageFailed(reason))
         elif deployment.state in (State.ROLLING_BACK, State.DRAINING):
-            self._resume(deployment)
+            if resume:
+                self._resume(deployment)
         elif previous is not None:
             await self._driver.inject(deployment.id, life.BudgetSpent(reason))
         else:

@@ -140,6 +140,19 @@ class ModelService:
         if crew is not None:
             await crew.end()
 
+    async def make_room(self, waiting: str) -> None:
+        """End every process of this model; requests wait, and those too late are told `waiting`."""
+        async with self.moving:
+            self._forget()
+            crew, self.current = self.current, None
+            warm, self.warm = self.warm, None
+            if crew is not None and self.deployment is not None:
+                self._say_hung(await crew.stand_by())
+                route = _route(crew.bringup.manifest, self.deployment, [])
+                await self._gateway.route(msgspec.structs.replace(route, waiting=waiting))
+                await self._count(crew)
+            await asyncio.gather(*(one.end() for one in (crew, warm) if one is not None))
+
     async def switch(self, crew: Crew, commit: Commit) -> None:
         """Move the traffic to `crew`; what served before stays warm.
 
@@ -345,10 +358,14 @@ class ModelService:
 
     def happened(self, kind: IncidentKind, message: str, mend: str = "") -> None:
         """Keep an incident for the report and tell of it."""
+        self._surroundings.happened(self.name, self.keep_incident(kind, message, mend))
+
+    def keep_incident(self, kind: IncidentKind, message: str, mend: str = "") -> Incident:
+        """Keep an incident for the report."""
         incident = Incident(dt.datetime.now(dt.UTC), kind, message, mend)
         self.incidents.append(incident)
         self.incident_counts[kind] += 1
-        self._surroundings.happened(self.name, incident)
+        return incident
 
     # --- what the keeper tells ----------------------------------------------------------------
 

@@ -11,35 +11,33 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
-import os
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from superbrain.bundle.archive import open_bundle
 from superbrain.deploy.bring_up import BringUp, first_failure
 from superbrain.deploy.child import ChildError
-from superbrain.deploy.inbox import Content, Inbox
+from superbrain.deploy.intake import Progress
+from superbrain.deploy.journal_file import JournalError
 from superbrain.deploy.shelf import CarriedUnfit
 from superbrain.deploy.step_times import StepTimes, concerns
-from superbrain.deploy.targets import check_targets
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
-from superbrain.domain.errors import BundleError, Incomplete, StoreError, TrustUnusable
-from superbrain.domain.trust import check_policy
+from superbrain.domain.errors import BundleError
+from superbrain.domain.outage import too_long
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from typing import BinaryIO
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from superbrain.bundle.store import Store
     from superbrain.deploy.crew import Bringup, Crew
+    from superbrain.deploy.intake import Intake
     from superbrain.deploy.journal import Journal
+    from superbrain.deploy.outage import Outages
     from superbrain.deploy.service import ModelService
-    from superbrain.deploy.trust_keeper import TrustKeeper
     from superbrain.deploy.workshop import Workshop
     from superbrain.domain.manifest import Manifest
 
@@ -48,57 +46,52 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Progress(msgspec.Struct, frozen=True):
-    """What a stage is doing right now; `percent` is None where nobody can tell."""
-
-    detail: str
-    percent: float | None = None
-
-
 class Stages:
     """Performs commands.
 
     Args:
+        intake: takes bundles into the store.
         service_of: gives the service of a model, making it on the first call.
-        keeper: knows the trust that counts now, and the time by which dates are judged.
         workshop: has engines built where a rung needs them, and says where workers live.
+        outages: makes room for what does not fit beside what serves, where that is allowed.
         parallel: how many crews may load or prove at the same time.
 
     Attributes:
         rung_unusable: says why nothing may begin on a rung; None when it may.
-        does_not_fit: says why a candidate has no room beside what serves; None when it has.
+        outages: as given.
     """
 
     def __init__(
         self,
         journal: Journal,
         store: Store,
-        inbox: Inbox,
+        intake: Intake,
         service_of: Callable[[str], ModelService],
-        keeper: TrustKeeper,
         *,
         workshop: Workshop,
+        outages: Outages,
         probation_s: float,
         parallel: int,
     ) -> None:
         self._journal = journal
         self._store = store
-        self._inbox = inbox
+        self._intake = intake
         self._service_of = service_of
-        self._trust = keeper.trust
-        self._clock = keeper.clock
+        self._trust = intake.trust
         self._bring_up = BringUp(journal, store, workshop)
         self._probation_s = probation_s
         self._slots = asyncio.Semaphore(parallel)
         self._revivals = asyncio.Semaphore(parallel)  # what is good never waits for what is new
         self._crews: dict[int, Crew] = {}
-        self.progress: dict[int, Progress] = {}
+        self.progress = intake.progress
         self.steps = StepTimes()
         self.rung_unusable: Callable[[str], Reason | None] = lambda _rung: None
-        self.does_not_fit: Callable[[Bringup], Awaitable[Reason | None]] = _fits
+        self.outages = outages
+        outages.end_candidate = self._end_candidate
+        intake.gives_way = outages.gives_way
         self._performers: dict[type[life.Command], Performer] = {
-            life.AwaitFile: self._await_file,
-            life.TakeIn: self._take_in,
+            life.AwaitFile: intake.await_file,
+            life.TakeIn: intake.take_in,
             life.Build: self._build,
             life.Prove: self._prove,
             life.Switch: self._switch,
@@ -112,96 +105,15 @@ class Stages:
         """Carry out one command; the event it ended with, None for commands that have none."""
         return await self.steps.timed(deployment, command, self._performers[type(command)])
 
-    # --- into the store -----------------------------------------------------------------------
-
-    async def _await_file(self, deployment: Deployment) -> life.Event:
-        if self._inbox.holds(deployment.source) or deployment.digest in self._store.digests():
-            return life.Settled()
-        return life.Abandoned(_gone(deployment))
-
-    async def _take_in(self, deployment: Deployment) -> life.Event:
-        path = Path(deployment.source)
-        try:
-            if not self._inbox.holds(deployment.source):
-                return await self._take_from_store(deployment)
-            with self._inbox.open(path) as file:
-                return await self._receive(deployment, path, file)
-        except FileNotFoundError:
-            return life.Abandoned(_gone(deployment))
-        except (StoreError, TrustUnusable) as error:  # this host's fault, not the bundle's
-            return life.StageFailed(Reason(error.reason, error.message, error.mend))
-        except Incomplete:  # it is being written again; the inbox waits until it is whole
-            return life.Abandoned(_gone(deployment))
-        except BundleError as error:
-            return await self._refuse(deployment, path, error)
-        except OSError as error:
-            return life.StageFailed(Reason("READ_FAILED", f"{path.name}: {error}"))
-        finally:
-            self.progress.pop(deployment.id, None)
-
-    async def _receive(self, deployment: Deployment, path: Path, file: BinaryIO) -> life.Event:
-        def show(done: int, total: int) -> None:
-            percent = 100.0 * done / max(total, 1)
-            self.progress[deployment.id] = Progress("copying into the store", percent)
-
-        content = Content.of(os.fstat(file.fileno()))
-        verified = await asyncio.to_thread(open_bundle, file, self._trust())
-        if verified.digest != deployment.digest:
-            return life.Abandoned(_gone(deployment))
-        self._check_policy(deployment, verified.manifest)
-        check_targets(verified.manifest)
-        await asyncio.to_thread(self._store.receive, file, verified, show)
-        self._journal.accept(deployment, list(verified.signers), dt.datetime.now(dt.UTC))
-        self._clock.believe(verified.manifest.created)
-        self._inbox.taken(path, content)
-        event(
-            log,
-            Event.BUNDLE_TAKEN,
-            file=path.name,
-            digest=deployment.digest,
-            **concerns(deployment),
-        )
-        return life.Trusted()
-
-    async def _take_from_store(self, deployment: Deployment) -> life.Event:
-        """Take a bundle that is in the store already: an operator's retry, or after a kill.
-
-        Signatures are checked again, so a key or bundle revoked meanwhile counts. Only an operator
-        may go below the sequence floor; below the security floor nobody may.
-        """
-        if deployment.digest not in self._store.digests():
-            return life.Abandoned(_gone(deployment))
-        self._store.verify(deployment.digest, self._trust())
-        manifest = await asyncio.to_thread(self._store.rehash, deployment.digest)
-        self._check_security_floor(deployment)
-        if deployment.origin == "inbox":
-            self._check_policy(deployment, manifest)
-        check_targets(manifest)
-        return life.Trusted()
-
-    def _check_policy(self, deployment: Deployment, manifest: Manifest) -> None:
-        self._check_security_floor(deployment)
-        floor = self._journal.floor(deployment.name)
-        time = self._clock.time()
-        for note in check_policy(manifest, deployment.digest, floor.sequence, floor.digest, time):
-            log.warning("%s %s: %s", deployment.name, deployment.version, note)
-
-    def _check_security_floor(self, wanted: Deployment) -> None:
-        self._trust().check_security_floor(wanted.name, wanted.version, wanted.sequence)
-
-    async def _refuse(self, deployment: Deployment, path: Path, error: BundleError) -> life.Event:
-        """Refuse for good, unless the file is still being written: then look again."""
-        if self._inbox.holds(deployment.source) and not self._inbox.settled(path):
-            await asyncio.sleep(1.0)
-            return await self._take_in(deployment)
-        reason = Reason(error.reason, error.message, error.mend)
-        if self._inbox.holds(deployment.source):
-            self._inbox.refuse(path, reason)
-        return life.Refused(reason)
-
     # --- into proven processes ----------------------------------------------------------------
 
     async def _build(self, deployment: Deployment) -> life.Event:
+        happened = await self._built(deployment)
+        if isinstance(happened, life.Bad):
+            await self.outages.go_back(deployment, happened.reason.message)
+        return happened
+
+    async def _built(self, deployment: Deployment) -> life.Event:
         unusable = self.rung_unusable(deployment.rung)
         if unusable is not None:
             return life.StageFailed(unusable)
@@ -210,11 +122,12 @@ class Stages:
                 bringup = await self._bring_up.equip(deployment, self._shower(deployment))
             self.progress[deployment.id] = Progress(f"loading on {deployment.rung}")
             async with self._slots:
-                refused = await self.does_not_fit(bringup)
+                refused = await self._make_room(deployment, bringup)
                 if refused is not None:
                     return life.StageFailed(refused)
                 with self.steps.step(deployment, "load"):
-                    self._crews[deployment.id] = await self._bring_up.load(bringup)
+                    async with self.outages.limited(deployment):
+                        self._crews[deployment.id] = await self._bring_up.load(bringup)
         except CarriedUnfit as error:
             return life.CarriedFailed(Reason(error.code, error.message, error.mend))
         except ChildError as error:
@@ -226,12 +139,32 @@ class Stages:
             self.progress.pop(deployment.id, None)
         return life.Built(carried=bool(bringup.carried))
 
+    async def _make_room(self, deployment: Deployment, bringup: Bringup) -> Reason | None:
+        """Say why it may not load; None when it may, if need be in the place of what serves.
+
+        Where rungs are compared, one that is known to prove and fits is worth more than a faster
+        one that costs an outage.
+        """
+        others = [one for one in deployment.outcomes if one.rung != deployment.rung]
+        proven = any(one.reason is None for one in others)
+        return await self.outages.make_room(deployment, bringup, may_stop=not proven)
+
     async def _prove(self, deployment: Deployment) -> life.Event:
+        happened = await self._proven(deployment)
+        if isinstance(happened, life.Bad):
+            await self.outages.go_back(deployment, happened.reason.message)
+        return happened
+
+    async def _proven(self, deployment: Deployment) -> life.Event:
         self.progress[deployment.id] = Progress(f"proving on {deployment.rung}")
-        crew = self._crews[deployment.id]
+        in_outage = self.outages.is_for(deployment)
+        timed = deployment.is_compared and not in_outage
         try:
-            async with self._slots:
-                proofs = await self._bring_up.prove(deployment, crew, timed=deployment.is_compared)
+            async with _nothing() if in_outage else self._slots, self.outages.limited(deployment):
+                crew = self._crews.get(deployment.id)
+                if crew is None:
+                    return life.StageFailed(_overdue(deployment))
+                proofs = await self._bring_up.prove(deployment, crew, timed=timed)
         except CarriedUnfit as error:
             return life.CarriedFailed(Reason(error.code, error.message, error.mend))
         except ChildError as error:
@@ -241,11 +174,9 @@ class Stages:
         if failure := first_failure(proofs):
             mend = f"See `superbrain report {deployment.name} --version {deployment.version}`"
             reason = Reason("GOLDEN_MISMATCH", failure, mend)
-            if crew.bringup.carried:
-                return life.CarriedFailed(reason)
-            return life.Mismatched(reason)
-        timed = next((proof.timing for proof in proofs if proof.timing), None)
-        return life.Timed(timed.median_ms) if timed else life.Matched()
+            return life.CarriedFailed(reason) if crew.bringup.carried else life.Mismatched(reason)
+        measured = next((proof.timing for proof in proofs if proof.timing), None)
+        return life.Timed(measured.median_ms) if measured else life.Matched()
 
     async def _watch(self, _deployment: Deployment) -> life.Event:
         await asyncio.sleep(self._probation_s)
@@ -255,7 +186,9 @@ class Stages:
 
     async def _switch(self, deployment: Deployment) -> life.Event:
         service = self._service_of(deployment.name)
-        crew = self._crews[deployment.id]
+        crew = self._crews.pop(deployment.id, None)
+        if crew is None:
+            return life.StageFailed(_overdue(deployment))
 
         def commit(replaced: Deployment | None) -> Deployment:
             self._trust().check_not_revoked(deployment.digest)
@@ -274,8 +207,13 @@ class Stages:
         try:
             await service.switch(crew, commit)
         except (ChildError, BundleError) as error:
+            self._crews[deployment.id] = crew
+            await self.outages.go_back(deployment, error.message)
             return life.StageFailed(Reason(error.code, error.message, error.mend))
-        del self._crews[deployment.id]
+        except JournalError:  # this is tried again, unless it takes too long
+            self._crews[deployment.id] = crew
+            raise
+        self.outages.switched(deployment)
         event(log, Event.MODEL_SWITCHED, **concerns(deployment))
         return life.Switched()
 
@@ -298,6 +236,8 @@ class Stages:
             await service.switch(crew, restore)
         except (ChildError, BundleError) as error:
             await _let_go(service, crew)
+            if previous is not None:
+                await self.outages.go_back(previous, error.message)
             code = error.code if isinstance(error, ChildError) else error.reason
             reason = Reason(code, f"the previous version cannot come back: {error.message}")
             if service.current is not None:
@@ -310,6 +250,7 @@ class Stages:
             await _let_go(service, crew)
             raise
         assert previous is not None  # noqa: S101 - NO_PREVIOUS otherwise
+        self.outages.switched(previous)
         event(log, Event.ROLLED_BACK, **concerns(previous))
         return life.PreviousReady()
 
@@ -323,10 +264,14 @@ class Stages:
         warm = service.warm
         if warm is not None and warm.whole and warm.bringup.deployment_id == previous.id:
             return warm
-        return await self.revive(previous)
+        return await self.revive(previous, make_room=True)
 
-    async def revive(self, deployment: Deployment) -> Crew:
+    async def revive(self, deployment: Deployment, *, make_room: bool = False) -> Crew:
         """Bring processes up for a deployment that was good before, proven again.
+
+        Args:
+            deployment: which was good before, with the rung to take.
+            make_room: what serves may stop for it, if both do not fit and that is allowed.
 
         Raises:
             ChildError, BundleError: they could not, or its bundle in the store is damaged.
@@ -336,9 +281,26 @@ class Stages:
         if unusable is not None:
             raise ChildError(unusable.code, unusable.message, mend=unusable.mend)
         try:
-            return await self._bring_up.again(deployment, self._shower(deployment), self._revivals)
+            return await self._bring_up.again(
+                deployment,
+                self._shower(deployment),
+                partial(self._let_return, deployment, make_room),
+            )
         finally:
             self.progress.pop(deployment.id, None)
+
+    @contextlib.asynccontextmanager
+    async def _let_return(
+        self,
+        deployment: Deployment,
+        make_room: bool,  # noqa: FBT001 - bound beforehand
+        bringup: Bringup,
+    ) -> AsyncIterator[None]:
+        """Let what was good before load and prove itself when it is its turn."""
+        if make_room:  # it is a lower bound: what was good before is tried all the same
+            await self.outages.make_room(deployment, bringup, back=True)
+        async with self._revivals, self.outages.limited(deployment):
+            yield
 
     def _restore(self, deployment_id: int) -> Deployment:
         now = dt.datetime.now(dt.UTC)
@@ -368,13 +330,12 @@ class Stages:
         return life.Drained()
 
     async def _discard(self, deployment: Deployment) -> None:
-        crew = self._crews.pop(deployment.id, None)
-        if crew is not None:
-            await crew.end()
+        await self._end_candidate(deployment.id)
+        why = deployment.reason.message if deployment.reason else "it was given up"
+        await self.outages.go_back(deployment, why)
         await self._service_of(deployment.name).end_warm(deployment.id)
         if deployment.state is State.REJECTED and deployment.source and deployment.reason:
-            with contextlib.suppress(OSError):
-                self._inbox.explain(Path(deployment.source).name, deployment.reason)
+            self._intake.explain(deployment.source, deployment.reason)
 
     def manifest(self, deployment: Deployment) -> Manifest | None:
         """Read a deployment's manifest from the store; None when the store has lost it."""
@@ -383,8 +344,14 @@ class Stages:
         except BundleError:
             return None
 
+    async def _end_candidate(self, deployment_id: int) -> None:
+        crew = self._crews.pop(deployment_id, None)
+        if crew is not None:
+            await crew.end()
+
     async def end_candidates(self) -> None:
         """End the processes of every deployment that does not serve yet."""
+        await self.outages.stop()
         crews, self._crews = list(self._crews.values()), {}
         await asyncio.gather(*(crew.end() for crew in crews))
 
@@ -397,18 +364,18 @@ class Stages:
         return show
 
 
-async def _fits(_bringup: Bringup) -> Reason | None:
-    """Nobody keeps a budget."""
-    return None
+@contextlib.asynccontextmanager
+async def _nothing() -> AsyncIterator[None]:
+    """Nothing to wait for."""
+    yield
+
+
+def _overdue(deployment: Deployment) -> Reason:
+    """Say of a candidate without processes that what served before it has come back."""
+    return too_long(f"{deployment.name} {deployment.version} on {deployment.rung}")
 
 
 async def _let_go(service: ModelService, crew: Crew | None) -> None:
     """End a crew that was brought up in vain."""
     if crew is not None and crew is not service.current and crew is not service.warm:
         await crew.end()
-
-
-def _gone(deployment: Deployment) -> Reason:
-    name = Path(deployment.source).name
-    message = f"{name} went away or became another bundle before it was copied"
-    return Reason("FILE_GONE", message, "Drop it again")

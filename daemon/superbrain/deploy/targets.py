@@ -19,19 +19,23 @@ if TYPE_CHECKING:
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 
 
-def check_targets(manifest: Manifest) -> None:
+def check_targets(manifest: Manifest, gives_way_bytes: int = 0) -> None:
     """Make sure that this host is one the bundle was made for.
+
+    Args:
+        manifest: of the bundle.
+        gives_way_bytes: what would become free for it, of memory that is held now.
 
     Raises:
         TargetMismatch: too little memory, or a runtime whose version is outside the range.
     """
-    _check_memory(manifest)
+    _check_memory(manifest, gives_way_bytes)
     _check_onnxruntime(manifest)
 
 
-def _check_memory(manifest: Manifest) -> None:
+def _check_memory(manifest: Manifest, gives_way_bytes: int) -> None:
     needed = manifest.targets.memory_mb * 1_000_000
-    available = psutil.virtual_memory().available
+    available = psutil.virtual_memory().available + gives_way_bytes
     if needed > available:
         raise TargetMismatch(
             f"{manifest.name} {manifest.version} expects {needed / 1e6:.0f} MB of free memory, "

@@ -119,6 +119,11 @@ def refusal(need: Need, room: Room, candidate: str) -> Reason | None:
     return Reason(NOT_ENOUGH_MEMORY, message, _mend(need, room))
 
 
+def fits_in_place(need: Need, room: Room) -> bool:
+    """Whether it would fit if what serves were gone."""
+    return need.total_bytes <= room.free_bytes + room.held_bytes
+
+
 def _mend(need: Need, room: Room) -> str:
     """Say what would help, the gentlest first."""
     one = need.total_bytes // need.instances
@@ -126,7 +131,7 @@ def _mend(need: Need, room: Room) -> str:
     if need.instances > 1 and one <= room.free_bytes:
         fitting = room.free_bytes // max(1, one)
         ways.append(f"lower serving.instances to {fitting}")
-    if room.held_bytes and need.total_bytes <= room.free_bytes + room.held_bytes:
+    if room.held_bytes and fits_in_place(need, room):
         ways.append(
             f"retire {room.held_by} first, then `superbrain retry`: it fits in its place, and "
             "nobody is answered meanwhile"

@@ -203,6 +203,7 @@ class Route(Message, frozen=True):
 
     The gateway first reads the old lanes to their end. With no lanes and no `reason` requests
     wait (a swap or a restart is under way); with a `reason` they are answered UNAVAILABLE.
+    `waiting`: what to tell those that waited in vain, where there is something to tell.
     """
 
     model: str
@@ -213,6 +214,7 @@ class Route(Message, frozen=True):
     queue_size: int
     request_timeout_ms: int
     reason: str = ""
+    waiting: str = ""
 
 
 class Open(Message, frozen=True):

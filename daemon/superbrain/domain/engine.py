@@ -179,13 +179,14 @@ def graph_digest(manifest: Manifest, file: str) -> str:
 
 
 def graph_profiles(graph: Graph) -> list[Profile]:
-    """Give the shapes between which each dynamic input may lie; fixed inputs need none.
+    """Give the shapes between which each input may lie.
+
+    Those that the manifest fixes too: the file may leave open what it fixes.
 
     Raises:
         ProfileError: a dynamic size has no bounds.
     """
-    dynamic = (one for one in graph.inputs if any(isinstance(size, str) for size in one.shape))
-    return [_profile(one, graph.dynamic) for one in dynamic]
+    return [_profile(one, graph.dynamic) for one in graph.inputs]
 
 
 def _profile(tensor: GraphTensor, bounds: dict[str, Range]) -> Profile:

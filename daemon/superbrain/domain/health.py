@@ -14,6 +14,7 @@ import msgspec
 
 from superbrain.domain.ctl import Quantiles
 from superbrain.domain.durations import Histogram
+from superbrain.domain.outage import OutageFacts
 from superbrain.domain.rung_facts import RungFacts
 from superbrain.domain.sandbox import Sandbox
 
@@ -140,6 +141,7 @@ IncidentKind = Literal[
     "ProvenAgain",
     "LeftGpu",
     "ReturnedToGpu",
+    "BriefOutage",
 ]
 
 
@@ -199,7 +201,8 @@ class ModelFacts(msgspec.Struct, frozen=True):
     the code of what is wrong with all of it, empty when nothing is. `ladder`: every rung that the
     manifest names, and what became of it here. `queued` wait in the workers. `deployments`: how
     many the journal knows, by state. Since the daemon started: `steps`, how many deployments have
-    come into each state, `incident_counts` by kind, and what `gateway` and `versions` have counted.
+    come into each state, `incident_counts` by kind, what `gateway` and `versions` have counted, and
+    the newest brief `outage` that made room for a candidate.
     """
 
     name: str
@@ -238,6 +241,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     incident_counts: dict[str, int] = {}
     gateway: GatewayTraffic = GatewayTraffic()
     versions: list[VersionFacts] = []
+    outage: OutageFacts | None = None
 
 
 class InboxFile(msgspec.Struct, frozen=True):

@@ -125,6 +125,14 @@ def _model_problems(model: ModelFacts) -> Iterator[Problem]:
         mend = model.mend or f"see its facts with: superbrain report {model.name}"
         severity: Severity = "critical" if model.fault == REPROOF_FAILED else "warning"
         yield Problem(severity, subject, f"{message}{restarting}", mend)
+    outage = model.outage
+    if outage is not None and outage.outcome == "under way":
+        message = (
+            f"{named} has stopped to make room for {outage.version} on {outage.rung}: nobody has "
+            f"answered for {outage.seconds:.1f} s, requests wait"
+        )
+        mend = f"nothing: it is over in {outage.limit_s:g} s, or {named} comes back"
+        yield Problem("warning", subject, message, mend)
     if model.slower:
         yield Problem("warning", subject, f"{named} has become {model.slower}", _SLOW_MEND)
     yield from _candidate_problems(model)

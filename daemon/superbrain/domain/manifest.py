@@ -103,7 +103,8 @@ class Serving(Record, frozen=True):
 
     `instances`: worker processes; `queue_size`: requests held per worker before new ones are
     refused; `request_timeout_ms`: the limit of a request that names none; `load_timeout_s`: how
-    long loading and each golden case may take.
+    long loading and each golden case may take; `brief_outage`: where it does not fit beside the
+    version that serves, that one may stop first.
     """
 
     instances: int = 1
@@ -111,6 +112,7 @@ class Serving(Record, frozen=True):
     request_timeout_ms: int = 30_000
     load_timeout_s: int = 120
     batching: Batching = Batching()
+    brief_outage: bool = False
 
 
 class Targets(Record, frozen=True):

@@ -104,6 +104,11 @@ class TensorRtEngine:
         self._declared = TensorSet("graph input", graph.inputs, graph.dynamic)
         self._keep = keep  # an engine points at its runtime, and that at its logger
 
+    @property
+    def captured_graphs(self) -> int:
+        """How many CUDA graphs were captured here; TensorRT for RTX does so by itself."""
+        return self._runner.captured_graphs if self._runner is not None else 0
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         misfit = self._declared.misfit(inputs)
         if misfit:

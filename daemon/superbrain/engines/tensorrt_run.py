@@ -113,6 +113,11 @@ class Runner:
         self._seen: collections.Counter[Shapes] = collections.Counter()
         self._graphs: dict[Shapes, Captured] = {}
 
+    @property
+    def captured_graphs(self) -> int:
+        """How many graphs were captured, each for shapes of its own."""
+        return len(self._graphs)
+
     # --- making -------------------------------------------------------------------------------
 
     def _new_context(self) -> Any:  # noqa: ANN401

@@ -71,6 +71,14 @@ class Event(StrEnum):
     PROOF_FAILED = "proof_failed", "A golden case was not reproduced; the next rung is tried."
     MODEL_SWITCHED = "model_switched", "Live traffic of a model moved to another deployment."
     ROLLED_BACK = "rolled_back", "Live traffic moved back to the previous good version."
+    OUTAGE_BEGAN = (
+        "outage_began",
+        "A version stopped to make room for its next one, as was allowed; requests wait.",
+    )
+    OUTAGE_ENDED = (
+        "outage_ended",
+        "Something answers again; the line says which version, and after how many seconds.",
+    )
     MODEL_RETIRED = "model_retired", "A model is no longer served, by an operator's order."
 
     # Processes that serve.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from superbrain.serve.admission import AdmissionQueue
 from superbrain.serve.figures import Durations, LatencyWindow
-from superbrain.wire.errors import NotFound, RequestError, Unavailable
+from superbrain.wire.errors import NotFound, RequestError, ResourceExhausted, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -119,6 +119,7 @@ class ModelRoute(Generic[SlotT]):
         self.metadata = route.metadata
         self.timeout_ms = route.request_timeout_ms
         self.reason = route.reason
+        self.why_waiting = route.waiting
         self.waiting.size = route.queue_size
 
     @property
@@ -141,12 +142,18 @@ class ModelRoute(Generic[SlotT]):
         """
         self.requests += 1
         self._check(request)
-        self.waiting.push(
-            request,
-            arrival=request.number,
-            priority=request.priority,
-            deadline_ns=request.deadline_ns,
-        )
+        try:
+            self.waiting.push(
+                request,
+                arrival=request.number,
+                priority=request.priority,
+                deadline_ns=request.deadline_ns,
+            )
+        except ResourceExhausted as error:
+            if not self.why_waiting:
+                raise
+            message = f"{error.message}; {self.why_waiting}"
+            raise ResourceExhausted(message, mend=error.mend) from error
 
     def _check(self, request: PendingRequest) -> None:
         if request.version and request.version != self.version:

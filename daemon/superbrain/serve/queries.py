@@ -104,4 +104,4 @@ def _lanes(route: ModelRoute[SlotT]) -> list[str]:
 
 
 def _reason(route: ModelRoute[SlotT]) -> str:
-    return "" if route.ready else route.reason or _NO_WORKER
+    return "" if route.ready else route.reason or route.why_waiting or _NO_WORKER

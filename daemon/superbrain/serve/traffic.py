@@ -146,7 +146,7 @@ class Traffic:
         self.wake_ns = NEVER_NS
         for route in self.directory:
             for request in route.waiting.expired(now_ns):
-                self.fail(route, request, _too_late(route.name, request, now_ns))
+                self.fail(route, request, _too_late(route, request, now_ns))
                 if request.deaths:
                     self._poisoned(route, request)
             self.wake_ns = min(self.wake_ns, route.waiting.earliest_deadline_ns)
@@ -269,7 +269,10 @@ class Traffic:
         )
 
 
-def _too_late(model: str, request: PendingRequest, now_ns: int) -> DeadlineExceeded:
+def _too_late(
+    route: ModelRoute[GatewayLane], request: PendingRequest, now_ns: int
+) -> DeadlineExceeded:
+    model = route.name
     waited_ms = (now_ns - request.arrived_ns) / 1e6
     if request.deaths:
         return DeadlineExceeded(
@@ -277,7 +280,9 @@ def _too_late(model: str, request: PendingRequest, now_ns: int) -> DeadlineExcee
             f"died while it executed this request, and its time is over after {waited_ms:.0f} ms",
             mend="Look for what is unusual about its input; the daemon has recorded it",
         )
+    why = f": {route.why_waiting}" if route.why_waiting else ""
     return DeadlineExceeded(
         f"expected to start before the deadline, found no worker of model {model!r} free within "
-        f"{waited_ms:.0f} ms"
+        f"{waited_ms:.0f} ms{why}",
+        mend="Try again a little later, or allow it more time (timeout_ms)" if why else "",
     )

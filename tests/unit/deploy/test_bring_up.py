@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ from tests.support.models import border, write_model
 RUNG = "tensorrt:fp16"
 KEY = EngineKey("digest", "tensorrt", "10.16", "NVIDIA L4", "8.9", "fp16", [], [], 1024)
 CARRIED = CarriedEngine("add", "engines/one/engine", KEY)
+
+
+@contextlib.asynccontextmanager
+async def _at_once(_bringup: Bringup) -> AsyncIterator[None]:
+    yield
 
 
 class Scene:
@@ -81,9 +87,8 @@ class Scene:
 
     def again(self, deployment: Deployment | None = None) -> Any:  # noqa: ANN401
         async def scene() -> Any:  # noqa: ANN401
-            slots = asyncio.Semaphore(1)
             wanted = deployment or self.deployment
-            return await self.bring_up.again(wanted, lambda _detail, _percent: None, slots)
+            return await self.bring_up.again(wanted, lambda _detail, _percent: None, _at_once)
 
         return asyncio.run(scene())
 

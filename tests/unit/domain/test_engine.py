@@ -88,6 +88,20 @@ def test_so_does_each_end_of_a_profile(manifest: Manifest, bounds: Range) -> Non
     assert key(with_bounds(manifest, bounds)).digest != key(manifest).digest
 
 
+def test_so_does_a_size_that_the_manifest_fixes(manifest: Manifest) -> None:
+    """The file may leave it open, and then the same file has several engines."""
+    graph = manifest.graphs["add"]
+
+    def of(size: int) -> str:
+        inputs = [tensor(one.name, one.datatype, size, 3) for one in graph.inputs]
+        fixed = msgspec.structs.replace(graph, inputs=inputs)
+        graphs = {**manifest.graphs, "add": fixed}
+        return key(msgspec.structs.replace(manifest, graphs=graphs)).digest
+
+    assert of(1) == of(1)
+    assert of(1) != of(2)
+
+
 @pytest.mark.parametrize("path", ["graphs/add.onnx", "graphs/add.weights"])
 def test_so_do_the_graph_and_its_weights(manifest: Manifest, path: str) -> None:
     assert key(with_file(manifest, path)).digest != key(manifest).digest
@@ -135,14 +149,17 @@ def test_a_rung_of_another_precision_has_the_digest_of_its_own_file(manifest: Ma
     assert fp32_key.graph != fp16_key.graph
 
 
-def test_profiles_are_made_of_the_bounds_and_only_for_what_is_open() -> None:
+def test_profiles_are_made_of_the_bounds_and_of_what_the_manifest_fixes() -> None:
     graph = Graph(
         "graphs/g.onnx",
         [tensor("x", "FP32", "N", 3, "W"), tensor("fixed", "FP32", 2)],
         [],
         {"N": Range(1, 2, 4), "W": Range(8, 16, 32)},
     )
-    assert graph_profiles(graph) == [Profile("x", [1, 3, 8], [2, 3, 16], [4, 3, 32])]
+    assert graph_profiles(graph) == [
+        Profile("x", [1, 3, 8], [2, 3, 16], [4, 3, 32]),
+        Profile("fixed", [2], [2], [2]),
+    ]
 
 
 def test_an_open_size_without_bounds_is_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from superbrain.domain.health import (
     Severity,
 )
 from superbrain.domain.health_rules import Judgement, judge, status_line, worst
+from superbrain.domain.outage import OutageFacts, Outcome
 from tests.support.reports import GATEWAY, GIB, HOST, ORIENTATION
 
 
@@ -57,6 +59,18 @@ STATES: dict[ModelState, tuple[Severity, bool]] = {
 def test_a_models_state_decides(state: ModelState, verdict: tuple[Severity, bool]) -> None:
     judgement = judged(models=[with_state(state)])
     assert (judgement.status, judgement.ready) == verdict
+
+
+@pytest.mark.parametrize(("outcome", "told"), [("under way", 1), ("switched", 0)])
+def test_a_brief_outage_is_a_warning_while_it_lasts(outcome: Outcome, told: int) -> None:
+    began = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    outage = OutageFacts(began, "1.3.0", "tensorrt:fp16", "why", 60.0, 2.345, outcome)
+    model = msgspec.structs.replace(with_state("starting"), outage=outage)
+    problems = judged(models=[model]).problems
+    assert len(problems) == told
+    assert all(
+        "1.3.0 on tensorrt:fp16: nobody has answered for 2.3 s" in one.message for one in problems
+    )
 
 
 def test_a_models_own_error_and_mend_are_told() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 import pytest
 
 from superbrain.domain.ctl import LaneAddress, Route
@@ -206,3 +207,15 @@ def test_only_what_a_dead_worker_was_executing_is_blamed() -> None:
     assert not route.slot_ended(lane, died=True, executing={guilty.number})
     assert [one.deaths for one in (guilty, innocent, other)] == [1, 0, 0]
     assert len(route.waiting) == 3
+
+
+def test_whoever_finds_the_queue_full_in_an_outage_is_told_of_it() -> None:
+    route = model(queue_size=1)
+    route.flip(msgspec.structs.replace(order(queue_size=1), waiting="m 1 makes room for m 2"))
+    admitted(route, 1)
+    with pytest.raises(ResourceExhausted, match=r"at most 1 .*; m 1 makes room for m 2"):
+        route.admit(request())
+    route.flip(order(queue_size=1))
+    with pytest.raises(ResourceExhausted) as caught:
+        route.admit(request())
+    assert "makes room" not in caught.value.message

@@ -1,0 +1,436 @@
+"""The steps of `scripts/gpu-check`, each a function from a plan to what it found.
+
+    python -m scripts.gpu_check_steps NAME ANSWER PLAN
+
+runs one and writes what it found into the file ANSWER. A step that finds something wrong says so in
+`Found.wrong`; one that cannot run here raises `Skipped`; whatever else it raises is a failure too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import onnxruntime
+import psutil
+
+from scripts.gpu_check_report import Found, Table
+from scripts.gpu_check_scene import (
+    CPU_RUNG,
+    PROBE_S,
+    Plan,
+    Skipped,
+    Told,
+    appliance,
+    builds_without_gpu,
+    gpus,
+    meter,
+)
+from superbrain.deploy.crew import WORKER_MODULE
+from superbrain.domain.diagnosis import Diagnosis
+from superbrain.domain.engine import EngineFile
+from superbrain.domain.operations import GetReport, ReportReply
+from superbrain.domain.quantities import bytes_text
+from superbrain.engines.port import Engine
+from superbrain.engines.registry import built_runtime_for
+from tests.support.appliance import Appliance
+from tests.support.engines import BuilderProcess, convolutions, make_sample_bundle
+from tests.support.load import Load
+from tests.support.releases import LARGE, MODELS_MIB, go_live, release
+
+CONTRACT: Final = "tests/unit/engines/test_engine_contract.py"
+SWAPS: Final = 5
+RUNS: Final = 200
+WARM_UPS: Final = 10
+LAYERS: Final = 8
+SIZE: Final = 64
+SPARE_BYTES: Final = 64 << 20
+_TRTEXEC: Final = re.compile(r"Latency: .*?median = ([0-9.]+) ms")
+_ABOUT_GPUS: Final = ("gpu", "cuda", "nvml", "provider_cuda", "tensorrt")
+
+Step = Callable[[Plan], Found]
+
+
+def doctor(plan: Plan) -> Found:
+    """What `superbrain doctor` says of this host."""
+    command = [sys.executable, "-m", "superbrain.cli.main", "doctor", "--json"]
+    done = subprocess.run(command, capture_output=True, timeout=PROBE_S * 3, check=False)
+    if done.returncode not in (0, 1):
+        return Found(wrong=[f"it ended with exit code {done.returncode}: {done.stderr[-500:]!r}"])
+    diagnosis = msgspec.json.decode(done.stdout, type=Diagnosis)
+    findings = [one for part in diagnosis.sections for one in part.findings]
+    mine = [one for one in findings if one.id.startswith(_ABOUT_GPUS)]
+    wrong = [f"{one.subject}: {one.found}" for one in mine if one.verdict == "problem"]
+    if not plan.rungs:
+        wrong.append("no rung on a GPU is possible here; the table says why")
+    said = Table(
+        ["what", "verdict", "found"], [[one.subject, one.verdict, one.found] for one in mine]
+    )
+    rungs = [[one.rung, "yes" if one.possible else "no", one.why_not] for one in diagnosis.rungs]
+    return Found([said, Table(["rung", "possible", "why not"], rungs)], wrong=wrong)
+
+
+def contract(plan: Plan) -> Found:
+    """The suite that every engine must pass, on every rung that this host can make."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "contract.xml"
+        command = [sys.executable, "-m", "pytest", CONTRACT, "-q", "-p", "no:randomly"]
+        done = subprocess.run(
+            [*command, f"--junitxml={result}"], capture_output=True, text=True, check=False
+        )
+        if not result.exists():
+            return Found(wrong=[f"the suite did not run: {done.stdout[-500:]}{done.stderr[-500:]}"])
+        cases = list(ET.parse(result).getroot().iter("testcase"))  # noqa: S314 - pytest wrote it
+    counts, wrong, notes = count_cases(cases, [*plan.plain, CPU_RUNG])
+    rows = [[rung, *(str(found[kind]) for kind in _KINDS)] for rung, found in counts.items()]
+    wrong += [f"{rung}: nothing of it ran" for rung in plan.plain if not counts[rung]["passed"]]
+    return Found([Table(["rung", *_KINDS], rows)], notes, wrong)
+
+
+_KINDS: Final = ("passed", "failed", "skipped")
+
+
+def count_cases(
+    cases: Sequence[ET.Element], rungs: Sequence[str]
+) -> tuple[dict[str, Counter[str]], list[str], list[str]]:
+    """Count a suite's cases by rung; what failed, and what was skipped and why."""
+    counts: dict[str, Counter[str]] = {rung: Counter() for rung in rungs}
+    wrong, notes = [], []
+    for case in cases:
+        name = case.get("name", "")
+        ids = re.split(r"[\[\]]", name)[1].split("-") if "[" in name else []
+        rung = max((one for one in counts if one in ids or f"{one}]" in name), key=len, default="")
+        failure, skip = case.find("failure"), case.find("skipped")
+        failure = failure if failure is not None else case.find("error")
+        kind = "failed" if failure is not None else "skipped" if skip is not None else "passed"
+        if rung:
+            counts[rung][kind] += 1
+        if failure is not None:
+            wrong.append(f"{name}: {failure.get('message', '')[:300]}")
+        elif skip is not None and rung:
+            notes.append(f"{name}: {skip.get('message', '')[:200]}")
+    return counts, wrong, notes
+
+
+def ladder(plan: Plan) -> Found:
+    """Every rung tried by a real daemon, and the fastest chosen."""
+    rungs = [*plan.rungs, CPU_RUNG]
+    if builds_without_gpu(plan):
+        rungs.insert(0, "tensorrt-rtx:fp32")
+    rungs = list(dict.fromkeys(rungs))
+    with (
+        tempfile.TemporaryDirectory() as work,
+        appliance(plan, Path(work), pretend=True) as running,
+    ):
+        made = make_sample_bundle(
+            Path(work),
+            running.author,
+            convolutions(layers=LAYERS),
+            ladder=rungs,
+            more='select = "fastest"',
+        )
+        running.drop(made)
+        running.wait_live("sample", "1.0.0", patience_s=len(rungs) * 300.0)
+        told = running.ask(GetReport("sample"), ReportReply)
+    timed = {one.rung: one.milliseconds for one in told.rungs if one.milliseconds is not None}
+    rows = [
+        [one.rung, one.verdict, f"{one.milliseconds:.3f}" if one.milliseconds else "", one.reason]
+        for one in told.rungs
+    ]
+    wrong = [
+        f"{one.rung} {one.verdict}: {one.reason}"
+        for one in told.rungs
+        if one.rung in plan.plain and one.verdict not in {"chosen", "proven"}
+    ]
+    if len(timed) > 1 and told.rung != min(timed, key=lambda rung: timed[rung]):
+        wrong.append(f"{told.rung} was chosen, and is not the fastest of {timed}")
+    return Found([Table(["rung", "became", "ms a request", "because"], rows)], wrong=wrong)
+
+
+# --- engines by themselves ------------------------------------------------------------------------
+
+
+def graphs(plan: Plan) -> Found:
+    """TensorRT's engines run again and again with the same shapes, with captured CUDA graphs."""
+    rungs = _built_rungs(plan)
+    if not rungs:
+        raise Skipped("neither TensorRT nor TensorRT for RTX can be used here")
+    rows, notes, wrong = [], [], []
+    for rung in rungs:
+        with tempfile.TemporaryDirectory() as work, _builder(Path(work)) as builder:
+            file = _built(builder, rung)
+            size = bytes_text(Path(file.path).stat().st_size)
+            if plan.rehearsal:
+                rows.append([rung, size, "", "", ""])
+                continue
+            engine = _loaded(builder, rung, file)
+            first, later, drift = _run_often(engine, builder)
+            by_itself = rung.startswith("tensorrt-rtx:")
+            captured = "by itself" if by_itself else str(getattr(engine, "captured_graphs", 0))
+            rows.append([rung, size, f"{first:.3f}", f"{later:.3f}", captured])
+            engine.close()
+            if drift > 1e-3:
+                wrong.append(f"{rung}: its answers are off by {drift:.2g}")
+            if captured == "0":
+                wrong.append(f"{rung}: no graph was captured; its log says why")
+    if plan.rehearsal:
+        notes.append("the engines were really built, and not run: that needs a GPU")
+    head = ["rung", "engine", "first runs, ms", "later runs, ms", "captured graphs"]
+    return Found([Table(head, rows)], notes, wrong)
+
+
+def _built_rungs(plan: Plan) -> list[str]:
+    if plan.rehearsal:
+        return ["tensorrt-rtx:fp32"] if builds_without_gpu(plan) else []
+    return [rung for rung in plan.plain if built_runtime_for(rung) is not None]
+
+
+def _builder(folder: Path) -> BuilderProcess:
+    return BuilderProcess(folder, convolutions(layers=LAYERS))
+
+
+def _built(builder: BuilderProcess, rung: str) -> EngineFile:
+    data = builder.build(rung)
+    return EngineFile("main", str(builder.engine), hashlib.sha256(data).hexdigest())
+
+
+def _loaded(builder: BuilderProcess, rung: str, file: EngineFile) -> Engine:
+    runtime = built_runtime_for(rung)
+    if runtime is None:
+        raise Skipped(f"{rung} needs no built engine")
+    graph = builder.manifest.graphs["main"]
+    return runtime.load_built(rung, file, builder.bundle / graph.path, graph)
+
+
+def _run_often(engine: Engine, builder: BuilderProcess) -> tuple[float, float, float]:
+    """Median milliseconds of the first runs, and of those after them; the largest error."""
+    x = np.random.default_rng(3).random((1, 3, SIZE, SIZE), np.float32)
+    path = builder.bundle / builder.manifest.graphs["main"].path
+    (expected,) = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
+        None, {"x": x}
+    )
+    engine.run({"x": x})
+    first = _median_ms(lambda: engine.run({"x": x}), 2)
+    for _ in range(WARM_UPS):
+        engine.run({"x": x})
+    later = _median_ms(lambda: engine.run({"x": x}), RUNS)
+    (y,) = engine.run({"x": x}).values()
+    return first, later, float(np.max(np.abs(y - expected)))
+
+
+def _median_ms(call: Callable[[], object], times: int) -> float:
+    taken = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        call()
+        taken.append(1000 * (time.perf_counter() - begin))
+    return statistics.median(taken)
+
+
+def trtexec(plan: Plan) -> Found:
+    """The same graph by NVIDIA's own tool, beside what superbrain's engine takes."""
+    tool = shutil.which("trtexec")
+    if tool is None:
+        raise Skipped("trtexec is not on the PATH")
+    rung = next((one for one in plan.plain if one.startswith("tensorrt:")), "")
+    if not rung:
+        raise Skipped("no rung of TensorRT is possible here to compare it with")
+    with tempfile.TemporaryDirectory() as work, _builder(Path(work)) as builder:
+        engine = _loaded(builder, rung, _built(builder, rung))
+        _, mine, _ = _run_often(engine, builder)
+        engine.close()
+        path = builder.bundle / builder.manifest.graphs["main"].path
+        theirs = _ask_trtexec(tool, path)
+    row = [rung, f"{mine:.3f}", f"{theirs:.3f}", f"{mine / theirs:.2f}"]
+    note = "superbrain's figure has the copies in Python in it, trtexec's those to and from the GPU"
+    head = ["rung", "superbrain, median ms", "trtexec, median ms", "ratio"]
+    return Found([Table(head, [row])], [note])
+
+
+def _ask_trtexec(tool: str, path: Path) -> float:
+    shape = f"x:1x3x{SIZE}x{SIZE}"
+    command = [tool, f"--onnx={path}", "--noTF32", "--duration=5", "--warmUp=500"]
+    command += [f"--minShapes={shape}", f"--optShapes={shape}", f"--maxShapes={shape}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    return latency_ms(done.stdout + done.stderr)
+
+
+def latency_ms(text: str) -> float:
+    """Read the median latency out of what trtexec prints."""
+    found = _TRTEXEC.search(text)
+    if found is None:
+        raise ValueError(f"expected a median latency from trtexec, found: {text[-500:]}")
+    return float(found[1])
+
+
+# --- a daemon under load --------------------------------------------------------------------------
+
+
+def swaps(plan: Plan) -> Found:
+    """Versions replaced under load, on each kind of rung."""
+    rows, wrong = [], []
+    for rung in _one_of_each(plan):
+        with tempfile.TemporaryDirectory() as work, appliance(plan, Path(work)) as running:
+            go_live(running, 1, ladder=(rung,))
+            with Load(running.client, pause_s=0.001) as load:
+                for number in range(2, SWAPS + 2):
+                    go_live(running, number, ladder=(rung,))
+            wrong += [f"{rung}: {fault}" for fault in _faults(load)]
+            facts = running.model("adder")
+            if facts is None or facts.rung != rung:
+                wrong.append(f"{rung}: it serves on {facts.rung if facts else 'nothing'} instead")
+            rows.append([rung, str(SWAPS), str(load.answered), _longest(load)])
+    head = ["rung", "swaps", "answers", "longest gap, ms"]
+    return Found([Table(head, rows)], wrong=wrong)
+
+
+def outage(plan: Plan) -> Found:
+    """A version that stops for its successor, and comes back where that fails."""
+    rung = _one_of_each(plan)[0]
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        running = Appliance(folder, start=False)
+        with running:
+            running.configure("deploy", "memory_mib", MODELS_MIB)
+            running.start()
+            go_live(running, 1, ladder=(rung,), **LARGE)
+            with Load(running.client, pause_s=0.01) as load:
+                running.drop(release(running, 2, ladder=(rung,), golden_error=1.0, **LARGE))
+                running.wait_ended("adder", "2.0.0", "REJECTED")
+                running.wait_live("adder", "1.0.0")
+                go_live(running, 3, ladder=(rung,), **LARGE)
+            ended = running.logged("outage_ended")
+    rows = [[one["version"], one["outcome"], f"{one['seconds']:.1f}"] for one in ended]
+    wrong = _faults(load)
+    if [one["outcome"] for one in ended] != ["went back", "switched"]:
+        wrong.append("expected one outage that went back and one that switched, see the table")
+    return Found([Table(["for version", "ended", "seconds without an answer"], rows)], wrong=wrong)
+
+
+def soak(plan: Plan) -> Found:
+    """Swaps and kills of the worker under load, for minutes, and what is held at the end."""
+    rung, end = _one_of_each(plan)[0], time.monotonic() + 60 * plan.minutes
+    with tempfile.TemporaryDirectory() as work, appliance(plan, Path(work)) as running:
+        go_live(running, 1, ladder=(rung,))
+        measure = meter(plan, running)
+        held, killed = [measure()], 0
+        with Load(running.client, clients=2, pause_s=0.002) as load:
+            for number in itertools.count(2):
+                go_live(running, number, ladder=(rung,))
+                killed += _kill_worker(running, f"{number}.0.0")
+                held.append(measure())
+                if time.monotonic() > end:
+                    break
+        answered = load.answered
+    wrong = _faults(load)
+    grown = held[-1] - held[0]
+    if grown > SPARE_BYTES:
+        wrong.append(f"{bytes_text(grown)} more memory is held at the end than at the beginning")
+    row = [rung, f"{plan.minutes:g}", str(number - 1), str(killed), str(answered)]
+    row += [bytes_text(held[0]), bytes_text(max(held)), bytes_text(held[-1])]
+    head = ["rung", "minutes", "swaps", "kills", "answers", "held first", "most", "last"]
+    return Found([Table(head, [row])], wrong=wrong)
+
+
+def _kill_worker(running: Appliance, version: str) -> int:
+    """End the worker that serves, and wait for the one in its place."""
+    facts = running.model("adder")
+    serving = {one.pid for one in facts.workers} if facts else set()
+    killed = 0
+    for one in running.children():
+        with suppress(psutil.NoSuchProcess):  # a predecessor may just have ended
+            if one.pid in serving and WORKER_MODULE in one.cmdline():
+                one.kill()
+                one.wait(10)
+                killed += 1
+    running.wait_live("adder", version)
+    return killed
+
+
+def memory(plan: Plan) -> Found:
+    """What a model holds while it serves, and what is left when the daemon has ended."""
+    rows, wrong = [], []
+    for rung in _one_of_each(plan):
+        with tempfile.TemporaryDirectory() as work:
+            before = sum(one.memory_used_bytes or 0 for one in gpus())
+            with appliance(plan, Path(work)) as running:
+                go_live(running, 1, ladder=(rung,))
+                measure = meter(plan, running)
+                one = measure()
+                go_live(running, 2, ladder=(rung,))
+                two = measure()
+                running.stop()
+            after = sum(one.memory_used_bytes or 0 for one in gpus())
+        if after > before + SPARE_BYTES:
+            wrong.append(f"{rung}: {bytes_text(after - before)} are still held after the end")
+        rows.append([rung, *map(bytes_text, (before, one, two, after))])
+    head = ["rung", "GPU before", "one version", "after a swap", "GPU after the end"]
+    notes = ["of the host's memory, private to the workers"] if plan.rehearsal else []
+    return Found([Table(head, rows)], notes, wrong)
+
+
+def _one_of_each(plan: Plan) -> list[str]:
+    """Give a rung of each runtime."""
+    found: dict[str, str] = {}
+    for rung in plan.plain:
+        found.setdefault(rung.partition(":")[0], rung)
+    if not found:
+        raise Skipped("no rung on a GPU is possible here")
+    return list(found.values())
+
+
+def _faults(load: Load) -> list[str]:
+    faults = [*load.failed, *load.mixed, *load.backwards]
+    if faults:
+        return [f"{len(faults)} answers were wrong, mixed or missing; first: {faults[0]}"]
+    return [] if load.answered else ["nothing was answered"]
+
+
+def _longest(load: Load) -> str:
+    return f"{1000 * max((gap.seconds for gap in load.gaps), default=0.0):.0f}"
+
+
+STEPS: Final[Mapping[str, tuple[str, Step]]] = {
+    "doctor": ("superbrain doctor", doctor),
+    "contract": ("Engine contract suite", contract),
+    "ladder": ("Ladder with select = fastest", ladder),
+    "graphs": ("CUDA graphs", graphs),
+    "swaps": ("Swaps under load", swaps),
+    "outage": ("Brief outage", outage),
+    "soak": ("Soak", soak),
+    "memory": ("Memory", memory),
+    "trtexec": ("Beside trtexec", trtexec),
+}
+TITLES: Final[Mapping[str, str]] = {name: title for name, (title, _) in STEPS.items()}
+
+
+def run(name: str, plan: Plan) -> Told:
+    """Run a step; what it raises is what it found wrong."""
+    try:
+        return Told(STEPS[name][1](plan))
+    except Skipped as error:
+        return Told(skipped=str(error))
+    except Exception as error:  # noqa: BLE001 - a check that breaks has failed, and says by what
+        said = f"{type(error).__name__}: {error}"
+        return Told(Found(wrong=[said[:2000]]))
+
+
+if __name__ == "__main__":
+    step, answer, plan_text = sys.argv[1:]
+    told = run(step, msgspec.json.decode(plan_text, type=Plan))
+    Path(answer).write_bytes(msgspec.json.encode(told))
