@@ -151,6 +151,8 @@ def test_a_file_that_cannot_be_written_is_a_problem_until_it_can(
 def test_lines_that_wait_have_a_bound_and_those_left_out_are_said_once_a_while(
     journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "superbrain")
+
     async def scene() -> None:
         made = RecordDesk(journal, InferenceLog(tmp_path / "x.jsonl", 1 << 20, 2))
         made.take("worker 1", Records([RECORD] * (MOST_RECORDS + 5), left_out=3))
