@@ -57,6 +57,7 @@ class RecipeGolden(Record, frozen=True):
 
     tolerances: dict[str, Tolerance]
     graph_tolerances: dict[str, dict[str, Tolerance]] = msgspec.field(default_factory=dict)
+    precision_tolerances: dict[str, dict[str, Tolerance]] = msgspec.field(default_factory=dict)
 
 
 class Recipe(Record, frozen=True):
@@ -129,6 +130,7 @@ def read_folder(folder: Path) -> Manifest:
         cases=find_cases(folder, [entry.path for entry in files]),
         tolerances=recipe.golden.tolerances,
         graph_tolerances=recipe.golden.graph_tolerances,
+        precision_tolerances=recipe.golden.precision_tolerances,
     )
     manifest = Manifest(
         schema=recipe.schema,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from superbrain.domain.manifest import Graph
+    from superbrain.domain.manifest import Golden, Graph, Tolerance
 
 #: What a graph may bring a file of its own for.
 FILE_PRECISIONS: Final = ("fp16", "bf16", "int8", "fp8")
@@ -44,6 +44,11 @@ def graph_file(graph: Graph, rung: str) -> str:
     The graph's own file of the rung's precision, else the graph as it is.
     """
     return graph.precisions.get(precision_of(rung), graph.path)
+
+
+def tolerances_on(golden: Golden, rung: str) -> dict[str, Tolerance]:
+    """Give the tolerances that answers of `rung` are held to, by output."""
+    return golden.tolerances | golden.precision_tolerances.get(precision_of(rung), {})
 
 
 def graph_files(graph: Graph) -> tuple[str, ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from superbrain.domain.manifest import Graph
+from superbrain.domain.manifest import Close, Exact, Golden, Graph
 from superbrain.domain.rungs import (
     graph_file,
     graph_files,
     missing_precision,
     precision_of,
+    tolerances_on,
     uses_gpu,
 )
 
@@ -76,3 +77,14 @@ def test_a_precision_that_no_graph_has_is_told(graph: Graph, found: str) -> None
     assert missing_precision({"a": graph}, "tensorrt:fp8") == (
         f"tensorrt:fp8: expected a graph with a file of precision fp8, found {found} in the bundle"
     )
+
+
+def test_a_rung_of_a_precision_may_have_tolerances_of_its_own() -> None:
+    golden = Golden(
+        [],
+        {"label": Exact(), "scores": Close(1e-5, 1e-6)},
+        precision_tolerances={"int8": {"scores": Close(0.05, 0.05)}},
+    )
+    assert tolerances_on(golden, "onnxruntime:cpu") == golden.tolerances
+    assert tolerances_on(golden, "onnxruntime:cpu-fp16") == golden.tolerances
+    assert tolerances_on(golden, "tensorrt:int8") == {"label": Exact(), "scores": Close(0.05, 0.05)}
