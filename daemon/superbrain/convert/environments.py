@@ -74,6 +74,12 @@ class Environment(msgspec.Struct, frozen=True):
         """Its Python."""
         return Path(self.path) / "bin/python"
 
+    @property
+    def packages_path(self) -> str:
+        """Where its packages lie."""
+        major, minor, _ = self.python.split(".", 2)
+        return str(Path(self.path) / f"lib/python{major}.{minor}/site-packages")
+
 
 class Lock(NamedTuple):
     """The locked packages of one framework: always these, and it without CUDA or else with it."""

@@ -97,9 +97,7 @@ def _prove_response(
     request, expected = recorded
     actual, first_ms = _timed(model, request)
     times.append(CaseTime(case, _warm_ms(model, request, first_ms)))
-    return compare_all(
-        case, "", expected, actual, tolerances_on(manifest.golden, model.rung)
-    )
+    return compare_all(case, "", expected, actual, tolerances_on(manifest.golden, model.rung))
 
 
 def _timed(model: Model, request: dict[str, Array]) -> tuple[dict[str, Array], float]:

@@ -134,7 +134,10 @@ GOLDEN = [
     (put("golden", "graph_tolerances")({"other": {}}), "MANIFEST_TOLERANCE"),
     (put("golden", "graph_tolerances")({"main": {"z": {"kind": "exact"}}}), "MANIFEST_TOLERANCE"),
     (put("golden", "precision_tolerances")({"int4": {}}), "MANIFEST_TOLERANCE"),
-    (put("golden", "precision_tolerances")({"int8": {"z": {"kind": "exact"}}}), "MANIFEST_TOLERANCE"),
+    (
+        put("golden", "precision_tolerances")({"int8": {"z": {"kind": "exact"}}}),
+        "MANIFEST_TOLERANCE",
+    ),
     (
         put("golden", "precision_tolerances")({"int8": {"y": {"kind": "cosine", "min": 0.0}}}),
         "MANIFEST_TOLERANCE",
