@@ -250,7 +250,7 @@ class _Job:
         return self._wish.outputs or names
 
     def _check_repeats(self, asked: Samples, names: Sequence[str]) -> None:
-        first, again = self._place(asked.choosing[0]), self._place(_again(asked))
+        first, again = self._place(_repeated(asked)), self._place(_again(asked))
         for at, name in enumerate(names):
             pair = Pair("", {}, [_answer(first, at)], [_answer(again, at)])
             if not parity.measure(name, 0, [pair], parity.WITHIN).agrees:
@@ -378,9 +378,14 @@ class _Job:
         return self._folder / "samples" / sample.name
 
 
+def _repeated(asked: Samples) -> Sample:
+    """The sample that is asked twice: of typical size, for a tiny one may repeat by chance."""
+    return asked.choosing[min(1, len(asked.choosing) - 1)]
+
+
 def _again(asked: Samples) -> Sample:
-    """The first sample once more, to see whether the original repeats itself."""
-    return asked.choosing[0]._replace(name="again")
+    """That sample once more, to see whether the original repeats itself."""
+    return _repeated(asked)._replace(name="again")
 
 
 def _answer(place: Path, at: int) -> Array:

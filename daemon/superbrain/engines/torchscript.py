@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -82,18 +83,31 @@ class TorchScript:
         library = _library_for(rung)
         _set_up(library, graph, gpu=uses_gpu(rung))
         device = "cuda" if uses_gpu(rung) else "cpu"
-        declared = {DECLARATION: ""}
-        try:
-            module = library.jit.load(str(path), map_location=device, _extra_files=declared)
-            module.eval()
-        except Exception as error:
-            raise EngineError(f"{path.name}: PyTorch refused to load it: {_said(error)}") from error
-        order, declaration = _check(path.name, graph, module, declared[DECLARATION])
+        module, declared = _opened(library, path, device)
+        order, declaration = _check(path.name, graph, module, declared)
         runtime = f"torch {library.__version__}"
         metadata = declaration.metadata if declaration is not None else {}
         return TorchScriptEngine(
             rung, runtime, graph, _Run(library, module, device, order), metadata
         )
+
+
+def _opened(library: Any, path: Path, device: str) -> tuple[Any, str | bytes]:  # noqa: ANN401
+    """Open the archive; the module, and what is declared beside it.
+
+    Raises:
+        EngineError: PyTorch does not take it.
+    """
+    extra: dict[str, str | bytes] = {DECLARATION: ""}
+    try:
+        with warnings.catch_warnings():
+            # That PyTorch would rather have another form is the author's affair; see docs/rungs.md.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            module = library.jit.load(str(path), map_location=device, _extra_files=extra)
+        module.eval()
+    except Exception as error:
+        raise EngineError(f"{path.name}: PyTorch refused to load it: {_said(error)}") from error
+    return module, extra[DECLARATION]
 
 
 def _library_for(rung: str) -> Any:  # noqa: ANN401 - the library has no types

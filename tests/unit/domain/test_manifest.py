@@ -45,6 +45,7 @@ IDENTITY = [
     (put("ladder")([]), "MANIFEST_LADDER"),
     (put("ladder")(["onnxruntime"]), "MANIFEST_LADDER"),
     (put("ladder")(["onnxruntime:cpu", "onnxruntime:cpu"]), "MANIFEST_LADDER"),
+    (put("ladder")(["torchscript:cpu"]), "MANIFEST_LADDER"),
     (put("select")("slowest"), "MANIFEST_TYPE"),
     (put("serving")({"instances": 0}), "MANIFEST_SERVING"),
     (put("serving")({"queue_size": 1 << 30}), "MANIFEST_SERVING"),

@@ -10,8 +10,10 @@ from superbrain.domain.rungs import (
     graph_files,
     missing_precision,
     precision_of,
+    reference_rung,
     tolerances_on,
     uses_gpu,
+    wrong_form,
 )
 
 PLAIN = Graph("graphs/a.onnx", [], [])
@@ -88,3 +90,24 @@ def test_a_rung_of_a_precision_may_have_tolerances_of_its_own() -> None:
     assert tolerances_on(golden, "onnxruntime:cpu") == golden.tolerances
     assert tolerances_on(golden, "onnxruntime:cpu-fp16") == golden.tolerances
     assert tolerances_on(golden, "tensorrt:int8") == {"label": Exact(), "scores": Close(0.05, 0.05)}
+
+
+@pytest.mark.parametrize(
+    ("path", "rung", "found"),
+    [
+        ("graphs/a.onnx", "onnxruntime:cpu", ""),
+        ("graphs/a.pt", "torchscript:cuda", ""),
+        ("graphs/a.pt", "abacus:wood", ""),
+        ("graphs/a.pt", "tensorrt:fp16", "expected an ONNX file, found graphs/a.pt"),
+        ("graphs/a.onnx", "torchscript:cpu", "expected a TorchScript file (NAME.pt)"),
+    ],
+)
+def test_a_rung_loads_files_of_its_own_form(path: str, rung: str, found: str) -> None:
+    wrong = wrong_form(path, rung)
+    assert found in wrong
+    assert bool(found) == bool(wrong)
+
+
+def test_what_is_recorded_is_what_the_graphs_as_they_are_answer() -> None:
+    assert reference_rung({"a": PLAIN}) == "onnxruntime:cpu"
+    assert reference_rung({"a": Graph("graphs/a.pt", [], [])}) == "torchscript:cpu"
