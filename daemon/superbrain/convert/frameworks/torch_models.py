@@ -171,8 +171,8 @@ class TorchModel:
     def _export_script_or_say(self, path: Path, opset: int, dynamic: dict[str, list[int]]) -> None:
         if decides := _decisions(self._module):
             self.notes.append(
-                f"the script decides by values ({', '.join(decides)}) and tracing fixes one way: give "
-                "samples that take every way, or serve it as it is with --native"
+                f"the script decides by values ({', '.join(decides)}), and tracing fixes one way: "
+                "give samples that take every way, or serve it as it is with --native"
             )
         try:
             self._export_script(path, opset, dynamic)
