@@ -422,10 +422,7 @@ def _advice(wish: Wish, figures: Sequence[OutputParity]) -> str:
     if wish.graph is not None:
         return "Is this graph of this model? Look at its normalisation, layout (NCHW, NHWC), opset"
     if wish.source.kind == "script":
-        return (
-            "Tracing fixes what the script decides by values. If it does: serve it as it is with "
-            "--native; else try another --opset"
-        )
+        return "Try another --opset, then --no-simplify; or serve the script as it is: --native"
     if wish.simplify:
         return "Try --no-simplify, then another --opset; see which sizes are wrong in the table"
     worst = max((one.share for one in figures), default=0.0)

@@ -169,11 +169,6 @@ class TorchModel:
             ) from error
 
     def _export_script_or_say(self, path: Path, opset: int, dynamic: dict[str, list[int]]) -> None:
-        if decides := _decisions(self._module):
-            self.notes.append(
-                f"the script decides by values ({', '.join(decides)}), and tracing fixes one way: "
-                "give samples that take every way, or serve it as it is with --native"
-            )
         try:
             self._export_script(path, opset, dynamic)
         except Exception as error:
@@ -213,15 +208,6 @@ class _Flattened(torch.nn.Module):  # type: ignore[misc] # torch has no types he
 
     def forward(self, *inputs: Any) -> Any:
         return tuple(_flat(self.inner(*inputs))[1])
-
-
-def _decisions(script: Any) -> list[str]:
-    """What of a script's control flow is left once all that is constant is folded."""
-    try:
-        graph = torch.jit.freeze(script).graph
-    except RuntimeError:
-        graph = script.inlined_graph
-    return [kind for kind in ("prim::If", "prim::Loop") if graph.findAllNodes(kind)]
 
 
 def load(order: Order) -> TorchModel:
