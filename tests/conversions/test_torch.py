@@ -99,6 +99,12 @@ def native(made: Path, appliance: Appliance, tmp_path_factory: pytest.TempPathFa
     return author.converted("torch-halving", "halving.pt", "--native", *VECTOR, where=made)
 
 
+def test_a_loop_that_the_values_end_goes_into_onnx_as_it_is(author: Author, made: Path) -> None:
+    folder = author.converted("torch-loop", "halving.pt", *VECTOR, where=made)
+    steps = {int(np.load(path)[0]) for path in folder.glob("golden/*/response/steps.npy")}
+    assert len(steps) > 1
+
+
 def test_a_script_is_served_as_it_is_where_pytorch_is(
     author: Author, made: Path, native: Path
 ) -> None:
