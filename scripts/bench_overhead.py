@@ -36,7 +36,7 @@ from superbrain.bundle.folder import build
 from superbrain.client import Client
 from superbrain.deploy.crew import WORKER_MODULE
 from superbrain.deploy.gateway import GATEWAY_MODULE
-from tests.support.appliance import Appliance
+from tests.support.appliance import Appliance, words
 
 BLOCK = 50
 WARM_UP = 200
@@ -151,8 +151,8 @@ def processor_us(
 ) -> tuple[float, float, float]:
     """Microseconds of processor time a request takes: of the calling thread, gateway, workers."""
     children = appliance.children()
-    gateways = [one for one in children if GATEWAY_MODULE in one.cmdline()]
-    workers = [one for one in children if WORKER_MODULE in one.cmdline()]
+    gateways = [one for one in children if GATEWAY_MODULE in words(one)]
+    workers = [one for one in children if WORKER_MODULE in words(one)]
     before = [time.thread_time(), burned_s(gateways), burned_s(workers)]
     count, end = 0, time.monotonic() + BURN_S
     while time.monotonic() < end:

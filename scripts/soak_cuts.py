@@ -7,6 +7,8 @@ from collections.abc import Callable
 from tests.support.appliance import Appliance
 from tests.support.cuts import STORIES, CutStage
 
+EVERY = 20  # operations, some half a minute
+
 
 def every_cut(appliance: Appliance, say: Callable[[str], None]) -> list[str]:
     """Make all cuts, a line for each story; what was found wrong.
@@ -26,6 +28,8 @@ def every_cut(appliance: Appliance, say: Callable[[str], None]) -> list[str]:
             except AssertionError as error:
                 findings.append(f"{story.name}, operation {number}: {str(error)[:2000]}")
                 return findings  # where the stage stands now is not known
+            if number % EVERY == 0:
+                say(f"  {story.name}: {number} of {count} operations cut")
         wrong = len(findings) - before
         say(f"{story.name:<20}{count:>12}{killed:>8}{wrong:>7}  {story.must}")
     return findings

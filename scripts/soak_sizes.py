@@ -59,7 +59,7 @@ def measure(appliance: Appliance) -> Size:
         worker_threads=worker.num_threads(),
         worker_memory_bytes=worker.memory_info().rss,
         journal_bytes=sum(path.stat().st_size for path in state.glob("journal*")),
-        children=len(appliance.children()),
+        children=len(appliance.at_work()),
         run_files=len(list((appliance.root / "run").rglob("*"))),
         stored_bundles=len(list((state / "store/bundles").iterdir())),
         staging=len(left_in_staging(appliance)),

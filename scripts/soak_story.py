@@ -29,9 +29,10 @@ from scripts.soak_ledger import Ledger
 from scripts.soak_sizes import Size, growth, measure, size_table
 from superbrain.client import Client
 from superbrain.deploy.crew import WORKER_MODULE
+from superbrain.deploy.fork_server import FORK_SERVER_MODULE
 from superbrain.deploy.gateway import GATEWAY_MODULE
 from superbrain.domain import operations as op
-from tests.support.appliance import Appliance
+from tests.support.appliance import Appliance, words
 from tests.support.consistency import assert_at_rest, broken, stray_workers
 from tests.support.load import Load
 
@@ -83,6 +84,7 @@ class Soak:
             {
                 self._kill_worker: 4,
                 self._kill_gateway: 1,
+                self._kill_fork_server: 1,
                 self._kill_daemon: 1,
                 self._restart_daemon: 1,
                 self._swap: 6,
@@ -100,6 +102,7 @@ class Soak:
             {
                 self._kill_worker: 10,
                 self._kill_gateway: 5,
+                self._kill_fork_server: 2,
                 self._kill_daemon: 3,
                 self._swap: 3,
                 self._drop_bad: 2,
@@ -178,11 +181,14 @@ class Soak:
         self._deaths += 1
         self._kill("worker", WORKER_MODULE)
 
+    def _kill_fork_server(self) -> None:
+        self._kill("fork server", FORK_SERVER_MODULE)
+
     def _kill_gateway(self) -> None:
         self._kill("gateway", GATEWAY_MODULE)
 
     def _kill(self, kind: str, module: str) -> None:
-        victims = [child for child in self._appliance.children() if module in _command(child)]
+        victims = [child for child in self._appliance.children() if module in words(child)]
         if victims:
             began = time.monotonic()
             if kind == "gateway":
@@ -305,12 +311,6 @@ class Soak:
 
 def _number(version: str) -> int:
     return int(version.partition(".")[0] or 0)
-
-
-def _command(process: psutil.Process) -> list[str]:
-    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-        return process.cmdline()
-    return []
 
 
 def main() -> int:

@@ -147,7 +147,7 @@ def test_a_rollback_under_way_does_not_displace_a_version_that_went_live_meanwhi
             assert "3.0.0 went live meanwhile" in asked.result().message
         assert answer(appliance) == 3
         appliance.wait_ended("adder", "2.0.0", "RETIRED")
-        appliance.wait_for(lambda: len(appliance.children()) == 2, "one gateway and one worker")
+        appliance.wait_for(lambda: len(appliance.at_work()) == 2, "one gateway and one worker")
 
 
 def test_a_rollback_that_cannot_be_does_not_end_a_version_with_a_worker_missing(
@@ -198,7 +198,7 @@ def test_a_retired_model_stays_retired_though_a_candidate_was_loading(tmp_path: 
         appliance.wait_ended("adder", "2.0.0", "BUILDING")
         appliance.ask(op.Retire("adder"), op.Outcome)
         appliance.wait_ended("adder", "2.0.0", "ABANDONED")
-        appliance.wait_for(lambda: len(appliance.children()) == 1, "the gateway alone")
+        appliance.wait_for(lambda: len(appliance.at_work()) == 1, "the gateway alone")
         with pytest.raises(NotFound):
             answer(appliance)
 

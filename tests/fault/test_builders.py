@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from superbrain.domain.health import ModelFacts
-from tests.support.appliance import Appliance
+from tests.support.appliance import Appliance, words
 from tests.support.engines import SampleGraph, convolutions, make_sample_bundle, needs_rtx
 from tests.support.load import Load
 from tests.support.pretended_gpu import needs_compiler, pretended_driver
@@ -55,7 +55,7 @@ class Host:
         return [one.detail for one in failed]
 
     def builders(self) -> list[psutil.Process]:
-        return [one for one in self.appliance.children() if BUILDER in _words(one)]
+        return [one for one in self.appliance.children() if BUILDER in words(one)]
 
     def wait_building(self, version: str, stage: str) -> psutil.Process:
         """Wait until a builder is at a stage; its process."""
@@ -77,13 +77,6 @@ class Host:
         assert not list((state / "engines" / ".staging").iterdir())
         gone: Callable[[], bool] = lambda: not list((state / "scratch").glob("builder-*"))  # noqa: E731
         self.appliance.wait_for(gone, "their scratch folders to be gone")
-
-
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +122,7 @@ def since(host: Host, before: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def test_a_killed_builder_costs_its_rung_and_nothing_else(host: Host) -> None:
-    with Load(host.appliance.client, 1, pause_s=0.01) as load:
+    with Load(host.appliance.client, 1) as load:
         for number, stage in enumerate(("looking at what", "building for")):
             version = host.drop(convolutions(layers=SLOW_LAYERS + number))
             host.wait_building(version, stage).kill()

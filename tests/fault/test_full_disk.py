@@ -112,7 +112,7 @@ def test_a_disk_that_is_full_from_some_moment_of_a_swap_on_stops_no_answer(
     appliance: Appliance, disk: SmallDisk, moment: str
 ) -> None:
     goes_live(appliance, next_release(appliance, disk))
-    with Load(appliance.client, clients=1, pause_s=0.001) as load:
+    with Load(appliance.client, clients=1) as load:
         if moment == "RECEIVED":
             disk.fill()
         version = next_release(appliance, disk)
@@ -167,7 +167,7 @@ def test_a_disk_that_fails_from_some_operation_of_a_swap_on_stops_no_answer(
 ) -> None:
     swap = next(story for story in STORIES if story.name == "swap")
     count = stage.counted(swap)
-    with Load(stage.appliance.client, clients=1, pause_s=0.001) as load:
+    with Load(stage.appliance.client, clients=1) as load:
         stage.fail(swap, kind, 1 + int(part * count))
         goes_live(stage.appliance, f"{stage.number}.0.0")
     load.assert_flawless()

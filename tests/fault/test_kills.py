@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from superbrain.deploy.crew import WORKER_MODULE
 from superbrain.deploy.gateway import GATEWAY_MODULE
 from superbrain.domain import operations as op
 from superbrain.wire.errors import Internal, RequestError
-from tests.support.appliance import Appliance
+from tests.support.appliance import Appliance, words
 from tests.support.load import Load
 from tests.support.releases import go_live, release
 from tests.support.twins import twin
@@ -47,7 +48,7 @@ HANGING = DEADLY.replace("os._exit(1)", "import time; time.sleep(3600)")
 
 
 def child_running(appliance: Appliance, module: str) -> psutil.Process:
-    return next(c for c in appliance.children() if module in c.cmdline())
+    return next(c for c in appliance.children() if module in words(c))
 
 
 @pytest.mark.usefixtures("twin")
@@ -211,7 +212,7 @@ def test_a_bundle_whose_worker_and_then_the_daemon_was_killed_leaves_the_inbox(
     marker = tmp_path / "slow"
     with Appliance(tmp_path, start=False) as appliance:
         configuration = appliance.root / "superbrain.toml"
-        patient = configuration.read_text().replace("settle_s = 0.3", "settle_s = 2.0")
+        patient = configuration.read_text().replace("settle_s = 0.3", "settle_s = 8.0")
         configuration.write_text(patient)
         appliance.start()
         made = release(appliance, 1, pipeline=SLOW_WHILE.format(marker=str(marker)))
@@ -219,7 +220,7 @@ def test_a_bundle_whose_worker_and_then_the_daemon_was_killed_leaves_the_inbox(
         dropped = appliance.drop(made)
         appliance.wait_for(lambda: workers(appliance), "a worker")[0].kill()
         appliance.wait_ended("adder", "1.0.0", "FAILED")
-        dropped.touch()
+        os.utime(dropped)
         appliance.kill()
         marker.unlink()
         appliance.start()
@@ -227,4 +228,4 @@ def test_a_bundle_whose_worker_and_then_the_daemon_was_killed_leaves_the_inbox(
 
 
 def workers(appliance: Appliance) -> list[psutil.Process]:
-    return [c for c in appliance.children() if WORKER_MODULE in c.cmdline()]
+    return [c for c in appliance.children() if WORKER_MODULE in words(c)]

@@ -42,7 +42,7 @@ def test_a_backup_taken_while_versions_change_serves_elsewhere(
     with Appliance(tmp_path) as appliance:
         go_live(appliance, 1)
         third = release(appliance, 3)
-        with Load(appliance.client, 2, pause_s=0.002) as load:
+        with Load(appliance.client, 2) as load:
             appliance.drop(release(appliance, 2))
             early = type_in(appliance, "backup", "--output", str(tmp_path / "early"), "--json")
             appliance.wait_live("adder", "2.0.0")

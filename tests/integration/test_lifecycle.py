@@ -194,7 +194,7 @@ def test_the_replaced_version_is_retired_and_its_process_gone(appliance: Applian
     go_live(appliance, 1)
     go_live(appliance, 2)
     appliance.wait_ended("adder", "1.0.0", "RETIRED")
-    appliance.wait_for(lambda: len(appliance.children()) == 2, "one gateway and one worker")
+    appliance.wait_for(lambda: len(appliance.at_work()) == 2, "one gateway and one worker")
 
 
 def test_a_newer_bundle_abandons_an_unfinished_older_one(appliance: Appliance) -> None:

@@ -45,4 +45,4 @@ def test_fifty_swaps_under_load_of_four_clients_are_flawless(
         load.assert_flawless()
         assert len(load.versions) == SWAPS + 1
         appliance.wait_live("adder", f"{SWAPS + 1}.0.0")
-        appliance.wait_for(lambda: len(appliance.children()) == 2, "one gateway and one worker")
+        appliance.wait_for(lambda: len(appliance.at_work()) == 2, "one gateway and one worker")

@@ -25,6 +25,7 @@ import zmq
 
 from superbrain.bundle.folder import BuiltBundle
 from superbrain.client import Client
+from superbrain.deploy.fork_server import FORK_SERVER_MODULE
 from superbrain.domain import operations as op
 from superbrain.domain.health import Health, ModelFacts
 from tests.support.bundles import KeyPair, make_trust_folder, sign_key
@@ -143,6 +144,10 @@ class Appliance:
         except psutil.NoSuchProcess:
             return []
 
+    def at_work(self) -> list[psutil.Process]:
+        """Give the gateway, workers and builders: all children but the one that forks workers."""
+        return [one for one in self.children() if FORK_SERVER_MODULE not in words(one)]
+
     def log_text(self) -> str:
         """Give everything the daemon logged, shortened."""
         return self.log.read_text()[-20_000:] if self.log.exists() else ""
@@ -229,3 +234,10 @@ class Appliance:
             self.ask(op.GetHealth(), op.HealthReply, timeout_s=2)
             return True
         return False
+
+
+def words(process: psutil.Process) -> list[str]:
+    """Give the command line of a process; nothing when it has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return process.cmdline()
+    return []

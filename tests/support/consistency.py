@@ -40,7 +40,7 @@ def broken(appliance: Appliance) -> list[str]:
 def assert_at_rest(appliance: Appliance, *, children: int | None = None) -> None:
     """Wait until nothing is under way, and require that everything is as it must be then.
 
-    `children` is how many processes the daemon has; None for the gateway and what the journal says.
+    `children` is how many processes are at work; None for the gateway and what the journal says.
     """
     faults: list[str] = []
 
@@ -128,8 +128,8 @@ def _unfinished(appliance: Appliance, children: int | None) -> Iterator[str]:
     if appliance.process is None:
         return
     expected = 1 + serving if children is None else children
-    if len(appliance.children()) != expected:
-        yield f"expected {expected} processes, found {appliance.children()}"
+    if len(appliance.at_work()) != expected:
+        yield f"expected {expected} processes, found {appliance.at_work()}"
     lanes = list(run.rglob("*.lane"))
     if len(lanes) != expected - 1:
         yield f"expected {expected - 1} lanes, found {lanes}"

@@ -36,6 +36,7 @@ from superbrain.deploy.budget import MemoryBudget
 from superbrain.deploy.confinement import remove_scratch
 from superbrain.deploy.crew import Workplace
 from superbrain.deploy.driver import Driver
+from superbrain.deploy.fork_server import ForkServer
 from superbrain.deploy.gateway import GatewayKeeper
 from superbrain.deploy.gpu_guard import GpuGuard
 from superbrain.deploy.host_clock import HostClock
@@ -130,6 +131,7 @@ class Daemon:
             config.trust_path, config.chains_path, self._journal, self._clock, self._audit
         )
         self._store = Store(config.store_path)
+        self._fork_server = ForkServer()
         self._engines = EngineCache(config.engines_path, config.builder.cache_mib << 20)
         self._adoption = Adoption(self._journal, self._store, config.journal_path)
         self._inbox = Inbox(config.inbox_path, config.deploy.settle_s)
@@ -210,7 +212,7 @@ class Daemon:
         return Workshop(
             self._engines,
             with_builder_memory(config.builder, memory_bytes),
-            Workplace(config.lanes_path, config.scratch_path, sandbox),
+            Workplace(config.lanes_path, config.scratch_path, sandbox, self._fork_server),
             self._services.engine_paths,
         )
 
@@ -252,6 +254,7 @@ class Daemon:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._metrics.withdraw()
         await self._driver.stop()
+        await self._fork_server.stop()
         if self._tcp is not None:
             await self._tcp.stop()
         await self._gateway.stop()

@@ -15,7 +15,8 @@ import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
@@ -27,7 +28,7 @@ from superbrain.wire.errors import SuperbrainError
 from superbrain.wire.messages import UNREADABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -57,16 +58,33 @@ class ChildError(SuperbrainError):
         self.bundle_at_fault = bundle_at_fault
 
 
+class Process(Protocol):
+    """What a child is to the operating system: `asyncio.subprocess.Process` is one."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended: its status, or below zero the signal; None while it runs."""
+
+    @property
+    def stdout(self) -> asyncio.StreamReader | None:
+        """What it prints."""
+
+    async def wait(self) -> int:
+        """Wait for its end; its `returncode`."""
+
+
 class Child:
-    """One running child process. Make it with `Child.spawn`.
+    """One running child process. Make it with `Child.spawn` or `Child.begin`.
 
     `on_message` gets what the child says unasked; `exited` is set when the process has ended, and
     `verdict` says why it was ended by us.
     """
 
-    def __init__(
-        self, name: str, process: asyncio.subprocess.Process, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, name: str, process: Process, writer: asyncio.StreamWriter) -> None:
         self.name = name
         self.process = process
         self._pidfd = os.pidfd_open(process.pid)
@@ -87,26 +105,39 @@ class Child:
         module: str,
         arguments: Sequence[str] = (),
         on_message: Callable[[ctl.Message], None] | None = None,
+        descriptors: Sequence[int] = (),
     ) -> Child:
-        """Start `python -I -m MODULE --ctl-fd N ARGUMENTS…`."""
+        """Start `python -I -m MODULE --ctl-fd N ARGUMENTS…`; it inherits `descriptors` too.
+
+        Raises:
+            ChildError: it cannot be started.
+        """
+        return await cls.begin(name, partial(_execute, module, arguments, descriptors), on_message)
+
+    @classmethod
+    async def begin(
+        cls,
+        name: str,
+        start: Callable[[socket.socket], Awaitable[Process]],
+        on_message: Callable[[ctl.Message], None] | None = None,
+    ) -> Child:
+        """Make a control channel and let `start` make a process that holds its other end.
+
+        Raises:
+            ChildError: it cannot be started.
+        """
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError as error:
             raise _not_started(name, error) from error
         try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-m", module, "--ctl-fd", str(theirs.fileno()), *arguments),
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-                env=_environment(),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                limit=OUTPUT_LINE_BYTES,
-            )
+            process = await start(theirs)
         except OSError as error:
             ours.close()
             raise _not_started(name, error) from error
+        except BaseException:
+            ours.close()
+            raise
         finally:
             theirs.close()
         reader, writer = await asyncio.open_connection(sock=ours)
@@ -275,6 +306,21 @@ class Child:
         for waiting in (*self._replies, self._pong):
             if waiting is not None and not waiting.done():
                 waiting.set_exception(self._death())
+
+
+async def _execute(
+    module: str, arguments: Sequence[str], descriptors: Sequence[int], channel: socket.socket
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-m", module, "--ctl-fd", str(channel.fileno()), *arguments),
+        pass_fds=(channel.fileno(), *descriptors),
+        start_new_session=True,
+        env=_environment(),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        limit=OUTPUT_LINE_BYTES,
+    )
 
 
 def _told(line: str) -> tuple[str, object]:

@@ -7,6 +7,7 @@ unproven serves, not even the second of two identical processes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from pathlib import Path
@@ -16,6 +17,7 @@ import msgspec
 
 from superbrain.deploy.child import Child, ChildError
 from superbrain.deploy.confinement import make_scratch, watch
+from superbrain.deploy.fork_server import ForkServerError
 from superbrain.domain import ctl
 from superbrain.domain.engine import EngineFile
 from superbrain.domain.policy import stand_by_limit_s
@@ -24,6 +26,7 @@ from superbrain.host.events import Event
 from superbrain.host.logs import event
 
 if TYPE_CHECKING:
+    from superbrain.deploy.fork_server import ForkServer
     from superbrain.domain.manifest import Manifest
     from superbrain.domain.proof import Proof, Timing
     from superbrain.domain.sandbox import SandboxPolicy
@@ -41,11 +44,15 @@ _Watching = asyncio.Task[None]
 
 
 class Workplace(msgspec.Struct, frozen=True):
-    """Where the workers of this host have their lanes and scratch folders, and what holds them."""
+    """Where the workers of this host have their lanes and scratch folders, and what holds them.
+
+    They come from `fork_server`.
+    """
 
     lanes_path: Path
     scratch_path: Path
     sandbox: SandboxPolicy
+    fork_server: ForkServer
 
 
 class Bringup(msgspec.Struct, frozen=True):
@@ -89,7 +96,7 @@ class Worker:
         lane_path = str(place.lanes_path / f"{worker_id}.lane")
         name = f"worker {worker_id} ({bringup.manifest.name} {bringup.manifest.version})"
         scratch = place.scratch_path / str(worker_id)
-        child = await _spawn(name, scratch)
+        child = await _start(name, scratch, place.fork_server)
         watching = asyncio.create_task(watch(child, place.sandbox, scratch, Path(lane_path)))
         worker = cls(child, worker_id, lane_path, watching)
         order = ctl.Load(
@@ -157,11 +164,13 @@ class Worker:
         await self.watching  # which leaves nothing behind
 
 
-async def _spawn(name: str, scratch: Path) -> Child:
+async def _start(name: str, scratch: Path, fork_server: ForkServer) -> Child:
     try:
         make_scratch(scratch)
     except OSError as error:
         raise ChildError("SPAWN_FAILED", f"{name} gets no scratch folder: {error}") from error
+    with contextlib.suppress(ForkServerError):  # which has been said
+        return await Child.begin(name, fork_server.fork)
     return await Child.spawn(name, WORKER_MODULE)
 
 

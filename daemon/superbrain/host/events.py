@@ -84,6 +84,11 @@ class Event(StrEnum):
     TCP_CLIENT_ACCEPTED = "tcp_client_accepted", "A client whose key is allowed has connected."
     TCP_CLIENT_REFUSED = "tcp_client_refused", "Somebody was not let in by TCP; the line says why."
     TCP_CLIENT_CUT = "tcp_client_cut", "The TCP face hung up on a client; the line says why."
+    FORK_SERVER_STARTED = "fork_server_started", "The process that workers are forked from began."
+    FORK_SERVER_FAILED = (
+        "fork_server_failed",
+        "Nothing can be forked; workers begin from nothing, and more slowly.",
+    )
     WORKER_STARTED = "worker_started", "A worker process was started."
     WORKER_READY = "worker_ready", "A worker has proven its engines and listens on its lane."
     WORKER_DIED = "worker_died", "A worker ended unasked; it is started again within its budget."

@@ -2,9 +2,10 @@
 
     python -I -m superbrain.serve.worker_process --ctl-fd N
 
-The first `Load` says which bundle and which limits. While there is still one thread, and nothing of
-a bundle, numpy or a runtime is loaded, the lane is bound and the flight page made, which the
-sandbox would refuse later; then the sandbox closes, and the rest is imported inside it.
+It is forked by `fork_server`, with numpy and ONNX Runtime imported, or started by itself. The first
+`Load` says which bundle and which limits. While there is still one thread, and nothing of a bundle
+is read, the lane is bound and the flight page made, which the sandbox would refuse later; then the
+sandbox closes, and what is not yet imported is imported inside it.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     )
     scheduling.give_way()  # until it serves, others go first
     beginning = begin(channel, close_sandbox)
-    # Not above: numpy starts threads, and all threads must have been started inside.
+    # Not above: numpy starts threads, and all must be started inside. A fork has none.
     from superbrain.serve.served_bundle import ServedBundle
     from superbrain.serve.worker import Worker
 

@@ -78,7 +78,7 @@ def processes() -> list[dict[str, Any]]:
                         "parent": process.ppid(),
                         "user": process.username(),
                         "status": process.status(),
-                        "command": words,
+                        "command": [word for word in words if word],
                         "rss_bytes": process.memory_info().rss,
                         "threads": process.num_threads(),
                         "started": round(process.create_time()),

@@ -1,0 +1,173 @@
+"""The fork server: what comes from it is a child like any other, whatever becomes of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from superbrain.deploy import fork_server
+from superbrain.deploy.child import Child, ChildError
+from superbrain.deploy.crew import WORKER_MODULE
+from superbrain.deploy.fork_server import FORK_SERVER_MODULE, ForkServer, ForkServerError
+from superbrain.domain import ctl
+from tests.support.appliance import Appliance, words
+from tests.support.load import Load
+from tests.support.releases import go_live, release
+
+pytestmark = pytest.mark.integration
+
+
+def play(scene: Callable[[ForkServer], Awaitable[None]]) -> None:
+    """Play a scene with a fork server; afterwards no child is left, not even a dead one."""
+
+    async def whole() -> None:
+        server = ForkServer()
+        try:
+            await scene(server)
+        finally:
+            await server.stop()
+            fork_server.reap_strays()
+        assert psutil.Process().children() == []
+
+    asyncio.run(whole())
+
+
+async def pong(worker: Child) -> ctl.WorkerPong | None:
+    return await worker.ping(ctl.WorkerPong, 20)
+
+
+def test_a_forked_worker_is_the_daemons_own_child() -> None:
+    async def scene(server: ForkServer) -> None:
+        worker = await Child.begin("worker", server.fork)
+        assert await pong(worker) is not None
+        process = psutil.Process(worker.pid)
+        assert process.ppid() == os.getpid()
+        assert os.getsid(worker.pid) == worker.pid
+        assert WORKER_MODULE in words(process)
+        assert FORK_SERVER_MODULE not in words(process)
+        with pytest.raises(ChildError, match="expected Load before Serve"):
+            await worker.order(ctl.Serve(), ctl.Done, 10)
+        await worker.end()
+
+    play(scene)
+
+
+def test_how_it_ends_is_known() -> None:
+    async def scene(server: ForkServer) -> None:
+        worker = await Child.begin("worker", server.fork)
+        worker.kill()
+        await worker.exited.wait()
+        assert worker.process.returncode == -signal.SIGKILL
+        assert "was ended by SIGKILL" in worker.epitaph()
+
+    play(scene)
+
+
+def test_it_holds_nothing_of_the_fork_server_but_what_it_was_given() -> None:
+    async def scene(server: ForkServer) -> None:
+        worker, other = [await Child.begin("worker", server.fork) for _ in range(2)]
+        assert await pong(worker) is not None
+        assert await pong(other) is not None
+        assert sorted(held_by(other.pid)) == ["/dev/null", "pipe", "pipe", "socket"]
+        await worker.end()
+        await other.end()
+
+    play(scene)
+
+
+def held_by(pid: int) -> list[str]:
+    held = [path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir()]
+    return [str(path).partition(":")[0] for path in held]
+
+
+def test_the_end_of_the_fork_server_ends_no_worker_and_there_is_another() -> None:
+    async def scene(server: ForkServer) -> None:
+        worker = await Child.begin("worker", server.fork)
+        (first,) = servers()
+        first.kill()
+        first.wait(20)
+        with contextlib.suppress(ForkServerError):  # unless it has noticed by itself
+            await (await Child.begin("worker", server.fork)).end()
+        assert await pong(worker) is not None
+        other = await Child.begin("worker", server.fork)
+        assert await pong(other) is not None
+        await worker.end()
+        await other.end()
+
+    play(scene)
+
+
+def servers() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children() if FORK_SERVER_MODULE in words(one)]
+
+
+def test_one_that_cannot_begin_is_not_tried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_server, "FORK_SERVER_MODULE", "superbrain.of_another_time")
+
+    async def scene(server: ForkServer) -> None:
+        for _ in range(fork_server.ATTEMPTS):
+            with pytest.raises(ForkServerError, match="of_another_time"):
+                await Child.begin("worker", server.fork)
+        with pytest.raises(ForkServerError, match=r"^$"):  # this was said
+            await Child.begin("worker", server.fork)
+
+    play(scene)
+
+
+async def until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not done():  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.sleep(0.01)
+
+
+def leave_an_orphan() -> None:
+    subprocess.run(["sh", "-c", "sleep 60 &"], start_new_session=True, check=True, timeout=20)
+
+
+def test_one_that_nobody_waits_for_any_more_leaves_nothing() -> None:
+    async def scene(server: ForkServer) -> None:
+        begun = asyncio.create_task(Child.begin("worker", server.fork))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the fork server is being started
+        begun.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await begun
+        worker = await Child.begin("worker", server.fork)  # its order comes behind the other
+        assert await pong(worker) is not None
+        await worker.end()
+        await until(lambda: psutil.Process().children() == servers())
+
+    play(scene)
+
+
+def test_what_a_child_leaves_behind_is_reaped() -> None:
+    async def scene(server: ForkServer) -> None:
+        worker = await Child.begin("worker", server.fork)
+        await asyncio.to_thread(leave_an_orphan)
+        (orphan,) = [one for one in psutil.Process().children() if words(one)[:1] == ["sleep"]]
+        orphan.kill()
+        await until(lambda: not orphan.is_running())
+        await worker.end()
+
+    play(scene)
+
+
+def test_a_whole_appliance_goes_on_without_it(tmp_path: Path) -> None:
+    with Appliance(tmp_path) as appliance:
+        go_live(appliance, 1)
+        with Load(appliance.client) as load:
+            for number in (2, 3):
+                (server,) = [c for c in appliance.children() if FORK_SERVER_MODULE in words(c)]
+                server.kill()
+                appliance.drop(release(appliance, number))
+                appliance.wait_live("adder", f"{number}.0.0")
+        load.assert_flawless()
+        assert appliance.log.read_text().count('"fork_server_started"') > 1
