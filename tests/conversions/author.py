@@ -15,6 +15,7 @@ import numpy as np
 from superbrain.bundle.folder import BuiltBundle, build, read_folder
 from superbrain.domain.golden import compare
 from tests.support.appliance import Appliance
+from tests.support.walks import walk
 
 MAKERS = Path(__file__).parent / "makers"
 PLACE = Path(os.environ.get("SUPERBRAIN_ENVIRONMENTS", "build/environments")).resolve()
@@ -58,6 +59,13 @@ class Author:
         built = build(folder, [self.appliance.author.signing], self.folder)
         self.appliance.drop(built)
         return built
+
+    def walk(self, page: str, framework: str) -> str:
+        """Type a page of docs/ as it is written; what it printed."""
+        folder = self.folder / "walk"
+        folder.mkdir()
+        python = str(PLACE / framework / "bin/python")
+        return walk(folder, page, python, PLACE, self.appliance)
 
     def assert_answers(self, folder: Path, asks: Path, names: dict[str, str] | None = None) -> None:
         """Ask the daemon what the framework was asked; hold it to the bundle's own tolerances.

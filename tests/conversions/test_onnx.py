@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.conversions.author import Author
 from tests.conversions.makers.talk import keep
+from tests.support.networks import detector_folder
 
 
 @pytest.fixture
@@ -55,3 +56,30 @@ def test_an_old_graph_with_weights_beside_it_is_lifted_and_answers_as_before(
     assert [node.op_type for node in model.graph.node].count("Identity") == 0
     author.serve(folder)
     author.assert_answers(folder, made)
+
+
+def test_naive_fp16_of_a_text_detector_is_refused_with_figures_and_left_out(
+    author: Author,
+) -> None:
+    """PP-OCRv4 as a package ships it; `tests/integration/test_ladder.py` forces its fp16 file."""
+    detector = detector_folder(author.folder)
+    pages = np.concatenate([np.load(path) for path in detector.glob("golden/*/request/x.npy")])
+    samples = author.folder / "samples"
+    samples.mkdir()
+    for number, page in enumerate([*pages, *pages[:, :, ::-1]]):
+        np.save(samples / f"{number}.npy", np.ascontiguousarray(page[np.newaxis]))
+    words = ("--input", "x=float32[1,3,height,width]", "--samples", str(samples))
+    sizes = ("--dynamic", "height=32:96:160", "--dynamic", "width=32:160:288")
+    target = author.folder / "ocr"
+    code, said = author.convert(
+        str(detector / "graphs/det.onnx"),
+        *words,
+        *sizes,
+        *("--precision", "fp16", "--output", str(target)),
+    )
+    (fp16,) = said["precisions"]
+    assert (code, fp16["kept"], said["ladder"]) == (6, False, ["onnxruntime:cpu"])
+    assert fp16["figures"][0]["share"] > 10 * fp16["within"]
+    assert "expected 0.01 at most" in fp16["reason"]
+    assert [path.name for path in (target / "graphs").iterdir()] == ["model.onnx"]
+    assert "fp16" not in (target / "bundle.toml").read_text().partition("[graphs.main]")[2]

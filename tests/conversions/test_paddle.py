@@ -25,3 +25,7 @@ def test_the_daemon_answers_as_the_paddle_model_does(author: Author, made: Path)
     )
     author.serve(folder)
     author.assert_answers(folder, made)
+
+
+def test_every_line_of_the_walk_from_paddle_does_what_it_says(author: Author) -> None:
+    author.walk("from-paddle.md", "paddle")

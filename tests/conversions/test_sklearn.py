@@ -10,20 +10,18 @@ from onnx import numpy_helper
 
 from tests.conversions.author import Author, make
 
-KINDS = (
-    "pipeline",
-    "histogram",
-    "xgboost",
-    "xgboost-regressor",
-    "lightgbm",
-    "lightgbm-regressor",
-)
+# What the walk converts is not here once more.
+KINDS = ("histogram", "xgboost-regressor", "lightgbm")
 ROWS = ("--trust-pickle", "--samples", "rows.npy", "--dynamic", "batch=1:4:64")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make("sklearn", tmp_path_factory.mktemp("sklearn"))
+
+
+def test_every_line_of_the_walk_from_scikit_learn_does_what_it_says(author: Author) -> None:
+    author.walk("from-scikit-learn.md", "sklearn")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,12 +13,6 @@ IMAGE = (
     *("--dynamic", "batch=1:3:16", "--dynamic", "height=8:24:48", "--dynamic", "width=8:24:48"),
 )
 NAMES = ("--outputs", "embedding,scores")
-FORMS = {
-    "keras": ("net.keras", *IMAGE),
-    "h5": ("net.h5", *IMAGE),
-    "saved-model": ("saved", *IMAGE, *NAMES),
-    "frozen": ("frozen.pb", *IMAGE, *NAMES),
-}
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +20,23 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make("tensorflow", tmp_path_factory.mktemp("tensorflow"))
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_daemon_answers_as_the_tensorflow_model_does(
-    author: Author, made: Path, form: str
-) -> None:
-    folder = author.converted(f"tf-{form}", *FORMS[form], where=made)
+def test_every_line_of_the_walk_from_keras_does_what_it_says(author: Author) -> None:
+    said = author.walk("from-tensorflow.md", "tensorflow")
+    assert "kept     onnxruntime:cpu-int8" in said
+
+
+def test_the_daemon_answers_as_the_frozen_graph_does(author: Author, made: Path) -> None:
+    folder = author.converted("tf-frozen", "frozen.pb", *IMAGE, *NAMES, where=made)
     author.serve(folder)
     author.assert_answers(folder, made)
+
+
+def test_a_saved_model_is_served_and_its_graph_is_that_of_the_h5_file_too(
+    author: Author, made: Path
+) -> None:
+    folder = author.converted("tf-saved-model", "saved", *IMAGE, *NAMES, where=made)
+    author.serve(folder)
+    author.assert_answers(folder, made)
+    graph = str(folder / "graphs/model.onnx")
+    again = author.converted("tf-h5", graph, "--against", "net.h5", *IMAGE, where=made)
+    assert (again / "graphs/model.onnx").exists()

@@ -171,7 +171,7 @@ def test_init_explains_every_field_of_a_template_too(
         "rec": "graphs/rec.onnx",
     }
     text = (folder / "bundle.toml").read_text()
-    assert text.count("# One part like this for every ONNX file") == 1
+    assert text.count("# One part like this for every graph's file") == 1
     assert "# Pixels instead of a file" in text
 
 

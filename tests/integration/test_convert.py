@@ -21,7 +21,10 @@ from superbrain.bundle.folder import build, read_folder
 from superbrain.cli.main import main
 from superbrain.convert.environments import Stamp, lock_of
 from superbrain.domain.manifest import Close, Range
+from tests.support.appliance import Appliance
 from tests.support.bundles import sign_key
+from tests.support.networks import classifier_network, turned
+from tests.support.walks import walk
 
 pytestmark = pytest.mark.integration
 
@@ -85,9 +88,13 @@ def test_a_graph_becomes_a_bundle_whose_goldens_are_its_own_answers(
     model = save(tmp_path / "old.onnx")
     before = model.read_bytes()
     code, output, errors = superbrain(
-        model, "--input", "x=float32[batch,4]", "--dynamic", "batch=1:3:7", "-o", tmp_path / "net"
+        *(model, "--input", "x=float32[batch,4]", "--dynamic", "batch=1:3:7"),
+        *("-o", tmp_path / "net", "--keep", tmp_path / "kept"),
     )
     assert code == 0, errors
+    answered = tmp_path / "kept/samples/typical"
+    both = [np.load(answered / f"{side}/0.npy") for side in ("original", "graph")]
+    assert np.allclose(*both)
     assert "proven   on onnxruntime:cpu" in output
     assert f"superbrain bundle build {tmp_path / 'net'}" in output
     manifest = read_folder(tmp_path / "net")
@@ -115,21 +122,50 @@ def test_another_normalisation_is_refused_with_figures_and_nothing_is_written(
     assert (code, said["error"]["code"]) == (4, "PARITY")
     assert said["figures"][0]["share"] > 1e-3
     assert "normalisation" in errors
-    code, output, _ = superbrain(wrong, *words)
-    assert (code, "does not agree" in output) == (4, True)
     assert not (tmp_path / "net").exists()
 
 
-def test_the_authors_own_samples_become_golden_cases(
+def test_another_layout_is_refused_with_a_table_and_nothing_is_written(
     tmp_path: Path, superbrain: Superbrain
 ) -> None:
-    rows = np.arange(40, dtype=np.float32).reshape(10, 4) / 10
-    np.save(tmp_path / "rows.npy", rows)
-    model = save(tmp_path / "model.onnx")
-    words = ("--samples", tmp_path / "rows.npy", "--input", "x=float32[batch,4]")
-    assert superbrain(model, *words, "-o", tmp_path / "net")[0] == 0
-    case = np.load(tmp_path / "net/golden/sample-0/request/x.npy")
-    assert np.array_equal(case, rows[1:2])
+    onnx.save(classifier_network(), tmp_path / "original.onnx")
+    wrong = turned(tmp_path / "original.onnx", tmp_path / "wrong.onnx")
+    words = (
+        "--against",
+        tmp_path / "original.onnx",
+        "--dynamic",
+        "N=1:2:3",
+        "-o",
+        tmp_path / "net",
+    )
+    code, output, errors = superbrain(wrong, *words)
+    assert (code, "does not agree" in output) == (4, True)
+    assert "layout (NCHW, NHWC)" in errors
+    assert not (tmp_path / "net").exists()
+
+
+def test_the_walk_from_onnx_ends_with_an_answer_and_an_int8_file_that_holds(
+    tmp_path: Path,
+) -> None:
+    make_environment(tmp_path / "environments/onnx")
+    folder = tmp_path / "walk"
+    folder.mkdir()
+    with Appliance(tmp_path) as appliance:
+        said = walk(folder, "from-onnx.md", sys.executable, tmp_path / "environments", appliance)
+    assert "kept     onnxruntime:cpu-int8" in said
+    assert "does not agree" in said
+    assert not (folder / "wrong").exists()
+    case = np.load(folder / "clouds/golden/sample-0/request/features.npy")
+    assert np.array_equal(case, np.load(folder / "rows.npy")[1:2])
+    manifest = read_folder(folder / "clouds")
+    assert manifest.ladder == ["onnxruntime:cpu-int8", "onnxruntime:cpu"]
+    assert (manifest.select, [*manifest.graphs["main"].precisions]) == ("fastest", ["int8"])
+    plain = manifest.golden.tolerances["scores"]
+    wide = manifest.golden.precision_tolerances["int8"]["scores"]
+    assert isinstance(plain, Close)
+    assert isinstance(wide, Close)
+    assert plain.rtol <= 1e-4
+    assert wide.rtol >= 2e-3
 
 
 def test_a_missing_environment_is_told_with_a_code_of_its_own(
@@ -173,13 +209,6 @@ def test_a_framework_that_dies_is_a_sentence_with_its_last_words(
     assert "ended with status 3: no GLIBC" in said["message"]
 
 
-def test_work_can_be_kept_to_look_at(tmp_path: Path, superbrain: Superbrain) -> None:
-    model, kept = save(tmp_path / "m.onnx"), tmp_path / "kept"
-    assert superbrain(model, "-o", tmp_path / "net", "--keep", kept)[0] == 0
-    answers = [np.load(kept / f"samples/typical/{side}/0.npy") for side in ("original", "graph")]
-    assert np.allclose(*answers)
-
-
 @pytest.mark.parametrize(
     "words",
     [
@@ -189,6 +218,8 @@ def test_work_can_be_kept_to_look_at(tmp_path: Path, superbrain: Superbrain) -> 
         ("m.onnx", "--values", "x"),
         ("m.onnx", "--from", "caffe"),
         ("--setup", "caffe"),
+        ("m.onnx", "--precision", "int4"),
+        ("m.onnx", "--precision", "int8=2"),
     ],
 )
 def test_a_wrong_command_line_is_a_usage_error(

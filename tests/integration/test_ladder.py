@@ -6,7 +6,8 @@ Files of other precisions are made by `superbrain bundle precision`, as an autho
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from superbrain.cli.main import main
 from superbrain.domain import operations as op
 from superbrain.domain.rung_facts import RungFacts
 from tests.support.appliance import Appliance
-from tests.support.networks import classifier_folder, detector_folder
+from tests.support.networks import classifier_folder, detector_folder, scaled, turned
 from tests.support.releases import release
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -85,6 +86,24 @@ def test_a_conversion_that_loads_runs_and_is_wrong_falls_to_the_next_rung_by_its
         answer = client.infer("detector", {"x": x})["sigmoid_0.tmp_0"]
     expected = np.load(folder / "golden/one/response/sigmoid_0.tmp_0.npy")
     assert np.allclose(answer, expected, atol=1e-4)
+    drop(appliance, folder, name="harmed", ladder=["onnxruntime:cpu-fp16"])
+    ended = appliance.wait_ended("harmed", "1.0.0", "REJECTED")
+    assert ended.event == "Mismatched"
+
+
+@pytest.mark.parametrize(("name", "harm"), [("rescaled", scaled), ("turned", turned)])
+def test_another_normalisation_or_layout_that_is_forced_into_a_bundle_is_rejected(
+    appliance: Appliance, author: Path, tmp_path: Path, name: str, harm: Callable[..., Path]
+) -> None:
+    folder = tmp_path / name
+    shutil.copytree(author, folder)
+    harm(author / "graphs/main.onnx", folder / "graphs/main.onnx")
+    recipe = folder / "bundle.toml"
+    measured = 'y = { kind = "close", rtol = 1e-5, atol = 1e-5 }'  # as `convert` chooses it
+    recipe.write_text(re.sub("(?m)^y = .*$", measured, recipe.read_text()))
+    drop(appliance, folder, name=name, ladder=["onnxruntime:cpu"], select="first")
+    ended = appliance.wait_ended(name, "1.0.0", "REJECTED")
+    assert ended.event == "Mismatched"
 
 
 def test_the_fastest_of_all_that_prove_serves_and_comes_back_after_a_restart(

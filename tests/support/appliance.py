@@ -69,6 +69,7 @@ class Appliance:
         self.endpoint = f"ipc://{self.root}/run/infer.sock"
         self.control_endpoint = f"ipc://{self.root}/run/control.sock"
         self.process: subprocess.Popen[bytes] | None = None
+        self.python = sys.executable
         self._context = zmq.Context()
         self._start = start
         make_trust_folder(self.root / "trust", self.author, threshold=threshold)
@@ -111,7 +112,7 @@ class Appliance:
 
     def launch(self, *program: str) -> None:
         """Start the daemon (or `program` with its arguments) and wait for nothing."""
-        command = [sys.executable, *(program or ("-m", "superbrain.app.main")), *self.arguments]
+        command = [self.python, *(program or ("-m", "superbrain.app.main")), *self.arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
 

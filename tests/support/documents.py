@@ -204,6 +204,13 @@ def installed_places(root: Path) -> dict[str, str]:
     }
 
 
+def write_programs(document: Path, folder: Path) -> None:
+    """Save a page's blocks of Python that begin with `# NAME.py` under these names."""
+    for block in blocks(document):
+        if block.language == "python" and (named := re.match(r"# (\w+\.py)\n", block.text)):
+            (folder / named[1]).write_text(block.text)
+
+
 class Typist:
     """Types pages in a folder of its own.
 
@@ -211,12 +218,18 @@ class Typist:
         folder: where it is typed.
         places: what of a page lies elsewhere here, such as the inbox of an installed host.
         environment: what is added to it.
+        patience_s: how long one page may take.
     """
 
     def __init__(
-        self, folder: Path, places: Mapping[str, str], environment: Mapping[str, str]
+        self,
+        folder: Path,
+        places: Mapping[str, str],
+        environment: Mapping[str, str],
+        patience_s: float = 240.0,
     ) -> None:
         self.folder = folder
+        self._patience_s = patience_s
         self.noted = folder / "noted"
         self._places = places
         self._programs = folder / "programs"
@@ -269,7 +282,7 @@ class Typist:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=self._patience_s,
             check=False,
         )
         assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-5000:]}"

@@ -158,3 +158,31 @@ def classifier_network() -> onnx.ModelProto:
         weights,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def turned(path: Path, target: Path) -> Path:
+    """Turn a picture's channels around before the first layer: same shapes, another layout."""
+    model = onnx.load(path)
+    graph = model.graph
+    image = graph.input[0].name
+    for node in graph.node:
+        for at, name in enumerate(node.input):
+            node.input[at] = "turned" if name == image else name
+    graph.initializer.append(helper.make_tensor("order", TensorProto.INT64, [3], [2, 1, 0]))
+    graph.node.insert(0, helper.make_node("Gather", [image, "order"], ["turned"], axis=1))
+    onnx.save(model, target)
+    return target
+
+
+def scaled(path: Path, target: Path) -> Path:
+    """Scale a network's input by a tenth more than it was trained with."""
+    model = onnx.load(path)
+    graph = model.graph
+    image = graph.input[0].name
+    for node in graph.node:
+        for at, name in enumerate(node.input):
+            node.input[at] = "scaled" if name == image else name
+    graph.initializer.append(helper.make_tensor("more", TensorProto.FLOAT, [1], [1.1]))
+    graph.node.insert(0, helper.make_node("Mul", [image, "more"], ["scaled"]))
+    onnx.save(model, target)
+    return target

@@ -61,6 +61,7 @@ class RecipeGolden(Record, frozen=True):
 
     tolerances: dict[str, Tolerance]
     graph_tolerances: dict[str, dict[str, Tolerance]] = msgspec.field(default_factory=dict)
+    precision_tolerances: dict[str, dict[str, Tolerance]] = msgspec.field(default_factory=dict)
 
 
 class Recipe(Record, frozen=True):
@@ -150,6 +151,7 @@ def _manifest(folder: Path, paths: Iterable[str]) -> Manifest:
         cases=find_cases(folder, [entry.path for entry in files]),
         tolerances=recipe.golden.tolerances,
         graph_tolerances=recipe.golden.graph_tolerances,
+        precision_tolerances=recipe.golden.precision_tolerances,
     )
     return Manifest(
         schema=recipe.schema,

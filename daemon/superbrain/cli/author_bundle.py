@@ -35,7 +35,7 @@ from superbrain.cli.bundle_view import BundleFacts, bundle_view
 from superbrain.cli.display import make_console, print_json, show
 from superbrain.domain.errors import Incomplete, RecipeError, StoreError
 from superbrain.domain.manifest_json import parse_manifest
-from superbrain.domain.rungs import graph_files
+from superbrain.domain.rungs import graph_files, is_torchscript
 from superbrain.domain.trust import Trust, bundle_digest
 from superbrain.engines.onnx_files import check_external_files
 
@@ -234,7 +234,7 @@ def _check_weights(folder: Path) -> None:
     files = frozenset(collect_files(folder))
     for graph in read_recipe(folder).graphs.values():
         for path in graph_files(graph):
-            if path in files:
+            if path in files and not is_torchscript(path):
                 check_external_files(folder, path, files)
 
 

@@ -25,6 +25,7 @@ from superbrain.cli.proof_table import proof_view
 from superbrain.domain.errors import RecipeError
 from superbrain.domain.manifest import Manifest
 from superbrain.domain.quantities import bytes_text
+from superbrain.domain.rungs import is_torchscript
 from superbrain.engines.conversion import CONVERTERS
 from superbrain.serve.converting import ConvertedGraph, convert_staged, precision_path, stage
 from superbrain.serve.trial import Trial, try_rung
@@ -115,7 +116,15 @@ def _chosen(manifest: Manifest, names: Sequence[str] | None) -> list[str]:
                 f"--graph: expected one of {', '.join(manifest.graphs)}, found {name!r}",
                 reason="RECIPE_FIELD",
             )
-    return list(dict.fromkeys(names or manifest.graphs))
+    chosen = list(dict.fromkeys(names or manifest.graphs))
+    for name in chosen:
+        if is_torchscript(manifest.graphs[name].path):
+            raise RecipeError(
+                f"graph {name!r}: expected an ONNX graph, found TorchScript, which has no "
+                "converters to other precisions",
+                reason="RECIPE_FIELD",
+            )
+    return chosen
 
 
 def _check_free(

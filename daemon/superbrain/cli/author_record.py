@@ -20,7 +20,7 @@ from superbrain.cli.tensor_text import first_values
 from superbrain.domain.errors import RecipeError
 from superbrain.domain.tensor_fit import spell_array
 from superbrain.serve.golden_writer import Recorded
-from superbrain.serve.recording import REFERENCE, draft_manifest, record, waiting_cases
+from superbrain.serve.recording import draft_manifest, record, waiting_cases
 
 # How many characters of a value are shown.
 _LEAST_ROOM: Final = 24
@@ -40,8 +40,8 @@ def register_record(actions: argparse._SubParsersAction[Any]) -> None:
     parser = actions.add_parser(
         "record-golden",
         help="record what the bundle must answer",
-        description=f"Answer golden requests on {REFERENCE}, twice, and store the answers as\n"
-        "what every host must reproduce.",
+        description="Answer golden requests with the graphs as they are (onnxruntime:cpu, or\n"
+        "torchscript:cpu), twice, and store the answers as what every host must reproduce.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -92,9 +92,20 @@ def _interface(console: Console, manifest: Manifest) -> Table:
     for tensor in manifest.interface.inputs:
         table.add_row("in", Text(tensor.name), _type(tensor), "", Text(tensor.description))
     for tensor in manifest.interface.outputs:
-        tolerance = spell_tolerance(manifest.golden.tolerances[tensor.name])
+        tolerance = _tolerance(manifest, tensor.name)
         table.add_row("out", Text(tensor.name), _type(tensor), tolerance, Text(tensor.description))
     return table
+
+
+def _tolerance(manifest: Manifest, output: str) -> str:
+    """The tolerance of an output, and below it those of rungs of a precision."""
+    others = manifest.golden.precision_tolerances.items()
+    return "\n".join(
+        [
+            spell_tolerance(manifest.golden.tolerances[output]),
+            *(f"{name}: {spell_tolerance(one[output])}" for name, one in others if output in one),
+        ]
+    )
 
 
 def _graphs(console: Console, manifest: Manifest) -> Table:

@@ -6,6 +6,7 @@ How it ends, besides what every command may end with:
     4   nobody can vouch for the answers: the graph gives others than the original, or the original
         others than itself; nothing was written
     5   the framework's environment is missing, stale or cannot be made
+    6   the folder is written, but a precision that was asked for is harmful, and not in it
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,12 +31,14 @@ from superbrain.convert.errors import ConvertError, ParityFailed, SetupFailed, S
 from superbrain.convert.inputs import parse_dynamic, parse_input, parse_values
 from superbrain.convert.job import OPSET, Converted, Disagreement, Wish, convert
 from superbrain.convert.parity import WITHIN
+from superbrain.convert.precision import LIMITS, parse_precision
 from superbrain.convert.sources import ALIASES, Source, look_at_source
 from superbrain.domain.errors import RecipeError
 from superbrain.domain.graph_rules import NAME
 
 EXIT_PARITY = 4
 EXIT_ENVIRONMENT = 5
+EXIT_PRECISION = 6
 T = TypeVar("T")
 
 _EXAMPLES = """\
@@ -46,6 +50,8 @@ examples:
       --dynamic batch=1:4:16 --samples images/ --output net
   superbrain convert saved_model/ --output net --json
   superbrain convert mine.onnx --against net.pt2 --output net     a graph that you exported yourself
+  superbrain convert net.keras --precision fp16 --precision int8=0.2 --calibration images/
+  superbrain convert script.pt --native --input x=float32[batch,3,224,224]  TorchScript as it is
 
 then:
   superbrain bundle build net --key author.key
@@ -117,6 +123,11 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--trust-pickle", action="store_true", help="code in the file may run")
     group.add_argument("--opset", type=int, default=OPSET, metavar="N", help=f"of ONNX ({OPSET})")
+    group.add_argument(
+        "--native",
+        action="store_true",
+        help="no ONNX: serve TorchScript as it is (hosts need the extra 'torch')",
+    )
     group.add_argument("--no-simplify", action="store_true", help="leave the graph as exported")
 
 
@@ -138,6 +149,21 @@ def _add_result(parser: argparse.ArgumentParser) -> None:
         default=WITHIN,
         metavar="SHARE",
         help=f"the largest error that is still the same model ({WITHIN:g} of the values' size)",
+    )
+    group.add_argument(
+        "--precision",
+        type=_typed(parse_precision),
+        action="append",
+        default=[],
+        metavar="NAME[=SHARE]",
+        help="also in fp16 or int8, unless its errors go beyond this share of the values' size "
+        f"({', '.join(f'{name}={share:g}' for name, share in LIMITS.items())})",
+    )
+    group.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="real inputs for int8, in the form of --samples (the samples of the comparison)",
     )
     group.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to write (NAME)")
     group.add_argument("--name", help="the bundle's name (the folder's)")
@@ -197,6 +223,8 @@ def _convert(args: argparse.Namespace, place: Path) -> int:
     name = args.name or plain_name(args.output.name if args.output else called)
     folder: Path = args.output or Path(name)
     _check_target(folder, name)
+    if wish.precisions and find_spec("onnx") is None:
+        raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
     environment = env.require(place, wish.source.framework)
     with _WorkPlace(args.keep) as work, Told(quiet=args.json) as told:
         found = convert(wish, environment, work, told)
@@ -212,7 +240,9 @@ def _wish(args: argparse.Namespace) -> Wish:
     )
     if args.against:
         graph = _graph_of(args.model)
-    for path in (args.samples, args.weights):
+    if args.native and (args.against or args.precision or source.framework != "torch"):
+        args.parser.error("--native is for models of torch, without --against and --precision")
+    for path in (args.samples, args.weights, args.calibration):
         if path is not None and not path.exists():
             raise SourceRefused(
                 f"{path}: expected a file or folder, found none", code="SOURCE_MISSING"
@@ -232,6 +262,9 @@ def _wish(args: argparse.Namespace) -> Wish:
         within=args.within,
         seed=args.seed,
         trust_pickle=args.trust_pickle,
+        precisions=dict(args.precision),
+        calibration=args.calibration,
+        native=args.native,
     )
 
 
@@ -283,7 +316,7 @@ def _say(args: argparse.Namespace, result: ConvertResult, found: Converted) -> i
     else:
         console = make_console()
         show(console, *result_view(console, result, found.figures))
-    return 0
+    return 0 if all(one.kept for one in result.precisions) else EXIT_PRECISION
 
 
 def _ended(args: argparse.Namespace, error: ConvertError) -> int:

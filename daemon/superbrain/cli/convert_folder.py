@@ -20,11 +20,23 @@ from superbrain.cli.recipe_text import Known, recipe_text
 from superbrain.convert.errors import ParityFailed
 from superbrain.convert.job import Converted, Wish
 from superbrain.convert.parity import OutputParity
+from superbrain.convert.precision import Variant
 from superbrain.domain.manifest import GraphTensor
 from superbrain.domain.tensor_fit import spell
 from superbrain.serve.trial import try_rung
 
-RUNG = "onnxruntime:cpu"
+
+class PrecisionResult(msgspec.Struct, frozen=True):
+    """What became of one precision: its rung and file, or why it is left out; its figures."""
+
+    precision: str
+    kept: bool
+    rung: str
+    size_bytes: int
+    median_ms: float
+    within: float
+    figures: list[OutputParity]
+    reason: str
 
 
 class ConvertResult(msgspec.Struct, frozen=True):
@@ -41,6 +53,8 @@ class ConvertResult(msgspec.Struct, frozen=True):
     figures: list[OutputParity]
     versions: dict[str, str]
     notes: list[str]
+    ladder: list[str]
+    precisions: list[PrecisionResult]
 
 
 def write_folder(folder: Path, name: str, wish: Wish, found: Converted) -> ConvertResult:
@@ -54,14 +68,8 @@ def write_folder(folder: Path, name: str, wish: Wish, found: Converted) -> Conve
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         made = Path(scratch) / "folder"
         _fill(made, name, wish, found)
-        manifest = read_folder(made)
-        trial = try_rung(made, manifest, RUNG)
-        if not trial.passed:
-            raise ParityFailed(
-                f"expected this machine to prove what was converted, found: {trial.reason}",
-                code="PARITY_PROOF",
-                mend=trial.mend,
-            )
+        _prove(made, found)
+        found, times = _prove_variants(made, name, wish, found)
         if folder.exists():
             folder.rmdir()
         made.rename(folder)
@@ -70,14 +78,69 @@ def write_folder(folder: Path, name: str, wish: Wish, found: Converted) -> Conve
         name=name,
         original=wish.source.given,
         framework=wish.source.framework,
-        rung=RUNG,
+        rung=found.rung,
         inputs=[_spelled(one) for one in found.inputs],
         outputs=[_spelled(one) for one in found.outputs],
         cases=[case.name for case in found.cases],
         figures=found.figures,
         versions=found.versions,
         notes=found.notes,
+        ladder=_ladder(found),
+        precisions=[_precision(one, times) for one in found.variants],
     )
+
+
+def _prove(folder: Path, found: Converted) -> None:
+    """Prove the graph as it is."""
+    trial = try_rung(folder, read_folder(folder), found.rung, packages=found.packages)
+    if not trial.passed:
+        raise ParityFailed(
+            f"expected this machine to prove what was converted, found: {trial.reason}",
+            code="PARITY_PROOF",
+            mend=trial.mend,
+        )
+
+
+def _prove_variants(
+    folder: Path, name: str, wish: Wish, found: Converted
+) -> tuple[Converted, dict[str, float]]:
+    """Prove and time every variant; what does not prove is taken out again."""
+    times: dict[str, float] = {}
+    variants = []
+    for one in found.variants:
+        if one.path is not None:
+            trial = try_rung(folder, read_folder(folder), one.rung, timed=True)
+            if trial.passed:
+                times[one.precision] = trial.median_ms
+            else:
+                one = one.left_out(trial.reason)  # noqa: PLW2901 - the same, judged
+        variants.append(one)
+    if variants != found.variants:
+        found = msgspec.structs.replace(found, variants=variants)
+        shutil.rmtree(folder)
+        _fill(folder, name, wish, found)
+    return found, times
+
+
+def _precision(one: Variant, times: dict[str, float]) -> PrecisionResult:
+    return PrecisionResult(
+        one.precision,
+        one.path is not None,
+        one.rung,
+        one.size_bytes,
+        times.get(one.precision, 0.0),
+        one.within,
+        one.figures,
+        one.reason,
+    )
+
+
+def _kept(found: Converted) -> dict[str, Variant]:
+    return {one.precision: one for one in found.variants if one.path is not None}
+
+
+def _ladder(found: Converted) -> list[str]:
+    return [*(one.rung for one in _kept(found).values()), found.rung]
 
 
 def _fill(folder: Path, name: str, wish: Wish, found: Converted) -> None:
@@ -108,7 +171,7 @@ def _fill(folder: Path, name: str, wish: Wish, found: Converted) -> None:
 
 def _known(wish: Wish, found: Converted) -> Known:
     versions = ", ".join(f"{name} {version}" for name, version in sorted(found.versions.items()))
-    original = Path(wish.source.given).name
+    original, kept = Path(wish.source.given).name, _kept(found)
     given = "" if wish.graph is None else f", compared with {wish.graph.name}"
     return Known(
         description=f"{original}, converted from {wish.source.framework}",
@@ -121,6 +184,10 @@ def _known(wish: Wish, found: Converted) -> Known:
         dynamic=found.dynamic,
         tolerances=found.tolerances,
         reasons=list(_reasons(found)),
+        ladder=_ladder(found),
+        precisions={name: f"graphs/{one.path.name}" for name, one in kept.items() if one.path},
+        precision_tolerances={name: one.tolerances for name, one in kept.items()},
+        precision_reasons={name: list(_variant_reasons(one)) for name, one in kept.items()},
     )
 
 
@@ -130,11 +197,22 @@ def _reasons(found: Converted) -> Iterator[str]:
     yield "error as a share of the values' size (at least 1e-5 for other processors), atol the same"
     yield "share of their root mean square. The golden cases took no part in it, and were met:"
     for one in found.figures:
-        yield (
-            f"  {one.output}: {one.samples} samples within {one.share:.2g} "
-            f"(largest error {one.max_abs_error:.2g}), {len(found.cases)} cases within "
-            f"{one.held_share:.2g}; values of about {one.scale:.2g}"
-        )
+        yield _reason(one)
+
+
+def _variant_reasons(variant: Variant) -> Iterator[str]:
+    yield f"The {variant.precision} file, measured against the original as well: rtol is twice the"
+    yield f"largest error (at least 2e-3). Beyond {variant.within:g} it would have been left out."
+    for one in variant.figures:
+        yield _reason(one)
+
+
+def _reason(one: OutputParity) -> str:
+    return (
+        f"  {one.output}: {one.samples} samples within {one.share:.2g} "
+        f"(largest error {one.max_abs_error:.2g}), golden cases within "
+        f"{one.held_share:.2g}; values of about {one.scale:.2g}"
+    )
 
 
 def _spelled(tensor: GraphTensor) -> str:

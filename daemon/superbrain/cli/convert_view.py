@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from superbrain.cli.convert_folder import ConvertResult
+from superbrain.cli.convert_folder import ConvertResult, PrecisionResult
 from superbrain.cli.display import plain_table
 from superbrain.convert.environments import Environment
 from superbrain.convert.parity import OutputParity
@@ -69,10 +69,28 @@ def result_view(
         "chosen on these samples and tried on the golden cases, which took no part in it",
         style="dim",
     )
+    for one in result.precisions:
+        yield from _precision_view(console, one)
     for note in result.notes:
         yield Text(f"note     {note}")
     for tensor in (*result.inputs, *result.outputs):
         yield Text(f"tensor   {tensor}")
     yield Text(f"made     {result.folder}, {len(result.cases)} golden cases of {result.original}")
-    yield Text(f"proven   on {result.rung} of this machine", style="green")
+    yield Text(f"proven   on {', '.join(reversed(result.ladder))} of this machine", style="green")
     yield Text(f"next     superbrain bundle build {result.folder} --key FILE.key")
+
+
+def _precision_view(console: Console, one: PrecisionResult) -> Iterator[RenderableType]:
+    """One precision: how far it is from the original, and whether it is in the bundle."""
+    yield Text(f"\n{one.precision}", style="bold")
+    if one.figures:
+        yield parity_view(console, one.figures)
+    if one.kept:
+        size = bytes_text(one.size_bytes)
+        yield Text(
+            f"kept     {one.rung}, {size}, {one.median_ms:.3g} ms a request here; within "
+            f"{one.within:g} of the original",
+            style="green",
+        )
+    else:
+        yield Text(f"harmful  not in the bundle. {one.reason}", style="bold red")

@@ -38,7 +38,7 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 # Which extra brings a package; `cpu` brings all others.
-_EXTRAS = {"tensorrt": "tensorrt", "cuda": "tensorrt", "onnx": "author"}
+_EXTRAS = {"tensorrt": "tensorrt", "cuda": "tensorrt", "onnx": "author", "torch": "torch"}
 
 
 class Command(NamedTuple):

@@ -29,13 +29,20 @@ _COUNT = Range(min=0, opt=1, max=65_536)
 
 
 class Known(NamedTuple):
-    """What was found out about a graph, instead of guesses; `origin` and `reasons` are comments."""
+    """What was found out about a graph, instead of guesses; `origin` and `reasons` are comments.
+
+    `precisions`: files of other precisions; each has a rung before the last of `ladder`.
+    """
 
     description: str
     origin: list[str]
     dynamic: Mapping[str, Range]
     tolerances: Mapping[str, Tolerance]
     reasons: list[str]
+    ladder: Sequence[str] = ("onnxruntime:cpu",)
+    precisions: Mapping[str, str] = {}
+    precision_tolerances: Mapping[str, Mapping[str, Tolerance]] = {}
+    precision_reasons: Mapping[str, list[str]] = {}
 
 
 def plain_name(text: str) -> str:
@@ -113,6 +120,10 @@ def recipe_text(
         chosen="" if known is None else _comment(known.reasons),
         name=_quoted(name),
         created=created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        ladder=_ladder(known),
+        runtime=_RUNTIME if known is None or "onnxruntime:cpu" in known.ladder else _NO_RUNTIME,
+        precisions="" if known is None else _precisions(graph, known.precisions),
+        precision_tolerances="" if known is None else _precision_tolerances(outputs, known),
         graph=_key(graph),
         path=_quoted(path),
         inputs=_tensors(inputs),
@@ -178,6 +189,27 @@ def _tolerances(outputs: Sequence[GraphTensor], known: Mapping[str, Tolerance]) 
     )
 
 
+def _ladder(known: Known | None) -> str:
+    rungs = ("onnxruntime:cpu",) if known is None else known.ladder
+    listed = f"ladder = [{', '.join(map(_quoted, rungs))}]"
+    return listed if len(rungs) == 1 else f'{listed}\nselect = "fastest"'
+
+
+def _precisions(graph: str, files: Mapping[str, str]) -> str:
+    if not files:
+        return ""
+    lines = "".join(f"{_key(name)} = {_quoted(path)}\n" for name, path in files.items())
+    return f"\n# The same graph in other precisions.\n[graphs.{_key(graph)}.precisions]\n{lines}"
+
+
+def _precision_tolerances(outputs: Sequence[GraphTensor], known: Known) -> str:
+    return "".join(
+        f"\n\n{_comment(known.precision_reasons.get(name, []))}"
+        f"[golden.precision_tolerances.{_key(name)}]\n{_tolerances(outputs, tolerances)}"
+        for name, tolerances in known.precision_tolerances.items()
+    )
+
+
 def _tolerance(tolerance: Tolerance) -> str:
     fields = msgspec.to_builtins(tolerance)
     written = (
@@ -200,6 +232,8 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+_RUNTIME = 'onnxruntime = ">=1.24"'
+_NO_RUNTIME = '# onnxruntime = ">=1.24"'
 _GUESSES = """\
 These are guesses: put in what
 # your callers really send. Requests beyond them are refused."""
@@ -228,9 +262,9 @@ description = {description}
 # Ways to run the graphs, best first. A host takes the first one that reproduces the golden cases;
 # with select = "fastest" the fastest of all that do. What is there besides onnxruntime:cpu, and
 # how to make fp16 and int8: docs/rungs.md, superbrain bundle precision.
-ladder = ["onnxruntime:cpu"]
+{ladder}
 
-# One part like this for every ONNX file: what goes in and out, exactly as the file declares it.
+# One part like this for every graph's file: what goes in and out, exactly as the file declares it.
 # A number is a fixed size, a name a dynamic one. Sizes of one name are equal in every request, so
 # give those that always are the same name, such as "batch".
 [graphs.{graph}]
@@ -246,7 +280,7 @@ outputs = [
 
 # Smallest, typical and largest size of every dynamic dimension. {bounds}
 [graphs.{graph}.dynamic]
-{dynamic}
+{dynamic}{precisions}
 # What a caller sends and gets; -1 is any size, and BYTES with shape [] one file or text. Without
 # code/pipeline.py it is the graph's own tensors. With it you choose: an image in, a label out.
 [interface]
@@ -263,7 +297,7 @@ outputs = [
 #   {{ kind = "cosine", min = 0.999 }}              the direction of an embedding
 #   {{ kind = "top_k", k = 1, min = 1.0 }}          the same k best classes, in this share of rows
 {chosen}[golden.tolerances]
-{tolerances}
+{tolerances}{precision_tolerances}
 
 # The same for a graph's own outputs, if you record them: `bundle record-golden --graphs`.
 # [golden.graph_tolerances.{graph}]
@@ -272,7 +306,7 @@ outputs = [
 # decide whether a version is right; name here only what cannot work.
 [targets]
 memory_mb = 0
-onnxruntime = ">=1.24"
+{runtime}
 
 # How it wants to be served.
 [serving]

@@ -139,6 +139,15 @@ class Conversation:
         order = {"do": "export", "path": str(path), "opset": opset, "dynamic": dynamic}
         return self._ask(order, Done)
 
+    def native(self, path: Path, declaration: bytes) -> Done:
+        """Have the model written in its framework's own form, with what is declared of it."""
+        order: dict[str, object] = {
+            "do": "native",
+            "path": str(path),
+            "declaration": declaration.decode(),
+        }
+        return self._ask(order, Done)
+
     def finish(
         self,
         source: Path,

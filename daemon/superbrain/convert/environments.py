@@ -13,21 +13,19 @@ changed since is stale and is made again.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import platform
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
 from superbrain.convert.errors import SetupFailed
+from superbrain.convert.installing import Lock, Progress, install
 
 FRAMEWORKS = ("torch", "tensorflow", "paddle", "sklearn", "onnx")
 HOLDS = {
@@ -40,13 +38,7 @@ HOLDS = {
 PLACE_VARIABLE = "SUPERBRAIN_ENVIRONMENTS"
 _STAMP = "superbrain.json"
 _LOCKS = Path(__file__).parent / "locks"
-_PACKAGE = re.compile(r"^[a-zA-Z0-9]", re.MULTILINE)
-_DOING = re.compile(
-    r"^\s*(Collecting|Processing|Downloading|Installing collected)\s*(?:packages: )?(\S*)"
-)
-
 State = Literal["ready", "stale", "absent"]
-Progress = Callable[[str], None]
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -74,19 +66,11 @@ class Environment(msgspec.Struct, frozen=True):
         """Its Python."""
         return Path(self.path) / "bin/python"
 
-
-class Lock(NamedTuple):
-    """The locked packages of one framework: always these, and it without CUDA or else with it."""
-
-    packages: Path
-    cpu: Path
-    cuda: Path
-
     @property
-    def digest(self) -> str:
-        """What changes when the lock does."""
-        texts = [path.read_bytes() for path in self if path.exists()]
-        return hashlib.sha256(b"\0".join(texts)).hexdigest()
+    def packages_path(self) -> str:
+        """Where its packages lie."""
+        major, minor, _ = self.python.split(".", 2)
+        return str(Path(self.path) / f"lib/python{major}.{minor}/site-packages")
 
 
 def default_place() -> Path:
@@ -161,10 +145,7 @@ def set_up(place: Path, framework: str, progress: Progress) -> Environment:
     with _alone(place / f".{framework}.lock", progress):
         if look(place, framework).state != "ready":
             (path / _STAMP).unlink(missing_ok=True)
-            _make_venv(path, framework, progress)
-            _install(path, lock.packages, progress)
-            if lock.cpu.exists():
-                _install_smaller(path, lock, progress)
+            install(path, framework, lock, progress)
             stamp = Stamp(framework, lock.digest, platform.python_version(), _size_of(path))
             (path / _STAMP).write_bytes(msgspec.json.encode(stamp))
     return look(place, framework)
@@ -199,70 +180,6 @@ def _alone(path: Path, progress: Progress) -> Iterator[None]:
         yield
 
 
-def _make_venv(path: Path, framework: str, progress: Progress) -> None:
-    if path.exists() and any(path.iterdir()) and not (path / "pyvenv.cfg").exists():
-        raise SetupFailed(
-            f"{path}: expected no folder or an environment, found something else",
-            code="SETUP_PLACE",
-            mend="Move it away, or choose another place with --environments-folder",
-        )
-    progress(f"making an environment for {framework} in {path}")
-    shutil.rmtree(path, ignore_errors=True)
-    command = [sys.executable, "-I", "-m", "venv", str(path)]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
-    if made.returncode:
-        version = ".".join(platform.python_version_tuple()[:2])
-        raise SetupFailed(
-            f"{sys.executable} cannot make environments: {_last_line(made.stdout + made.stderr)}",
-            code="SETUP_PYTHON",
-            mend=f"On Debian: sudo apt-get install python{version}-venv",
-        )
-
-
-def _install(path: Path, lock: Path, progress: Progress) -> None:
-    """Install exactly what a lock names; pip's own configuration (mirrors, proxies) is honoured."""
-    total = len(_PACKAGE.findall(lock.read_text()))
-    log = path / "install.log"
-    command = [str(path / "bin/python"), "-I", "-m", "pip", "--disable-pip-version-check"]
-    command += ["--no-input", "install", "--require-hashes", "--no-deps", "--no-compile"]
-    command += ["--progress-bar=off", "--only-binary=:all:", "-r", str(lock)]
-    with (
-        log.open("a") as copy,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as child,
-    ):
-        assert child.stdout is not None  # noqa: S101 - it is a pipe
-        seen = 0
-        for line in child.stdout:
-            copy.write(line)
-            if found := _DOING.match(line):
-                seen += found[1] in {"Collecting", "Processing"}
-                _tell(found, seen, total, progress)
-    if child.returncode:
-        raise SetupFailed(
-            f"the packages of {lock.name} could not be installed: {_reason(log)}",
-            code="SETUP_PACKAGES",
-            mend=f"{log} says everything; a half-made environment is begun anew",
-        )
-
-
-def _tell(found: re.Match[str], seen: int, total: int, progress: Progress) -> None:
-    if found[1] == "Installing collected":
-        progress(f"unpacking {seen} packages")
-    else:
-        progress(f"{found[1].lower()} {found[2].split('=')[0]}, {seen} of up to {total}")
-
-
-def _install_smaller(path: Path, lock: Lock, progress: Progress) -> None:
-    """Install the build without CUDA where pip finds one, else the one with it."""
-    try:
-        _install(path, lock.cpu, progress)
-    except SetupFailed:
-        progress("no build without CUDA is to be had here: taking the one with it, which is large")
-        _install(path, lock.cuda, progress)
-
-
 def _pinned(lock: Path) -> dict[str, str]:
     if not lock.exists():
         return {}
@@ -271,13 +188,3 @@ def _pinned(lock: Path) -> dict[str, str]:
 
 def _size_of(path: Path) -> int:
     return sum(one.lstat().st_size for one in path.rglob("*") if not one.is_dir())
-
-
-def _reason(log: Path) -> str:
-    lines = [line for line in log.read_text().splitlines() if line.startswith("ERROR")]
-    return lines[-1].removeprefix("ERROR: ") if lines else _last_line(log.read_text())
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"

@@ -19,11 +19,14 @@ from superbrain.convert.environments import Environment
 from superbrain.convert.errors import ConvertError, FrameworkFailed, ParityFailed
 from superbrain.convert.inputs import Inputs, settle
 from superbrain.convert.parity import OutputParity, Pair
+from superbrain.convert.precision import Asked, Variant, make_variant
 from superbrain.convert.samples import Sample, Samples
 from superbrain.convert.sources import Source
 from superbrain.domain.manifest import Graph, GraphTensor, Range, Tolerance
+from superbrain.domain.rungs import TORCHSCRIPT_SUFFIX
 
 OPSET = 18
+NATIVE_RUNG = "torchscript:cpu"
 _CASE_BYTES = 64 << 20
 Progress = Callable[[str], None]
 
@@ -32,6 +35,8 @@ class Wish(msgspec.Struct, frozen=True):
     """What the author wants: the model, what is said of it, and how strict to be.
 
     `graph` is an ONNX file that the author exported; then nothing is exported, it is only compared.
+    `native`: the framework's own form instead of ONNX. `precisions`: the ones that are wanted as
+    well, with the largest error of each as a share; int8 is calibrated with `calibration`.
     """
 
     source: Source
@@ -48,6 +53,9 @@ class Wish(msgspec.Struct, frozen=True):
     within: float = parity.WITHIN
     seed: int = 0
     trust_pickle: bool = False
+    precisions: dict[str, float] = {}
+    calibration: Path | None = None
+    native: bool = False
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -59,7 +67,10 @@ class Case(msgspec.Struct, frozen=True):
 
 
 class Converted(msgspec.Struct, frozen=True):
-    """A graph that agrees with its original; its files lie in the folder of the conversion."""
+    """A graph that agrees with its original; its files lie in the folder of the conversion.
+
+    `rung`: what it was compared on; `packages`: where that rung's runtime may be found.
+    """
 
     graph: Path
     inputs: list[GraphTensor]
@@ -69,6 +80,9 @@ class Converted(msgspec.Struct, frozen=True):
     cases: list[Case]
     versions: dict[str, str]
     notes: list[str]
+    variants: list[Variant] = []
+    rung: str = reference.RUNG
+    packages: str = ""
 
     @property
     def tolerances(self) -> dict[str, Tolerance]:
@@ -97,7 +111,7 @@ def convert(wish: Wish, environment: Environment, folder: Path, progress: Progre
         ConvertError: see its tree. `Disagreement` has the figures.
     """
     with _Unchanged(wish), _talk(environment, folder, progress) as talk:
-        job = _Job(wish, talk, folder, progress)
+        job = _Job(wish, talk, folder, progress, environment.packages_path)
         return job.run()
 
 
@@ -129,18 +143,27 @@ def _talk(environment: Environment, folder: Path, progress: Progress) -> Convers
 
 
 class _Job:
-    def __init__(self, wish: Wish, talk: Conversation, folder: Path, progress: Progress) -> None:
+    def __init__(
+        self, wish: Wish, talk: Conversation, folder: Path, progress: Progress, packages: str
+    ) -> None:
         self._wish, self._talk, self._folder, self._tell = wish, talk, folder, progress
         self._notes: list[str] = []
-        self._graph = folder / "graph" / "model.onnx"
+        form = TORCHSCRIPT_SUFFIX if wish.native else ".onnx"
+        self._graph = folder / "graph" / f"model{form}"
+        self._rung = NATIVE_RUNG if wish.native else reference.RUNG
+        self._packages = packages if wish.native else ""
         self._original: Path | None = None  # an ONNX file that is its own original
 
     def run(self) -> Converted:
+        wish = self._wish
         loaded = self._load()
         inputs = self._settled(loaded)
         asked = self._samples(inputs)
         names = self._ask_original(asked, inputs, loaded)
-        declared = self._export(inputs, names)
+        if wish.native:
+            declared = self._keep_native(asked, inputs, names)
+        else:
+            declared = self._export(inputs, names)
         self._ask_graph(asked, inputs, declared)
         names = [one.name for one in declared]
         choosing = self._pairs(asked.choosing, len(names))
@@ -148,8 +171,10 @@ class _Job:
         figures = self._compared(names, choosing, holding)
         outputs = shapes.output_tensors(names, choosing)
         dynamic = shapes.with_outputs(inputs.dynamic, outputs, choosing)
-        self._notes += self._talk.declare(self._graph, inputs.tensors, outputs).notes
+        if not wish.native:
+            self._notes += self._talk.declare(self._graph, inputs.tensors, outputs).notes
         cases = self._cases(asked.holding, holding, outputs)
+        variants = self._variants(asked, Graph("", list(inputs.tensors), outputs, dynamic))
         return Converted(
             self._graph,
             list(inputs.tensors),
@@ -159,6 +184,9 @@ class _Job:
             cases,
             loaded.versions,
             self._notes,
+            variants,
+            self._rung,
+            self._packages,
         )
 
     # --- the original -------------------------------------------------------------------------
@@ -222,7 +250,7 @@ class _Job:
         return self._wish.outputs or names
 
     def _check_repeats(self, asked: Samples, names: Sequence[str]) -> None:
-        first, again = self._place(asked.choosing[0]), self._place(_again(asked))
+        first, again = self._place(_repeated(asked)), self._place(_again(asked))
         for at, name in enumerate(names):
             pair = Pair("", {}, [_answer(first, at)], [_answer(again, at)])
             if not parity.measure(name, 0, [pair], parity.WITHIN).agrees:
@@ -260,19 +288,55 @@ class _Job:
         in_order = names if declared.keys() == set(names) else declared
         return [declared[name] for name in in_order]
 
+    def _keep_native(
+        self, asked: Samples, inputs: Inputs, names: Sequence[str]
+    ) -> list[GraphTensor]:
+        """Keep the framework's own form; what it gives is seen in the original's answers."""
+        self._tell("writing TorchScript")
+        self._graph.parent.mkdir()
+        answers = self._pairs(asked.choosing, len(names), "original")
+        outputs = shapes.output_tensors(names, answers)
+        declaration = {"inputs": inputs.tensors, "outputs": outputs}
+        self._talk.native(self._graph, msgspec.json.encode(declaration))
+        return outputs
+
     def _ask_graph(self, asked: Samples, inputs: Inputs, declared: Sequence[GraphTensor]) -> None:
         everything = [*asked.choosing, *asked.holding]
         self._tell(f"the graph answers {len(everything)} samples")
         graph = Graph("", list(inputs.tensors), list(declared), inputs.dynamic)
-        reference.answer(self._graph, graph, [self._place(sample) for sample in everything])
+        places = [self._place(sample) for sample in everything]
+        reference.answer(self._graph, graph, places, rung=self._rung, packages=self._packages)
 
     # --- both ---------------------------------------------------------------------------------
 
-    def _pairs(self, asked: Sequence[Sample], count: int) -> list[Pair]:
+    def _variants(self, asked: Samples, graph: Graph) -> list[Variant]:
+        """The graph in the other precisions that are wanted, measured against the original."""
+        wish, count = self._wish, len(graph.outputs)
+        if not wish.precisions:
+            return []
+        calibration = [sample.arrays for sample in asked.choosing]
+        if wish.calibration is not None:
+            calibration = samples.read_samples(wish.calibration, graph.inputs)
+            samples.check_samples(calibration, graph.inputs)
+        held = Asked(
+            self._graph,
+            graph,
+            [self._place(sample) for sample in (*asked.choosing, *asked.holding)],
+            lambda answers: self._pairs(asked.choosing, count, answers),
+            lambda answers: self._pairs(asked.holding, count, answers),
+        )
+        found = []
+        for precision, within in wish.precisions.items():
+            self._tell(f"the graph in {precision}, and how far it is from the original")
+            scratch = self._folder / "precisions"
+            found.append(make_variant(precision, within, held, calibration, scratch))
+        return found
+
+    def _pairs(self, asked: Sequence[Sample], count: int, answers: str = "graph") -> list[Pair]:
         found = []
         for sample in asked:
             place = self._place(sample)
-            graph = [read_array(place / f"graph/{at}.npy") for at in range(count)]
+            graph = [read_array(place / answers / f"{at}.npy") for at in range(count)]
             original = [parity.as_graph(_answer(place, at), graph[at]) for at in range(count)]
             found.append(Pair(sample.name, sample.sizes, original, graph))
         return found
@@ -314,9 +378,14 @@ class _Job:
         return self._folder / "samples" / sample.name
 
 
+def _repeated(asked: Samples) -> Sample:
+    """The sample that is asked twice: of typical size, for a tiny one may repeat by chance."""
+    return asked.choosing[min(1, len(asked.choosing) - 1)]
+
+
 def _again(asked: Samples) -> Sample:
-    """The first sample once more, to see whether the original repeats itself."""
-    return asked.choosing[0]._replace(name="again")
+    """That sample once more, to see whether the original repeats itself."""
+    return _repeated(asked)._replace(name="again")
 
 
 def _answer(place: Path, at: int) -> Array:
@@ -348,8 +417,12 @@ def _check_count(names: Sequence[str], declared: Sequence[str]) -> None:
 
 
 def _advice(wish: Wish, figures: Sequence[OutputParity]) -> str:
+    if wish.native:
+        return "Does the module keep something between two calls, or is its answer random?"
     if wish.graph is not None:
         return "Is this graph of this model? Look at its normalisation, layout (NCHW, NHWC), opset"
+    if wish.source.kind == "script":
+        return "Try another --opset, then --no-simplify; or serve the script as it is: --native"
     if wish.simplify:
         return "Try --no-simplify, then another --opset; see which sizes are wrong in the table"
     worst = max((one.share for one in figures), default=0.0)

@@ -34,6 +34,7 @@ from superbrain.domain.tensor_fit import spell_array
 WITHIN = 1e-3
 MARGIN = 10.0
 _LEAST = {2: 2e-3, 4: 1e-5, 8: 1e-5}
+_LEAST_OF = {"fp16": 2e-3, "int8": 2e-3}
 _TINY = 1e-6
 
 
@@ -66,7 +67,15 @@ class OutputParity(msgspec.Struct, frozen=True):
     constant: bool = False
 
 
-def measure(name: str, at: int, pairs: Sequence[Pair], within: float) -> OutputParity:
+def measure(
+    name: str,
+    at: int,
+    pairs: Sequence[Pair],
+    within: float,
+    *,
+    margin: float = MARGIN,
+    least: str = "",
+) -> OutputParity:
     """Compare one output over all samples.
 
     Args:
@@ -74,6 +83,8 @@ def measure(name: str, at: int, pairs: Sequence[Pair], within: float) -> OutputP
         at: its place in the answers.
         pairs: what both sides answered.
         within: the largest share that is still the same model.
+        margin: how often the largest share the tolerance is.
+        least: the precision inside the graph, where it is not that of its outputs.
     """
     scale = _scale([pair.original[at] for pair in pairs])
     found = [_apart(pair.original[at], pair.graph[at], scale) for pair in pairs]
@@ -83,7 +94,9 @@ def measure(name: str, at: int, pairs: Sequence[Pair], within: float) -> OutputP
     share, reason = found[worst].share, next((one.reason for one in found if one.reason), "")
     if not reason and share > within:
         reason = f"errors of up to {share:.2g} of the values' size, expected {within:g} at most"
-    tolerance = _tolerance(pairs[0].original[at], share, scale)
+    like = pairs[0].original[at]
+    at_least = _LEAST_OF.get(least) or _LEAST.get(like.dtype.itemsize, 0.0)
+    tolerance = _tolerance(like, margin * share, at_least, scale)
     return OutputParity(
         output=name,
         samples=len(pairs),
@@ -173,11 +186,10 @@ def _scale(arrays: Sequence[Array]) -> float:
     return float(np.sqrt(np.mean(values**2))) if values.size else 0.0
 
 
-def _tolerance(like: Array, share: float, scale: float) -> Tolerance:
+def _tolerance(like: Array, share: float, least: float, scale: float) -> Tolerance:
     if like.dtype.kind != "f":
         return Exact()
-    least = _LEAST[like.dtype.itemsize]
-    rtol = round_up(min(max(MARGIN * share, least), 0.5))
+    rtol = round_up(min(max(share, least), 0.5))
     return Close(rtol=rtol, atol=min(round_up(max(rtol * scale, _TINY)), 1000.0))
 
 

@@ -1,7 +1,8 @@
-"""What hosts would answer: the graph, on ONNX Runtime as an engine of superbrain, in a child.
+"""What hosts would answer: the graph, as an engine of superbrain, in a child.
 
 The child is `python -I -m superbrain.convert.reference`: it reads one `Order` from standard input
-and writes one reply to standard output. Nothing that a person types loads a runtime into itself.
+and writes one reply to standard output. Nothing that a person types loads a runtime into itself. A
+runtime that is not installed here is taken from the framework's environment (`packages`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ _TIMEOUT_S = 3600
 
 
 class Order(msgspec.Struct, frozen=True):
-    """Look at the file; when there are `samples`, answer them into the folder `into` of each."""
+    """Look at the file; when there are `samples`, answer them into the folder `into` of each.
+
+    `rung`: what it is answered on; `packages`: a further place of packages, after all others.
+    """
 
     path: str
     samples: list[str] = []
@@ -31,6 +35,8 @@ class Order(msgspec.Struct, frozen=True):
     inputs: list[GraphTensor] = []
     outputs: list[GraphTensor] = []
     dynamic: dict[str, Range] = {}
+    rung: str = RUNG
+    packages: str = ""
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -56,14 +62,29 @@ def look(path: Path) -> Facts:
     return _carried_out(Order(str(path)))
 
 
-def answer(path: Path, graph: Graph, samples: Sequence[Path], into: str = "graph") -> Facts:
-    """Have the graph answer samples.
+def answer(
+    path: Path,
+    graph: Graph,
+    samples: Sequence[Path],
+    into: str = "graph",
+    *,
+    rung: str = RUNG,
+    packages: str = "",
+) -> Facts:
+    """Have the graph answer samples; see `Order`.
 
     Raises:
         ConvertError: it does not load, or fails on a sample.
     """
     order = Order(
-        str(path), list(map(str, samples)), into, graph.inputs, graph.outputs, graph.dynamic
+        str(path),
+        list(map(str, samples)),
+        into,
+        graph.inputs,
+        graph.outputs,
+        graph.dynamic,
+        rung,
+        packages,
     )
     return _carried_out(order)
 
@@ -80,7 +101,7 @@ def _carried_out(order: Order) -> Facts:
     if child.returncode:
         said = child.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise ConvertError(
-            f"{Path(order.path).name}: expected ONNX Runtime to answer, found that its process "
+            f"{Path(order.path).name}: expected it to be answered, found that the process "
             f"ended with status {child.returncode}: {' '.join(said)}",
             code="REFERENCE_DIED",
         )
@@ -95,25 +116,29 @@ def _carried_out(order: Order) -> Facts:
 
 def carry_out(order: Order) -> Facts:
     """Do it in this very process."""
-    from superbrain.engines.onnxruntime import OnnxRuntime, look_at
+    from superbrain.engines.registry import runtime_for
 
-    path = Path(order.path)
-    found = look_at(path)
-    facts = Facts(
-        [(one.name, one.datatype, list(one.shape)) for one in found.inputs],
-        [(one.name, one.datatype, list(one.shape)) for one in found.outputs],
-    )
     if not order.samples:
-        return facts
+        return _looked(Path(order.path))
     graph = Graph(order.path, order.inputs, order.outputs, order.dynamic)
-    engine = OnnxRuntime().load(RUNG, path, graph)
+    engine = runtime_for(order.rung).load(order.rung, Path(order.path), graph)
     for sample in map(Path, order.samples):
         outputs = engine.run(_read(sample, order.inputs))
         target = sample / order.into
         target.mkdir(exist_ok=True)
         for at, tensor in enumerate(order.outputs):
             write_array(target / f"{at}.npy", outputs[tensor.name])
-    return msgspec.structs.replace(facts, runtime=engine.runtime)
+    return Facts([], [], engine.runtime)
+
+
+def _looked(path: Path) -> Facts:
+    from superbrain.engines.onnxruntime import look_at
+
+    found = look_at(path)
+    return Facts(
+        [(one.name, one.datatype, list(one.shape)) for one in found.inputs],
+        [(one.name, one.datatype, list(one.shape)) for one in found.outputs],
+    )
 
 
 def _read(sample: Path, inputs: Sequence[GraphTensor]) -> dict[str, Array]:
@@ -123,6 +148,8 @@ def _read(sample: Path, inputs: Sequence[GraphTensor]) -> dict[str, Array]:
 def main() -> None:
     """Be the child."""
     order = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Order)
+    if order.packages:
+        sys.path.append(order.packages)
     try:
         reply = _Reply(carry_out(order))
     except SuperbrainError as error:

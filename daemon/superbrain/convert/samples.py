@@ -89,8 +89,7 @@ def from_author(
     Raises:
         InputsUnclear: too few, or one is not what an input takes.
     """
-    for sample in given:
-        _check(sample, inputs)
+    check_samples(given, inputs)
     lead = leading(inputs)
     units = [unit for sample in given for unit in _units(sample, inputs, lead)]
     if len(units) < 2:
@@ -136,6 +135,16 @@ def read_samples(place: Path, inputs: Sequence[GraphTensor]) -> list[Arrays]:
             code="SAMPLES_NONE",
         )
     return found
+
+
+def check_samples(given: Sequence[Arrays], inputs: Sequence[GraphTensor]) -> None:
+    """Hold samples to the inputs.
+
+    Raises:
+        InputsUnclear: one is not what an input takes.
+    """
+    for sample in given:
+        _check(sample, inputs)
 
 
 def leading(inputs: Sequence[GraphTensor]) -> str:

@@ -25,6 +25,7 @@ from superbrain.domain.manifest import (
     TopK,
     refuse,
 )
+from superbrain.domain.rungs import FILE_PRECISIONS, PLAIN_PRECISIONS
 
 MAX_CASES = 1000
 MAX_ATOL = 1000.0
@@ -53,6 +54,9 @@ def check_golden(manifest: Manifest, paths: frozenset[str]) -> None:
         _check_case(case, manifest, paths)
     outputs = {tensor.name: tensor for tensor in manifest.interface.outputs}
     _check_tolerances("golden.tolerances", manifest.golden.tolerances, outputs, outputs.keys())
+    for name, tolerances in manifest.golden.precision_tolerances.items():
+        _check_precision(name)
+        _check_tolerances(f"golden.precision_tolerances.{name}", tolerances, outputs, ())
     _check_graph_tolerances(manifest)
 
 
@@ -100,6 +104,16 @@ def _check_paths(where: str, named: Iterable[str], paths: frozenset[str]) -> Non
 
 
 # --- tolerances -------------------------------------------------------------------------------
+
+
+def _check_precision(name: str) -> None:
+    if name not in FILE_PRECISIONS + PLAIN_PRECISIONS:
+        refuse(
+            "MANIFEST_TOLERANCE",
+            "golden.precision_tolerances: expected precisions of "
+            f"{', '.join(FILE_PRECISIONS + PLAIN_PRECISIONS)}, found {shown(name)}",
+            "Tolerances of rungs that name no precision stand in golden.tolerances",
+        )
 
 
 def _check_graph_tolerances(manifest: Manifest) -> None:

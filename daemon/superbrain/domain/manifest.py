@@ -167,11 +167,15 @@ class GoldenCase(Record, frozen=True):
 
 
 class Golden(Record, frozen=True):
-    """All golden cases and how near to them an answer must be, per output."""
+    """All golden cases and how near to them an answer must be, per output.
+
+    `precision_tolerances`: other ones for rungs of a precision (`{"int8": {"scores": …}}`).
+    """
 
     cases: list[GoldenCase]
     tolerances: dict[str, Tolerance]
     graph_tolerances: dict[str, dict[str, Tolerance]] = {}
+    precision_tolerances: dict[str, dict[str, Tolerance]] = {}
 
 
 class CarriedEngine(Record, frozen=True):

@@ -16,6 +16,7 @@ from superbrain.domain.errors import shown
 from superbrain.domain.golden_rules import check_golden
 from superbrain.domain.graph_rules import NAME, check_graphs, check_text
 from superbrain.domain.manifest import FileEntry, Manifest, Serving, Targets, refuse
+from superbrain.domain.rungs import graph_file, wrong_form
 
 FOLDERS = ("graphs", "code", "assets", "golden", "engines")
 MAX_FILE_BYTES = 1 << 40
@@ -50,7 +51,7 @@ def check_manifest(manifest: Manifest) -> None:
     paths = _check_files(manifest.files)
     _check_targets(manifest.targets)
     _check_serving(manifest.serving)
-    _check_ladder(manifest.ladder)
+    _check_ladder(manifest)
     check_graphs(manifest, paths)
     check_engines(manifest, paths)
     check_golden(manifest, paths)
@@ -211,7 +212,8 @@ def _check_targets(targets: Targets) -> None:
         )
 
 
-def _check_ladder(ladder: list[str]) -> None:
+def _check_ladder(manifest: Manifest) -> None:
+    ladder = manifest.ladder
     if not 1 <= len(ladder) <= 16 or len(set(ladder)) != len(ladder):
         refuse(
             "MANIFEST_LADDER", f"ladder: expected 1 to 16 different rungs, found {shown(ladder)}"
@@ -222,3 +224,7 @@ def _check_ladder(ladder: list[str]) -> None:
                 "MANIFEST_LADDER",
                 f"ladder: expected RUNTIME:VARIANT such as onnxruntime:cpu, found {shown(rung)}",
             )
+    for graph in manifest.graphs.values():
+        wrong = [wrong_form(graph_file(graph, rung), rung) for rung in ladder]
+        if all(wrong):
+            refuse("MANIFEST_LADDER", f"ladder: {wrong[0]}", "Name a rung that loads this form")

@@ -18,13 +18,18 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from superbrain.domain.manifest import Graph
+    from superbrain.domain.manifest import Golden, Graph, Tolerance
 
 #: What a graph may bring a file of its own for.
 FILE_PRECISIONS: Final = ("fp16", "bf16", "int8", "fp8")
 #: What a runtime makes of the graph as it is.
 PLAIN_PRECISIONS: Final = ("fp32", "tf32")
 _CPU: Final = "cpu"
+#: How a file of TorchScript ends; all others are ONNX.
+TORCHSCRIPT_SUFFIX: Final = ".pt"
+_TORCHSCRIPT: Final = "torchscript"
+#: Runtimes that load ONNX files; of others that are unknown here nothing is said.
+_ONNX: Final = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 
 
 def precision_of(rung: str) -> str:
@@ -44,6 +49,32 @@ def graph_file(graph: Graph, rung: str) -> str:
     The graph's own file of the rung's precision, else the graph as it is.
     """
     return graph.precisions.get(precision_of(rung), graph.path)
+
+
+def is_torchscript(path: str) -> bool:
+    """Tell whether a graph's file is TorchScript."""
+    return path.endswith(TORCHSCRIPT_SUFFIX)
+
+
+def reference_rung(graphs: Mapping[str, Graph]) -> str:
+    """Give the rung whose answers are recorded: the graphs as they are, on the processor."""
+    native = any(is_torchscript(graph.path) for graph in graphs.values())
+    return "torchscript:cpu" if native else "onnxruntime:cpu"
+
+
+def wrong_form(path: str, rung: str) -> str:
+    """Say in one sentence that `rung` does not load files of this form; empty when it may."""
+    runtime = rung.partition(":")[0]
+    if runtime == _TORCHSCRIPT and not is_torchscript(path):
+        return f"{rung}: expected a TorchScript file (NAME{TORCHSCRIPT_SUFFIX}), found {path}"
+    if runtime in _ONNX and is_torchscript(path):
+        return f"{rung}: expected an ONNX file, found {path}, which is TorchScript"
+    return ""
+
+
+def tolerances_on(golden: Golden, rung: str) -> dict[str, Tolerance]:
+    """Give the tolerances that answers of `rung` are held to, by output."""
+    return golden.tolerances | golden.precision_tolerances.get(precision_of(rung), {})
 
 
 def graph_files(graph: Graph) -> tuple[str, ...]:

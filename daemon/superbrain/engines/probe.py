@@ -45,7 +45,7 @@ _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e\n\u00a0-\U0010ffff]")
 _PREAMBLE: Final = re.compile(r"^\S+ \S+ \[\w:onnxruntime:[^\]]*\] ")
 _OURS: Final = re.compile(
-    r"(onnxruntime|tensorrt|nvidia-(cuda-runtime|cudnn|cublas|ml-py)|cuda-bindings|pycuda|pynvml)"
+    r"(onnxruntime|tensorrt|nvidia-(cuda-runtime|cudnn|cublas|ml-py)|cuda-bindings|pycuda|pynvml|torch$)"
 )
 _NOT_TRIED: Final = frozenset({"AzureExecutionProvider"})  # asks a service somewhere else
 _A = TypeVar("_A", bound=Answer)

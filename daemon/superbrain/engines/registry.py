@@ -11,6 +11,7 @@ from superbrain.engines.onnxruntime import OnnxRuntime
 from superbrain.engines.port import RungUnavailable
 from superbrain.engines.tensorrt import TensorRt
 from superbrain.engines.tensorrt_flavour import FLAVOURS
+from superbrain.engines.torchscript import TorchScript
 
 if TYPE_CHECKING:
     from superbrain.engines.port import BuiltRuntime, Runtime
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def runtimes() -> tuple[Runtime, ...]:
     """Every runtime of this build, whether or not this host can use it."""
-    return (OnnxRuntime(), *built_runtimes())
+    return (OnnxRuntime(), *built_runtimes(), TorchScript())
 
 
 def built_runtimes() -> tuple[BuiltRuntime, ...]:

@@ -33,7 +33,7 @@ from superbrain.domain.ctl_build import (
     Surveyed,
     ToBuilder,
 )
-from superbrain.domain.rungs import graph_file
+from superbrain.domain.rungs import graph_file, wrong_form
 from superbrain.domain.sandbox import Sandbox
 from superbrain.host import scheduling
 from superbrain.host.sandbox import SandboxError, confine
@@ -132,12 +132,15 @@ class Builder:
         if self._survey is None or self._manifest is None:
             raise OrderRefused("expected Survey before Build, found nothing looked at")
         from superbrain.engines.onnx_files import check_external_files
+        from superbrain.engines.port import BuildFailed
         from superbrain.engines.tensorrt_build import BuildOrder, build
         from superbrain.engines.tensorrt_flavour import flavour_of
 
         folder, scratch = Path(self._survey.bundle_path), Path(self._survey.scratch_path)
         graph = self._manifest.graphs[order.graph]
         file = graph_file(graph, self._survey.rung)
+        if wrong := wrong_form(file, self._survey.rung):
+            raise BuildFailed(wrong, mend="torchscript:… runs TorchScript, all other rungs ONNX")
         check_external_files(folder, file, {entry.path for entry in self._manifest.files})
         wanted = BuildOrder(
             path=folder / file,

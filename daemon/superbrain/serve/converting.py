@@ -32,10 +32,10 @@ from superbrain.engines.registry import runtime_for
 from superbrain.serve.bundle_files import BundleFiles
 from superbrain.serve.model import Model
 from superbrain.serve.proving import read_tensors
-from superbrain.serve.recording import REFERENCE
 from superbrain.wire.errors import SuperbrainError
 
 MOST_SAMPLES: Final = 64
+REFERENCE: Final = "onnxruntime:cpu"
 _LIMIT_S: Final = 3600
 _STANDARD_ERROR = 2
 

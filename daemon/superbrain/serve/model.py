@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from superbrain.domain.rungs import graph_file, missing_precision
+from superbrain.domain.rungs import graph_file, is_torchscript, missing_precision, wrong_form
 from superbrain.domain.tensor_fit import TensorSet
 from superbrain.engines.onnx_files import check_external_files
 from superbrain.engines.port import EngineError, GraphMismatch, PrecisionMissing
@@ -180,7 +180,10 @@ class _Loading:
             raise type(error)(f"graph {name!r}: {error.message}", mend=error.mend) from error
 
     def _load(self, name: str, graph: Graph, path: str) -> Engine:
-        check_external_files(self._files.root, path, self._files)
+        if wrong := wrong_form(path, self._rung):
+            raise EngineError(wrong, mend="torchscript:… runs TorchScript, all other rungs ONNX")
+        if not is_torchscript(path):
+            check_external_files(self._files.root, path, self._files)
         file = self._files.root / path
         try:
             if self._from_built is not None and name in self._built:

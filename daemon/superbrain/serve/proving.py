@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from superbrain.bundle.tensors import read_tensor
 from superbrain.domain.golden import compare_all, failed
 from superbrain.domain.proof import EVERY_OUTPUT, CaseTime, OutputFigures, Proof
+from superbrain.domain.rungs import tolerances_on
 from superbrain.serve.bundle_code import describe
 from superbrain.serve.bundle_files import BundleFiles
 from superbrain.serve.proving_together import prove_together
@@ -58,7 +59,7 @@ def prove(model: Model, bundle_path: Path, manifest: Manifest) -> Proof:
         for graph, tensors in case.graphs.items():
             figures += _prove_graph(model, files, manifest, case.name, graph, tensors)
     if model.together is not None:
-        figures += prove_together(model.together, manifest, agreed)
+        figures += prove_together(model.together, manifest, agreed, model.rung)
     return Proof(model.rung, figures, times, model.runtime)
 
 
@@ -96,7 +97,7 @@ def _prove_response(
     request, expected = recorded
     actual, first_ms = _timed(model, request)
     times.append(CaseTime(case, _warm_ms(model, request, first_ms)))
-    return compare_all(case, "", expected, actual, manifest.golden.tolerances)
+    return compare_all(case, "", expected, actual, tolerances_on(manifest.golden, model.rung))
 
 
 def _timed(model: Model, request: dict[str, Array]) -> tuple[dict[str, Array], float]:

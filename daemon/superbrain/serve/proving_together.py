@@ -14,18 +14,22 @@ import msgspec
 from superbrain.domain.golden import compare_all, failed
 from superbrain.domain.manifest import BATCH_ROUNDS
 from superbrain.domain.proof import EVERY_OUTPUT, OutputFigures
+from superbrain.domain.rungs import tolerances_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from superbrain.domain.manifest import Manifest
+    from superbrain.domain.manifest import Manifest, Tolerance
     from superbrain.serve.together import Arrays, Together
 
 _ADVICE = "set serving.batching.max_size = 1"
 
 
 def prove_together(
-    together: Together, manifest: Manifest, recorded: Mapping[str, tuple[Arrays, Arrays]]
+    together: Together,
+    manifest: Manifest,
+    recorded: Mapping[str, tuple[Arrays, Arrays]],
+    rung: str,
 ) -> list[OutputFigures]:
     """Run all cases in mixed batches and compare; never raises because of a case.
 
@@ -33,19 +37,21 @@ def prove_together(
         together: answers them.
         manifest: has the tolerances and the size of a batch.
         recorded: request and response of every case that agreed when it ran by itself.
+        rung: that the model runs on.
 
     Returns:
         Of every case and output the figures that were worst in any batch.
     """
     if len(recorded) < 2:  # the case that did not agree says more
         return []
+    tolerances = tolerances_on(manifest.golden, rung)
     worst: dict[tuple[str, str], OutputFigures] = {}
     mixed = False
     for turn in range(BATCH_ROUNDS):
         cases = list(recorded)[:: -1 if turn % 2 else 1]
         count = max(len(cases), manifest.serving.batching.max_size)
         cases = list(islice(cycle(cases), count))
-        groups, figures = _run(together, manifest, recorded, cases)
+        groups, figures = _run(together, tolerances, recorded, cases)
         mixed |= any(len({cases[n] for n in group}) > 1 for group in groups)
         for one in figures:
             known = worst.setdefault((one.case, one.output), one)
@@ -56,7 +62,7 @@ def prove_together(
 
 def _run(
     together: Together,
-    manifest: Manifest,
+    tolerances: Mapping[str, Tolerance],
     recorded: Mapping[str, tuple[Arrays, Arrays]],
     cases: Sequence[str],
 ) -> tuple[list[Sequence[int]], list[OutputFigures]]:
@@ -72,18 +78,21 @@ def _run(
     for group in groups:
         for position in group:
             case, answer = cases[position], answers[position]
-            compared = _compare(manifest, case, recorded[case][1], answer)
+            compared = _compare(tolerances, case, recorded[case][1], answer)
             figures += (msgspec.structs.replace(one, batch=len(group)) for one in compared)
     return groups, figures
 
 
 def _compare(
-    manifest: Manifest, case: str, expected: Arrays, answer: Arrays | BaseException
+    tolerances: Mapping[str, Tolerance],
+    case: str,
+    expected: Arrays,
+    answer: Arrays | BaseException,
 ) -> Iterator[OutputFigures]:
     if isinstance(answer, BaseException):
         yield failed(case, EVERY_OUTPUT, "", f"{answer}; alone it agrees: {_ADVICE}")
         return
-    for one in compare_all(case, "", expected, answer, manifest.golden.tolerances):
+    for one in compare_all(case, "", expected, answer, tolerances):
         if one.passed:
             yield one
         else:

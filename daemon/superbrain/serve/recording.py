@@ -17,6 +17,7 @@ from superbrain.domain.errors import RecipeError
 from superbrain.domain.golden import compare_all
 from superbrain.domain.graph_rules import NAME, check_graphs
 from superbrain.domain.manifest import FileEntry, Golden, Manifest
+from superbrain.domain.rungs import reference_rung
 from superbrain.serve.golden_writer import GoldenWriter, Recorded
 from superbrain.serve.model import Model
 from superbrain.wire.errors import SuperbrainError
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from superbrain.domain.manifest import InterfaceTensor
     from superbrain.engines.port import Engine
-
-REFERENCE = "onnxruntime:cpu"
 
 
 class RecordingRefused(SuperbrainError):
@@ -126,7 +125,7 @@ def record(
         recorders[name] = Recorder(engine)
         return recorders[name]
 
-    with Model.open(folder, manifest, REFERENCE, wrap) as model:
+    with Model.open(folder, manifest, reference_rung(manifest.graphs), wrap) as model:
         found: list[Recorded] = []
         for case, files in cases.items():
             for recorder in recorders.values():

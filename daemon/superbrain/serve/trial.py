@@ -34,13 +34,15 @@ _STANDARD_ERROR = 2
 class Order(msgspec.Struct, frozen=True):
     """What the child is to try: the bundle in `folder`, whose manifest this is, on `rung`.
 
-    `timed`: also say how long a request takes, if it proves.
+    `timed`: also say how long a request takes, if it proves; `packages`: a further place of
+    packages, after all others.
     """
 
     folder: str
     manifest: Manifest
     rung: str
     timed: bool = False
+    packages: str = ""
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -83,9 +85,20 @@ def goes_live_on(manifest: Manifest, trials: Sequence[Trial]) -> str:
     return passed[0].rung if passed else ""
 
 
-def try_rung(folder: Path, manifest: Manifest, rung: str, *, timed: bool = False) -> Trial:
-    """Load and prove on one rung in a child process; never raises because of the bundle."""
-    order = msgspec.msgpack.encode(Order(str(folder.resolve()), manifest, rung, timed))
+def try_rung(
+    folder: Path, manifest: Manifest, rung: str, *, timed: bool = False, packages: str = ""
+) -> Trial:
+    """Load and prove on one rung in a child process; never raises because of the bundle.
+
+    Args:
+        folder: of the bundle.
+        manifest: its own.
+        rung: what to try.
+        timed: also say how long a request takes, if it proves.
+        packages: where to find a runtime that is not installed here.
+    """
+    wanted = Order(str(folder.resolve()), manifest, rung, timed, packages)
+    order = msgspec.msgpack.encode(wanted)
     limit_s = manifest.proof_timeout_s + (manifest.timing_timeout_s if timed else 0)
     with tempfile.TemporaryDirectory(prefix="superbrain-trial-") as scratch:
         result = Path(scratch) / "trial"
@@ -129,6 +142,8 @@ def carry_out(order: Order) -> Trial:
 def main(result: Path) -> None:
     """Be the child."""
     order = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Order)
+    if order.packages:
+        sys.path.append(order.packages)
     trial = carry_out(order)
     unfinished = result.with_suffix(".part")
     unfinished.write_bytes(msgspec.msgpack.encode(trial))

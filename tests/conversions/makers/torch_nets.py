@@ -44,6 +44,36 @@ class Restless(nn.Module):
         return nn.functional.dropout(x, 0.5, training=True)
 
 
+class Halving(nn.Module):
+    """Halves until all is small: how often, the values decide."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        steps = torch.zeros(1, dtype=torch.int64)
+        while bool(x.abs().max() > 1.0):
+            x = x * 0.5
+            steps = steps + 1
+        return {"y": x, "steps": steps}
+
+
+class Spectrum(nn.Module):
+    """An operator that ONNX does not have."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.eigvalsh(x @ x.transpose(1, 2))
+
+
+class Reader(nn.Module):
+    """Looks into a file that is none of its business."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        read = torch.from_file(self.path, False, 4, dtype=torch.uint8)
+        return {"y": x, "steps": read.sum().reshape(1)}
+
+
 def make_net() -> Net:
     torch.manual_seed(0)
     return Net()

@@ -45,6 +45,7 @@ IDENTITY = [
     (put("ladder")([]), "MANIFEST_LADDER"),
     (put("ladder")(["onnxruntime"]), "MANIFEST_LADDER"),
     (put("ladder")(["onnxruntime:cpu", "onnxruntime:cpu"]), "MANIFEST_LADDER"),
+    (put("ladder")(["torchscript:cpu"]), "MANIFEST_LADDER"),
     (put("select")("slowest"), "MANIFEST_TYPE"),
     (put("serving")({"instances": 0}), "MANIFEST_SERVING"),
     (put("serving")({"queue_size": 1 << 30}), "MANIFEST_SERVING"),
@@ -133,6 +134,15 @@ GOLDEN = [
     (put("golden", "tolerances", "label")({"kind": "cosine", "min": 0.9}), "MANIFEST_TOLERANCE"),
     (put("golden", "graph_tolerances")({"other": {}}), "MANIFEST_TOLERANCE"),
     (put("golden", "graph_tolerances")({"main": {"z": {"kind": "exact"}}}), "MANIFEST_TOLERANCE"),
+    (put("golden", "precision_tolerances")({"int4": {}}), "MANIFEST_TOLERANCE"),
+    (
+        put("golden", "precision_tolerances")({"int8": {"z": {"kind": "exact"}}}),
+        "MANIFEST_TOLERANCE",
+    ),
+    (
+        put("golden", "precision_tolerances")({"int8": {"y": {"kind": "cosine", "min": 0.0}}}),
+        "MANIFEST_TOLERANCE",
+    ),
     (tolerate(kind="close", rtol=1.0, atol=0.0), "MANIFEST_TOLERANCE"),
     (tolerate(kind="close", rtol=-0.1, atol=0.0), "MANIFEST_TOLERANCE"),
     (tolerate(kind="close", rtol=0.0, atol=1e9), "MANIFEST_TOLERANCE"),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from superbrain.domain.manifest import Graph
+from superbrain.domain.manifest import Close, Exact, Golden, Graph
 from superbrain.domain.rungs import (
     graph_file,
     graph_files,
     missing_precision,
     precision_of,
+    reference_rung,
+    tolerances_on,
     uses_gpu,
+    wrong_form,
 )
 
 PLAIN = Graph("graphs/a.onnx", [], [])
@@ -76,3 +79,35 @@ def test_a_precision_that_no_graph_has_is_told(graph: Graph, found: str) -> None
     assert missing_precision({"a": graph}, "tensorrt:fp8") == (
         f"tensorrt:fp8: expected a graph with a file of precision fp8, found {found} in the bundle"
     )
+
+
+def test_a_rung_of_a_precision_may_have_tolerances_of_its_own() -> None:
+    golden = Golden(
+        [],
+        {"label": Exact(), "scores": Close(1e-5, 1e-6)},
+        precision_tolerances={"int8": {"scores": Close(0.05, 0.05)}},
+    )
+    assert tolerances_on(golden, "onnxruntime:cpu") == golden.tolerances
+    assert tolerances_on(golden, "onnxruntime:cpu-fp16") == golden.tolerances
+    assert tolerances_on(golden, "tensorrt:int8") == {"label": Exact(), "scores": Close(0.05, 0.05)}
+
+
+@pytest.mark.parametrize(
+    ("path", "rung", "found"),
+    [
+        ("graphs/a.onnx", "onnxruntime:cpu", ""),
+        ("graphs/a.pt", "torchscript:cuda", ""),
+        ("graphs/a.pt", "abacus:wood", ""),
+        ("graphs/a.pt", "tensorrt:fp16", "expected an ONNX file, found graphs/a.pt"),
+        ("graphs/a.onnx", "torchscript:cpu", "expected a TorchScript file (NAME.pt)"),
+    ],
+)
+def test_a_rung_loads_files_of_its_own_form(path: str, rung: str, found: str) -> None:
+    wrong = wrong_form(path, rung)
+    assert found in wrong
+    assert bool(found) == bool(wrong)
+
+
+def test_what_is_recorded_is_what_the_graphs_as_they_are_answer() -> None:
+    assert reference_rung({"a": PLAIN}) == "onnxruntime:cpu"
+    assert reference_rung({"a": Graph("graphs/a.pt", [], [])}) == "torchscript:cpu"

@@ -1,6 +1,7 @@
 """What every runtime must do: the port's promises, checked on every way to run a graph as it is.
 
-A new runtime joins by being registered. A rung that this host cannot run is skipped, and says why.
+A new runtime joins by being registered. A rung that this host cannot run is skipped, and says why;
+`scripts/conversions` runs those of TorchScript with a Python that has PyTorch.
 Rungs that only differ in which file they load are one engine.
 """
 
@@ -26,9 +27,11 @@ from superbrain.engines.tensorrt_build import BuildOrder, build
 from superbrain.engines.tensorrt_flavour import DATATYPES, flavour_of
 from superbrain.wire.datatypes import NUMPY_DTYPES
 from tests.support.graphs import ADD, MATMUL, TinyGraph, declare, identity, save_graph, tensor
+from tests.support.torch_graphs import save_script
 
 PLAIN = [rung for rung in known_rungs() if precision_of(rung) not in FILE_PRECISIONS]
 OBSTACLES = {rung: available(rung) for rung in PLAIN}
+NATIVE = "torchscript:"
 BOUND = "onnxruntime:cpu, bound"  # the tensors bound, as on a GPU
 ENGINES = [*(rung for rung in PLAIN if not OBSTACLES[rung]), BOUND]
 
@@ -74,6 +77,11 @@ def not_held(rung: str, graph: TinyGraph) -> set[str]:
     return {one.datatype for one in (*graph.inputs, *graph.outputs)} - set(DATATYPES.values())
 
 
+def save(rung: str, path: Path, graph: TinyGraph) -> Path:
+    """Save a graph in the form that the rung loads."""
+    return (save_script if rung.startswith(NATIVE) else save_graph)(path, graph)
+
+
 @pytest.fixture
 def load(rung: str, tmp_path: Path) -> Load:
     """Save a graph and load it, declared as it is or as `declared` says."""
@@ -81,10 +89,20 @@ def load(rung: str, tmp_path: Path) -> Load:
     def load_graph(graph: TinyGraph, declared: Graph | None = None) -> Engine:
         if unknown := not_held(rung, graph) & {*NUMPY_DTYPES, "BYTES"}:
             pytest.skip(f"{rung}: its library has no {', '.join(sorted(unknown))}")
-        path = save_graph(tmp_path / "tiny.onnx", graph)
+        path = save(rung, tmp_path / "tiny.onnx", graph)
         return load_file(rung, path, declared or declare(graph))
 
     return load_graph
+
+
+@pytest.fixture
+def load_texts(load: Load, rung: str) -> Load:
+    """The same for graphs of texts, which TorchScript has not and says so."""
+    if rung.startswith(NATIVE):
+        with pytest.raises(GraphMismatch, match="expected numbers, found BYTES"):
+            load(identity("BYTES", 1))
+        pytest.skip("TorchScript has no tensors of text, and says so")
+    return load
 
 
 @pytest.fixture
@@ -146,22 +164,22 @@ def test_scalars_and_empty_tensors_keep_their_shape(load: Load, shape: tuple[int
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (0,), (1, 2)])
-def test_strings_are_object_arrays_of_bytes(load: Load, shape: tuple[int, ...]) -> None:
+def test_strings_are_object_arrays_of_bytes(load_texts: Load, shape: tuple[int, ...]) -> None:
     values = np.full(shape, "grüße\0".encode(), dtype=object)
-    output = load(identity("BYTES", *shape)).run({"x": values})["y"]
+    output = load_texts(identity("BYTES", *shape)).run({"x": values})["y"]
     assert (output.dtype, output.shape) == (np.dtype(object), shape)
     assert output.tolist() == values.tolist()
 
 
-def test_bytes_that_are_no_text_are_refused(load: Load) -> None:
+def test_bytes_that_are_no_text_are_refused(load_texts: Load) -> None:
     values = np.array([b"\xff"], dtype=object)
     with pytest.raises(InputMismatch, match="'x': expected UTF-8 text, found 'utf-8' codec"):
-        load(identity("BYTES", 1)).run({"x": values})
+        load_texts(identity("BYTES", 1)).run({"x": values})
 
 
-def test_elements_that_are_no_bytes_are_refused(load: Load) -> None:
+def test_elements_that_are_no_bytes_are_refused(load_texts: Load) -> None:
     with pytest.raises(InputMismatch, match="expected elements of bytes"):
-        load(identity("BYTES", 1)).run({"x": np.array([7], dtype=object)})
+        load_texts(identity("BYTES", 1)).run({"x": np.array([7], dtype=object)})
 
 
 def test_an_array_that_is_a_view_with_strides_is_read_right(add: Engine) -> None:
@@ -357,7 +375,7 @@ def test_a_file_that_is_no_graph_is_a_typed_error(
 
 
 def test_a_truncated_graph_is_a_typed_error(rung: str, tmp_path: Path) -> None:
-    path = save_graph(tmp_path / "cut.onnx", ADD)
+    path = save(rung, tmp_path / "cut.onnx", ADD)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(EngineError, match=r"cut\.onnx"):
         load_file(rung, path, declare(ADD))

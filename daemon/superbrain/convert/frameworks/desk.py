@@ -50,6 +50,15 @@ class Desk:
         model.export(Path(path), opset, dynamic)
         return {"outputs": list(model.outputs), "notes": model.notes[before:]}
 
+    def do_native(self, path: str, declaration: str) -> dict[str, Any]:
+        """Write the model in its framework's own form, with what is declared of it."""
+        model = self._loaded()
+        save = getattr(model, "save_native", None)
+        if save is None:
+            raise Refused("NATIVE_NONE", "expected a model of torch for --native, found another")
+        save(Path(path), declaration)
+        return {}
+
     def do_finish(self, **options: Any) -> dict[str, Any]:
         """Rename, simplify and check an ONNX file."""
         return {"notes": onnx_file.finish(**options)}

@@ -54,7 +54,7 @@ class TorchModel:
 
     def export(self, path: Path, opset: int, dynamic: dict[str, list[int]]) -> None:
         if self._script:
-            self._export_script(path, opset, dynamic)
+            self._export_script_or_say(path, opset, dynamic)
             return
         program = self._program or self._traced(dynamic)
         exported = torch.onnx.export(
@@ -63,6 +63,23 @@ class TorchModel:
         if exported is None:
             raise Refused("FRAMEWORK_EXPORT", "expected torch.onnx to give a program, found none")
         exported.save(str(path))
+
+    def save_native(self, path: Path, declaration: str) -> None:
+        """Write TorchScript: the file's own code, or what the module is scripted to."""
+        if self._program is not None:
+            raise Refused(
+                "NATIVE_NONE",
+                "expected a module that torch.jit.script takes, found an exported program",
+                "An exported program goes through ONNX; for --native give TorchScript or "
+                "module:function",
+            )
+        try:
+            scripted = self._module if self._script else torch.jit.script(self._module)
+            torch.jit.save(scripted, str(path), _extra_files={"superbrain.json": declaration})
+        except Exception as error:
+            raise Refused(
+                "NATIVE_NONE", f"torch.jit.script does not take it: {_first_lines(error)}"
+            ) from error
 
     # --- loading ------------------------------------------------------------------------------
 
@@ -149,6 +166,16 @@ class TorchModel:
                 f"torch.export could not trace the module: {_first_lines(error)}",
                 "A size that the model's own code fixes or divides cannot be dynamic as it is: "
                 "change its bounds with --dynamic, or export it yourself and give the .pt2",
+            ) from error
+
+    def _export_script_or_say(self, path: Path, opset: int, dynamic: dict[str, list[int]]) -> None:
+        try:
+            self._export_script(path, opset, dynamic)
+        except Exception as error:
+            raise Refused(
+                "FRAMEWORK_EXPORT",
+                f"torch.onnx could not export the script: {_first_lines(error)}",
+                "What ONNX cannot say runs as it is: superbrain convert … --native",
             ) from error
 
     def _export_script(self, path: Path, opset: int, dynamic: dict[str, list[int]]) -> None:
