@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ import msgspec
 from superbrain.convert import parity, reference, sources
 from superbrain.convert.arrays import Array, read_array, write_array
 from superbrain.convert.errors import ParityFailed
+from superbrain.convert.in_a_child import ChildEnded, ask_child
 from superbrain.convert.parity import OutputParity, Pair
 from superbrain.domain.manifest import Graph, GraphTensor, Tolerance
 from superbrain.engines.conversion import CONVERTERS, convert
@@ -36,7 +36,6 @@ LIMITS: Final[Mapping[str, float]] = {"fp16": 0.01, "int8": 0.1}
 #: A tolerance is this often the largest share: rounding repeats itself, unlike the order of sums.
 MARGIN: Final = 2.0
 MOST_SAMPLES: Final = 64
-_TIMEOUT_S: Final = 3600
 
 
 class Variant(msgspec.Struct, frozen=True):
@@ -163,21 +162,12 @@ class _Reply(msgspec.Struct, frozen=True):
 
 
 def _carried_out(order: Order) -> None:
-    command = [sys.executable, "-I", "-m", "superbrain.convert.precision"]
-    child = subprocess.run(
-        command,
-        input=msgspec.msgpack.encode(order),
-        capture_output=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
-    if child.returncode:
-        said = child.stderr.decode(errors="replace").strip().splitlines()[-1:]
+    try:
+        reply = ask_child("superbrain.convert.precision", order, _Reply)
+    except ChildEnded as error:
         raise SuperbrainError(
-            f"expected the graph in {order.precision}, found that the converter's process ended "
-            f"with status {child.returncode}: {' '.join(said)}"
-        )
-    reply = msgspec.msgpack.decode(child.stdout, type=_Reply)
+            f"expected the graph in {order.precision}, found that the converter's process {error}"
+        ) from error
     if reply.error:
         raise SuperbrainError(reply.error, mend=reply.mend)
 

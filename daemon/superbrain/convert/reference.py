@@ -7,7 +7,6 @@ runtime that is not installed here is taken from the framework's environment (`p
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +15,11 @@ import msgspec
 
 from superbrain.convert.arrays import Array, read_array, write_array
 from superbrain.convert.errors import ConvertError
+from superbrain.convert.in_a_child import ChildEnded, ask_child
 from superbrain.domain.manifest import Graph, GraphTensor, Range
 from superbrain.wire.errors import SuperbrainError
 
 RUNG = "onnxruntime:cpu"
-_TIMEOUT_S = 3600
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -90,22 +89,13 @@ def answer(
 
 
 def _carried_out(order: Order) -> Facts:
-    command = [sys.executable, "-I", "-m", "superbrain.convert.reference"]
-    child = subprocess.run(
-        command,
-        input=msgspec.msgpack.encode(order),
-        capture_output=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
-    if child.returncode:
-        said = child.stderr.decode(errors="replace").strip().splitlines()[-1:]
+    try:
+        reply = ask_child("superbrain.convert.reference", order, _Reply)
+    except ChildEnded as error:
         raise ConvertError(
-            f"{Path(order.path).name}: expected it to be answered, found that the process "
-            f"ended with status {child.returncode}: {' '.join(said)}",
+            f"{Path(order.path).name}: expected it to be answered, found that the process {error}",
             code="REFERENCE_DIED",
-        )
-    reply = msgspec.msgpack.decode(child.stdout, type=_Reply)
+        ) from error
     if reply.facts is None:
         raise ConvertError(reply.error, code="REFERENCE_FAILED", mend=reply.mend)
     return reply.facts
