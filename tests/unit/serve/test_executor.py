@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -27,6 +25,7 @@ from superbrain.wire import lane
 from superbrain.wire.datatypes import Array
 from superbrain.wire.errors import InvalidArgument
 from superbrain.wire.messages import InferRequest, InferResponse, TensorHeader, decode_error
+from tests.support.keeping import assert_keeps_nothing
 from tests.support.twins import twin
 
 __all__ = ["twin"]
@@ -292,12 +291,5 @@ def test_execution_keeps_nothing(bench: Bench) -> None:
         bench.model.seen.clear()
         bench.model.names.clear()
 
-    for _ in range(20):
-        once()
     bench.figures.latency._nanoseconds = [10**6 + n for n in range(1024)]  # it is full
-    gc.collect()
-    before = sys.getallocatedblocks()
-    for _ in range(300):
-        once()
-    gc.collect()
-    assert sys.getallocatedblocks() - before < 200
+    assert_keeps_nothing(once)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import array
-import gc
 import os
 import socket
 import struct
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from superbrain.transport.frame_writer import encode_frame
 from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
 from superbrain.wire.lane import LaneError
+from tests.support.keeping import assert_keeps_nothing
 from tests.support.twins import MISSING, twin
 
 __all__ = ["twin"]
@@ -316,11 +315,4 @@ def test_reading_and_writing_keep_nothing(pair: Ends) -> None:
         assert len(pair.read()) == 2
         encode_frame(lane.RESPONSE, b"head", [b"x"], request_id=1)
 
-    for _ in range(20):
-        once()
-    gc.collect()
-    before = sys.getallocatedblocks()
-    for _ in range(500):
-        once()
-    gc.collect()
-    assert sys.getallocatedblocks() - before < 100
+    assert_keeps_nothing(once)

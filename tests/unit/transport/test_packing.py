@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from typing import Any
 
@@ -14,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from superbrain.transport.packing import packing_for, packing_of
 from superbrain.wire.datatypes import NUMPY_DTYPES, TensorLayout
+from tests.support.keeping import assert_keeps_nothing
 from tests.support.twins import MISSING, twin
 
 __all__ = ["twin"]
@@ -136,15 +136,8 @@ def test_packing_keeps_nothing() -> None:
         assert packing.pack({"x": X, "y": X.T}) is None
         assert packing.unpack(tensors[:1]) is None
 
-    for _ in range(20):
-        once()
     counted = [sys.getrefcount(one) for one in (None, X, X.dtype, np.ndarray)]
-    gc.collect()
-    before = sys.getallocatedblocks()
-    for _ in range(500):
-        once()
-    gc.collect()
-    assert sys.getallocatedblocks() - before < 100
+    assert_keeps_nothing(once)
     after = [sys.getrefcount(one) for one in (None, X, X.dtype, np.ndarray)]
     assert all(late - early < 100 for early, late in zip(counted, after, strict=True))
 
