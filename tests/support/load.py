@@ -19,6 +19,7 @@ from superbrain.wire.errors import SuperbrainError
 GAP_S = 0.05
 BURST = 20
 PAUSE_S = 0.04
+BEGINS_WITHIN_S = 20.0
 
 
 class Span(NamedTuple):
@@ -64,11 +65,14 @@ class Load:
         self._pause_s = pause_s
         self._stop = threading.Event()
         self._lock = threading.Lock()
+        self._begun = [threading.Event() for _ in range(clients)]
         self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(clients)]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
+        for begun in self._begun:  # nobody is still on the way to the first connection
+            begun.wait(BEGINS_WITHIN_S)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,10 +96,12 @@ class Load:
                 try:
                     result = client.infer("adder", {"x": x})
                 except SuperbrainError as error:
+                    self._begun[number].set()
                     with self._lock:
                         self.failed.append(str(error))
                         self.failures.append(Span(asked, time.monotonic(), str(error)))
                     continue
+                self._begun[number].set()
                 added = int(result["y"][0, 0] - x[0, 0])
                 version = int(result.model_version.split(".")[0])
                 with self._lock:
