@@ -20,9 +20,11 @@ LONGEST: Final = {
     "test_inbox_days.py",
     "test_lifecycle.py",
     "test_misbehaving.py",
+    "test_operations_document.py",
     "test_sample_bundles.py",
     "test_soak.py",
     "test_swaps.py",
+    "test_trust.py",
 }
 
 
@@ -41,5 +43,5 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the longest files begin; otherwise the order stays as it was shuffled."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """Let the longest files begin, and unit tests end; otherwise the order stays as shuffled."""
+    items.sort(key=lambda item: (item.path.name not in LONGEST, "unit" in item.path.parts))
