@@ -24,7 +24,7 @@ from superbrain.host.usage import scratch_usage, usage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from superbrain.domain.sandbox import SandboxPolicy
+    from superbrain.domain.sandbox import SandboxPolicy, Usage
 
 log = logging.getLogger(__name__)
 
@@ -36,27 +36,50 @@ async def watch(
     child: Child, policy: SandboxPolicy, scratch: Path, lane: Path | None = None
 ) -> None:
     """Hold a process to its limits until it has ended, then remove its scratch folder and lane."""
-    looks = 0
-    while not await _ended(child):
-        looks += 1
-        found = excess(policy, usage(child.pid))
-        if found is None and looks % SCRATCH_EVERY == 0:
-            used = await asyncio.to_thread(scratch_usage, scratch, child.pid)
-            found = excess(policy, used)
-        if found is not None:
-            message = f"{child.name}: {found.message}"
-            code = found.code
-            event(log, Event.WORKER_OVER_LIMIT, logging.ERROR, message, code=code, **child.concerns)
-            child.condemn(ChildError(found.code, message, mend=found.mend))
-            await child.exited.wait()
+    looks = _Looks(child, policy, scratch)
+    try:
+        await child.exited.wait()
+    finally:
+        looks.stop()
     await asyncio.to_thread(_tidy_up, scratch, lane)
 
 
-async def _ended(child: Child) -> bool:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LOOK_S):
-            await child.exited.wait()
-    return not child.alive
+class _Looks:
+    """Looks at a process ten times a second; a timer alone, for it does so at rest too."""
+
+    def __init__(self, child: Child, policy: SandboxPolicy, scratch: Path) -> None:
+        self._child, self._policy, self._scratch = child, policy, scratch
+        self._loop = asyncio.get_running_loop()
+        self._count = 0
+        self._measuring: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(LOOK_S, self._look)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
+        if self._measuring is not None:
+            self._measuring.cancel()
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(LOOK_S, self._look)
+        self._count += 1
+        self._judge(usage(self._child.pid))
+        if self._count % SCRATCH_EVERY == 0 and self._measuring is None:
+            self._measuring = self._loop.create_task(self._measure())
+
+    async def _measure(self) -> None:
+        used = await asyncio.to_thread(scratch_usage, self._scratch, self._child.pid)
+        self._measuring = None
+        self._judge(used)
+
+    def _judge(self, used: Usage) -> None:
+        found = excess(self._policy, used)
+        if found is None or self._child.verdict is not None:
+            return
+        message = f"{self._child.name}: {found.message}"
+        about = self._child.concerns
+        event(log, Event.WORKER_OVER_LIMIT, logging.ERROR, message, code=found.code, **about)
+        self._child.condemn(ChildError(found.code, message, mend=found.mend))
 
 
 def _tidy_up(scratch: Path, lane: Path | None) -> None:
