@@ -21,7 +21,7 @@ import msgspec
 from tests.support.load import Load, Span
 
 WORKERS_DIE = frozenset({"worker killed", "daemon killed", "daemon killed in its start"})
-KILLS = frozenset({*WORKERS_DIE, "gateway killed"})
+KILLS = frozenset({*WORKERS_DIE, "gateway killed", "fork server killed"})
 ENDS = KILLS | {"daemon restarted"}
 ANSWERED_AFTER_S = 0.05
 SOONER_S = 0.5  # a socket may vanish before a death is noted, and come back before it is seen
