@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PING_TIMEOUT_S = 5.0
+PING_TIMEOUT_S = 3.0
 SILENT_PINGS = 3
 START_PATIENCE_S = 60.0
 _NO_TRAFFIC = ModelTraffic("", 0, 0, 0, 0, 0, 0, Quantiles())

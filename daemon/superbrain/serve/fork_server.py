@@ -136,6 +136,8 @@ def _become_worker(ctl_fd: int, output_fd: int) -> NoReturn:
         if int(name) not in (0, *_OUTPUTS, ctl_fd):
             with suppress(OSError):  # the one that lists them is closed already
                 os.close(int(name))
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        numpy_random.seed()  # Python's own is seeded anew by the fork; older numpy imports this one
     words = ["--ctl-fd", str(ctl_fd)]
     program = [sys.executable, "-I", "-m", "superbrain.serve.worker_process", *words]
     set_process_title(program)
