@@ -8,24 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Final
 
-import pytest
 from hypothesis import HealthCheck, settings
-
-# These take longest, so they begin first: a run of two files at a time then ends with short ones.
-LONGEST: Final = {
-    "test_corpus.py",
-    "test_cuts.py",
-    "test_inbox_days.py",
-    "test_lifecycle.py",
-    "test_misbehaving.py",
-    "test_operations_document.py",
-    "test_sample_bundles.py",
-    "test_soak.py",
-    "test_swaps.py",
-    "test_trust.py",
-}
 
 
 def pytest_configure() -> None:
@@ -39,9 +23,3 @@ def pytest_configure() -> None:
         "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     settings.load_profile("patient")
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the longest files begin, and unit tests end; otherwise the order stays as shuffled."""
-    items.sort(key=lambda item: (item.path.name not in LONGEST, "unit" in item.path.parts))
