@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -105,7 +106,7 @@ def _make_venv(path: Path, framework: str, installer: _Installer) -> None:
         )
 
 
-class _Installer:
+class _Installer(ABC):
     """Installs exactly what a lock names into one environment."""
 
     venv_options: tuple[str, ...] = ()
@@ -113,9 +114,9 @@ class _Installer:
     def __init__(self, path: Path, progress: Progress) -> None:
         self.path, self.progress = path, progress
 
+    @abstractmethod
     def command(self, lock: Path) -> list[str]:
         """What is started."""
-        raise NotImplementedError
 
     def install(self, lock: Path) -> None:
         """Install a lock; the child's words are kept in install.log.

@@ -18,7 +18,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.driver = folder / "driver"
         self.boot = folder / "boot_id"
-        self.library = folder / "packages" / MODULE / "__init__.py"
+        self.library = folder / "site-packages" / MODULE / "__init__.py"
         self.write(self.library, "")
         self.write(self.driver / "version", "Kernel Module 580.65.06")
         self.write(self.driver / "gpus" / "0000:01:00.0" / "information", "Model: NVIDIA L4")
@@ -34,7 +34,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
     return Place(tmp_path)
 
 
