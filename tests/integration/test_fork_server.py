@@ -92,6 +92,7 @@ def held_by(pid: int) -> list[str]:
 def test_the_end_of_the_fork_server_ends_no_worker_and_there_is_another() -> None:
     async def scene(server: ForkServer) -> None:
         worker = await Child.begin("worker", server.fork)
+        assert await pong(worker) is not None  # by now it has a name of its own
         (first,) = servers()
         first.kill()
         first.wait(20)
