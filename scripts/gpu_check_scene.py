@@ -7,6 +7,7 @@ that builders build real engines with TensorRT for RTX, which then nothing can r
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from tests.support.engines import RTX_INSTALLED
 from tests.support.pretended_gpu import HAS_COMPILER, pretended_driver
 
 CPU_RUNG: Final = "onnxruntime:cpu"
+NATIVE: Final = "torchscript"
 PROBE_S: Final = 120.0
 PACKAGES: Final = (
     "onnxruntime",
@@ -39,6 +41,7 @@ PACKAGES: Final = (
     "tensorrt",
     "tensorrt-rtx-cu13-libs",
     "cuda-bindings",
+    "torch",
     "numpy",
 )
 
@@ -55,6 +58,11 @@ class Plan(msgspec.Struct, frozen=True):
         """The rungs that run a graph as it is, and so must prove it."""
         return [rung for rung in self.rungs if precision_of(rung) not in FILE_PRECISIONS]
 
+    @property
+    def onnx(self) -> list[str]:
+        """The rungs that run an ONNX file."""
+        return [rung for rung in self.rungs if not is_native(rung)]
+
 
 class Told(msgspec.Struct, frozen=True):
     """What a step tells whoever started it."""
@@ -67,10 +75,15 @@ class Skipped(Exception):
     """The step cannot run here, and why."""
 
 
+def is_native(rung: str) -> bool:
+    """Whether a rung runs TorchScript, and nothing else."""
+    return rung.partition(":")[0] == NATIVE
+
+
 def rungs_to_check(*, rehearsal: bool) -> list[str]:
     """Give every rung on a GPU that this host makes of a graph as it is; rehearsed: the CPU's."""
     if rehearsal:
-        return [CPU_RUNG]
+        return [CPU_RUNG, *([f"{NATIVE}:cpu"] if importlib.util.find_spec("torch") else [])]
     why_not = probe_engines(PROBE_S).rungs
     return [
         rung

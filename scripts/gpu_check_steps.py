@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -39,6 +39,7 @@ from scripts.gpu_check_scene import (
     appliance,
     builds_without_gpu,
     gpus,
+    is_native,
     meter,
 )
 from superbrain.deploy.crew import WORKER_MODULE
@@ -129,7 +130,7 @@ def count_cases(
 
 def ladder(plan: Plan) -> Found:
     """Every rung tried by a real daemon, and the fastest chosen."""
-    rungs = [*plan.rungs, CPU_RUNG]
+    rungs = [*plan.onnx, CPU_RUNG]  # TorchScript would need another file: no bundle has both
     if builds_without_gpu(plan):
         rungs.insert(0, "tensorrt-rtx:fp32")
     rungs = list(dict.fromkeys(rungs))
@@ -155,7 +156,7 @@ def ladder(plan: Plan) -> Found:
     wrong = [
         f"{one.rung} {one.verdict}: {one.reason}"
         for one in told.rungs
-        if one.rung in plan.plain and one.verdict not in {"chosen", "proven"}
+        if one.rung in {*plan.plain} & {*plan.onnx} and one.verdict not in {"chosen", "proven"}
     ]
     if len(timed) > 1 and told.rung != min(timed, key=lambda rung: timed[rung]):
         wrong.append(f"{told.rung} was chosen, and is not the fastest of {timed}")
@@ -286,10 +287,10 @@ def swaps(plan: Plan) -> Found:
     rows, wrong = [], []
     for rung in _one_of_each(plan):
         with tempfile.TemporaryDirectory() as work, appliance(plan, Path(work)) as running:
-            go_live(running, 1, ladder=(rung,))
+            go_live(running, 1, **_on(rung))
             with Load(running.client, pause_s=0.001) as load:
                 for number in range(2, SWAPS + 2):
-                    go_live(running, number, ladder=(rung,))
+                    go_live(running, number, **_on(rung))
             wrong += [f"{rung}: {fault}" for fault in _faults(load)]
             facts = running.model("adder")
             if facts is None or facts.rung != rung:
@@ -308,12 +309,13 @@ def outage(plan: Plan) -> Found:
         with running:
             running.configure("deploy", "memory_mib", MODELS_MIB)
             running.start()
-            go_live(running, 1, ladder=(rung,), **LARGE)
+            made = _on(rung) | LARGE
+            go_live(running, 1, **made)
             with Load(running.client, pause_s=0.01) as load:
-                running.drop(release(running, 2, ladder=(rung,), golden_error=1.0, **LARGE))
+                running.drop(release(running, 2, golden_error=1.0, **made))
                 running.wait_ended("adder", "2.0.0", "REJECTED")
                 running.wait_live("adder", "1.0.0")
-                go_live(running, 3, ladder=(rung,), **LARGE)
+                go_live(running, 3, **made)
             ended = running.logged("outage_ended")
     rows = [[one["version"], one["outcome"], f"{one['seconds']:.1f}"] for one in ended]
     wrong = _faults(load)
@@ -326,12 +328,12 @@ def soak(plan: Plan) -> Found:
     """Swaps and kills of the worker under load, for minutes, and what is held at the end."""
     rung, end = _one_of_each(plan)[0], time.monotonic() + 60 * plan.minutes
     with tempfile.TemporaryDirectory() as work, appliance(plan, Path(work)) as running:
-        go_live(running, 1, ladder=(rung,))
+        go_live(running, 1, **_on(rung))
         measure = meter(plan, running)
         held, killed = [measure()], 0
         with Load(running.client, clients=2, pause_s=0.002) as load:
             for number in itertools.count(2):
-                go_live(running, number, ladder=(rung,))
+                go_live(running, number, **_on(rung))
                 killed += _kill_worker(running, f"{number}.0.0")
                 held.append(measure())
                 if time.monotonic() > end:
@@ -369,10 +371,10 @@ def memory(plan: Plan) -> Found:
         with tempfile.TemporaryDirectory() as work:
             before = sum(one.memory_used_bytes or 0 for one in gpus())
             with appliance(plan, Path(work)) as running:
-                go_live(running, 1, ladder=(rung,))
+                go_live(running, 1, **_on(rung))
                 measure = meter(plan, running)
                 one = measure()
-                go_live(running, 2, ladder=(rung,))
+                go_live(running, 2, **_on(rung))
                 two = measure()
                 running.stop()
             after = sum(one.memory_used_bytes or 0 for one in gpus())
@@ -392,6 +394,11 @@ def _one_of_each(plan: Plan) -> list[str]:
     if not found:
         raise Skipped("no rung on a GPU is possible here")
     return list(found.values())
+
+
+def _on(rung: str) -> dict[str, Any]:
+    """What makes a version of the adder for one rung."""
+    return {"ladder": (rung,), "native": is_native(rung)}
 
 
 def _faults(load: Load) -> list[str]:

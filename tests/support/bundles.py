@@ -30,6 +30,7 @@ from superbrain.bundle.keys import (
     load_signing_key,
 )
 from superbrain.domain.trust import PublicKey, Trust
+from tests.support.torch_graphs import save_source
 
 WIDTH = 4
 MAX_BATCH = 8
@@ -91,6 +92,7 @@ def make_bundle_folder(
     serving: str = "",
     targets: str = "",
     precisions: Sequence[str] = (),
+    native: bool = False,
 ) -> Path:
     """Make an author's folder `parent`/NAME-VERSION with graph, bundle.toml and goldens.
 
@@ -107,11 +109,16 @@ def make_bundle_folder(
         serving: lines of TOML for [serving].
         targets: more lines of TOML for [targets].
         precisions: for each of these the same graph once more, in a file of its own.
+        native: whether the graph is TorchScript, which takes PyTorch to make, instead of ONNX.
         more: more lines of TOML at the top of bundle.toml, such as `expires = …`.
     """
     folder = parent / f"{name}-{version}"
     added = constant if graph == "add" else 0.0
-    save_graph(folder / "graphs" / "main.onnx", graph, added)
+    path = folder / ("graphs/main.pt" if native else "graphs/main.onnx")
+    if native:
+        save_source(path, _NATIVE.format(constant=added))
+    else:
+        save_graph(path, graph, added)
     for precision in precisions:
         shutil.copy(folder / "graphs/main.onnx", folder / f"graphs/main.{precision}.onnx")
     files = ", ".join(f'{one} = "graphs/main.{one}.onnx"' for one in precisions)
@@ -130,6 +137,7 @@ def make_bundle_folder(
             sequence=sequence,
             ladder=list(ladder),
             more=more,
+            path=path.relative_to(folder),
             serving=serving,
             targets=targets,
             precisions=f"precisions = {{ {files} }}" if files else "",
@@ -193,6 +201,10 @@ def _save(path: Path, array: Array) -> None:
     np.save(path, array)
 
 
+_NATIVE = """\
+def forward(self, x: Tensor) -> Dict[str, Tensor]:
+    return {{"y": x + {constant!r}}}
+"""
 _RECIPE = """\
 schema = 1
 name = "{name}"
@@ -208,7 +220,7 @@ onnxruntime = ">=1.24"
 {targets}
 
 [graphs.main]
-path = "graphs/main.onnx"
+path = "{path}"
 inputs = [{{ name = "x", datatype = "FP32", shape = ["batch", {width}] }}]
 outputs = [{{ name = "y", datatype = "FP32", shape = ["batch", {width}] }}]
 dynamic = {{ batch = {{ min = 1, opt = 1, max = {max_batch} }} }}

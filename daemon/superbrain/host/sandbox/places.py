@@ -7,6 +7,7 @@ and every other bundle of the store, are simply not among them.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -44,9 +45,15 @@ _SYSTEM: Final = (
     "/sys/fs/cgroup",
 )
 
-# For CUDA, from its documentation and reports of others; not tried on a GPU by this project's
-# tests. `nvidia-modprobe` cannot help from in here: the device files must be there beforehand.
-_GPU_READ: Final = ("/proc/driver/nvidia", "/proc/devices", "/proc/modules", "/usr/local/cuda")
+# For CUDA; docs/gpu.md says on which GPUs it was tried. `nvidia-modprobe` cannot help from in here:
+# the device files must be there beforehand. Containers have the driver in /usr/local/nvidia.
+_GPU_READ: Final = (
+    "/proc/driver/nvidia",
+    "/proc/devices",
+    "/proc/modules",
+    "/usr/local/cuda",
+    "/usr/local/nvidia",
+)
 _GPU_DEVICES: Final = ("nvidia*", "nvidia-caps/*", "nvhost*", "nvmap", "nvgpu*", "dri/render*")
 
 
@@ -85,8 +92,16 @@ def _interpreter() -> Iterator[Path]:
 
 
 def _for_gpu() -> Iterator[Grant]:
-    yield from (Grant(Path(path), READ) for path in _GPU_READ)
+    yield from (Grant(Path(path), READ) for path in (*_GPU_READ, *_named_to_the_loader()))
     for pattern in _GPU_DEVICES:
         yield from (Grant(path, DEVICE) for path in sorted(Path("/dev").glob(pattern)))
     # CUDA names its threads through /proc/PID/task/TID/comm; all below is this process's own.
     yield Grant(_self(), READ | Right.WRITE_FILE)
+
+
+def _named_to_the_loader() -> Iterator[str]:
+    """Folders that $LD_LIBRARY_PATH names: the operator says that libraries are there."""
+    for entry in os.environ.get("LD_LIBRARY_PATH", "").split(":"):
+        path = Path(entry)
+        if path.is_absolute() and path.resolve() != Path("/"):
+            yield entry
