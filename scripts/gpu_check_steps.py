@@ -8,11 +8,8 @@ runs one and writes what it found into the file ANSWER. A step that finds someth
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
-import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,10 +22,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import numpy as np
-import onnxruntime
 import psutil
 
+from scripts.gpu_check_engines import LAYERS, device, graphs, trtexec
 from scripts.gpu_check_report import Found, Table
 from scripts.gpu_check_scene import (
     CPU_RUNG,
@@ -44,24 +40,18 @@ from scripts.gpu_check_scene import (
 )
 from superbrain.deploy.crew import WORKER_MODULE
 from superbrain.domain.diagnosis import Diagnosis
-from superbrain.domain.engine import EngineFile
 from superbrain.domain.operations import GetReport, ReportReply
 from superbrain.domain.quantities import bytes_text
-from superbrain.engines.port import Engine
-from superbrain.engines.registry import built_runtime_for
 from tests.support.appliance import Appliance
-from tests.support.engines import BuilderProcess, convolutions, make_sample_bundle
+from tests.support.engines import convolutions, make_sample_bundle
 from tests.support.load import Load
 from tests.support.releases import LARGE, MODELS_MIB, go_live, release
 
 CONTRACT: Final = "tests/unit/engines/test_engine_contract.py"
 SWAPS: Final = 5
-RUNS: Final = 200
-WARM_UPS: Final = 10
-LAYERS: Final = 8
-SIZE: Final = 64
+HEALTH_S: Final = 5.0
+LONGEST: Final = 4000
 SPARE_BYTES: Final = 64 << 20
-_TRTEXEC: Final = re.compile(r"Latency: .*?median = ([0-9.]+) ms")
 _ABOUT_GPUS: Final = ("gpu", "cuda", "nvml", "provider_cuda", "tensorrt")
 
 Step = Callable[[Plan], Found]
@@ -161,122 +151,6 @@ def ladder(plan: Plan) -> Found:
     if len(timed) > 1 and told.rung != min(timed, key=lambda rung: timed[rung]):
         wrong.append(f"{told.rung} was chosen, and is not the fastest of {timed}")
     return Found([Table(["rung", "became", "ms a request", "because"], rows)], wrong=wrong)
-
-
-# --- engines by themselves ------------------------------------------------------------------------
-
-
-def graphs(plan: Plan) -> Found:
-    """TensorRT's engines run again and again with the same shapes, with captured CUDA graphs."""
-    rungs = _built_rungs(plan)
-    if not rungs:
-        raise Skipped("neither TensorRT nor TensorRT for RTX can be used here")
-    rows, notes, wrong = [], [], []
-    for rung in rungs:
-        with tempfile.TemporaryDirectory() as work, _builder(Path(work)) as builder:
-            file = _built(builder, rung)
-            size = bytes_text(Path(file.path).stat().st_size)
-            if plan.rehearsal:
-                rows.append([rung, size, "", "", ""])
-                continue
-            engine = _loaded(builder, rung, file)
-            first, later, drift = _run_often(engine, builder)
-            by_itself = rung.startswith("tensorrt-rtx:")
-            captured = "by itself" if by_itself else str(getattr(engine, "captured_graphs", 0))
-            rows.append([rung, size, f"{first:.3f}", f"{later:.3f}", captured])
-            engine.close()
-            if drift > 1e-3:
-                wrong.append(f"{rung}: its answers are off by {drift:.2g}")
-            if captured == "0":
-                wrong.append(f"{rung}: no graph was captured; its log says why")
-    if plan.rehearsal:
-        notes.append("the engines were really built, and not run: that needs a GPU")
-    head = ["rung", "engine", "first runs, ms", "later runs, ms", "captured graphs"]
-    return Found([Table(head, rows)], notes, wrong)
-
-
-def _built_rungs(plan: Plan) -> list[str]:
-    if plan.rehearsal:
-        return ["tensorrt-rtx:fp32"] if builds_without_gpu(plan) else []
-    return [rung for rung in plan.plain if built_runtime_for(rung) is not None]
-
-
-def _builder(folder: Path) -> BuilderProcess:
-    return BuilderProcess(folder, convolutions(layers=LAYERS))
-
-
-def _built(builder: BuilderProcess, rung: str) -> EngineFile:
-    data = builder.build(rung)
-    return EngineFile("main", str(builder.engine), hashlib.sha256(data).hexdigest())
-
-
-def _loaded(builder: BuilderProcess, rung: str, file: EngineFile) -> Engine:
-    runtime = built_runtime_for(rung)
-    if runtime is None:
-        raise Skipped(f"{rung} needs no built engine")
-    graph = builder.manifest.graphs["main"]
-    return runtime.load_built(rung, file, builder.bundle / graph.path, graph)
-
-
-def _run_often(engine: Engine, builder: BuilderProcess) -> tuple[float, float, float]:
-    """Median milliseconds of the first runs, and of those after them; the largest error."""
-    x = np.random.default_rng(3).random((1, 3, SIZE, SIZE), np.float32)
-    path = builder.bundle / builder.manifest.graphs["main"].path
-    (expected,) = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
-        None, {"x": x}
-    )
-    engine.run({"x": x})
-    first = _median_ms(lambda: engine.run({"x": x}), 2)
-    for _ in range(WARM_UPS):
-        engine.run({"x": x})
-    later = _median_ms(lambda: engine.run({"x": x}), RUNS)
-    (y,) = engine.run({"x": x}).values()
-    return first, later, float(np.max(np.abs(y - expected)))
-
-
-def _median_ms(call: Callable[[], object], times: int) -> float:
-    taken = []
-    for _ in range(times):
-        begin = time.perf_counter()
-        call()
-        taken.append(1000 * (time.perf_counter() - begin))
-    return statistics.median(taken)
-
-
-def trtexec(plan: Plan) -> Found:
-    """The same graph by NVIDIA's own tool, beside what superbrain's engine takes."""
-    tool = shutil.which("trtexec")
-    if tool is None:
-        raise Skipped("trtexec is not on the PATH")
-    rung = next((one for one in plan.plain if one.startswith("tensorrt:")), "")
-    if not rung:
-        raise Skipped("no rung of TensorRT is possible here to compare it with")
-    with tempfile.TemporaryDirectory() as work, _builder(Path(work)) as builder:
-        engine = _loaded(builder, rung, _built(builder, rung))
-        _, mine, _ = _run_often(engine, builder)
-        engine.close()
-        path = builder.bundle / builder.manifest.graphs["main"].path
-        theirs = _ask_trtexec(tool, path)
-    row = [rung, f"{mine:.3f}", f"{theirs:.3f}", f"{mine / theirs:.2f}"]
-    note = "superbrain's figure has the copies in Python in it, trtexec's those to and from the GPU"
-    head = ["rung", "superbrain, median ms", "trtexec, median ms", "ratio"]
-    return Found([Table(head, [row])], [note])
-
-
-def _ask_trtexec(tool: str, path: Path) -> float:
-    shape = f"x:1x3x{SIZE}x{SIZE}"
-    command = [tool, f"--onnx={path}", "--noTF32", "--duration=5", "--warmUp=500"]
-    command += [f"--minShapes={shape}", f"--optShapes={shape}", f"--maxShapes={shape}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    return latency_ms(done.stdout + done.stderr)
-
-
-def latency_ms(text: str) -> float:
-    """Read the median latency out of what trtexec prints."""
-    found = _TRTEXEC.search(text)
-    if found is None:
-        raise ValueError(f"expected a median latency from trtexec, found: {text[-500:]}")
-    return float(found[1])
 
 
 # --- a daemon under load --------------------------------------------------------------------------
@@ -386,6 +260,31 @@ def memory(plan: Plan) -> Found:
     return Found([Table(head, rows)], notes, wrong)
 
 
+def health(plan: Plan) -> Found:
+    """What the daemon's health says of the GPUs while a version serves on one."""
+    rung = _one_of_each(plan)[0]
+    with tempfile.TemporaryDirectory() as work, appliance(plan, Path(work)) as running:
+        go_live(running, 1, **_on(rung))
+        with Load(running.client, pause_s=0.001):
+            time.sleep(2 * HEALTH_S)
+            said = running.health()
+    if plan.rehearsal and not said.gpus:
+        raise Skipped("it takes a GPU")
+    rows = [
+        [str(gpu.index), name, _shown(value)]
+        for gpu in said.gpus
+        for name, value in msgspec.structs.asdict(gpu).items()
+        if value not in (None, "", [])
+    ]
+    wrong = [] if said.gpus else ["the health report names no GPU"]
+    wrong += [f"GPU {gpu.index}: {gpu.lost}" for gpu in said.gpus if gpu.lost]
+    return Found([Table(["GPU", "fact", "figure"], rows)], wrong=wrong)
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
 def _one_of_each(plan: Plan) -> list[str]:
     """Give a rung of each runtime."""
     found: dict[str, str] = {}
@@ -416,11 +315,13 @@ STEPS: Final[Mapping[str, tuple[str, Step]]] = {
     "doctor": ("superbrain doctor", doctor),
     "contract": ("Engine contract suite", contract),
     "ladder": ("Ladder with select = fastest", ladder),
-    "graphs": ("CUDA graphs", graphs),
+    "device": ("Memory of the GPU, copies and captured graphs", device),
+    "graphs": ("CUDA graphs of engines", graphs),
     "swaps": ("Swaps under load", swaps),
     "outage": ("Brief outage", outage),
     "soak": ("Soak", soak),
     "memory": ("Memory", memory),
+    "health": ("Health of the GPU", health),
     "trtexec": ("Beside trtexec", trtexec),
 }
 TITLES: Final[Mapping[str, str]] = {name: title for name, (title, _) in STEPS.items()}
@@ -434,7 +335,9 @@ def run(name: str, plan: Plan) -> Told:
         return Told(skipped=str(error))
     except Exception as error:  # noqa: BLE001 - a check that breaks has failed, and says by what
         said = f"{type(error).__name__}: {error}"
-        return Told(Found(wrong=[said[:2000]]))
+        if len(said) > LONGEST:  # what a daemon logged last is at the end
+            said = f"{said[:500]} … {said[-LONGEST:]}"
+        return Told(Found(wrong=[said]))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ import msgspec
 import pytest
 
 from scripts.gpu_check import run_step
+from scripts.gpu_check_engines import latency_ms
 from scripts.gpu_check_report import Found, Report, Step, Table, markdown
 from scripts.gpu_check_scene import Plan, rungs_to_check
-from scripts.gpu_check_steps import TITLES, count_cases, latency_ms, run
+from scripts.gpu_check_steps import TITLES, count_cases, run
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = Plan(rehearsal=True, rungs=["onnxruntime:cpu"], minutes=0.0)
