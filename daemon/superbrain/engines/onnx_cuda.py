@@ -4,7 +4,7 @@
 for it without a usable GPU silently runs on the processor. So it is tried: a graph of one node must
 come up on CUDA before any other is opened.
 
-Not run on a GPU so far: docs/rungs.md says what has been seen where.
+docs/gpu.md says on which GPUs this has run.
 Source: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
 """
 
@@ -48,6 +48,7 @@ def require_cuda(library: Any) -> None:  # noqa: ANN401 - the library has no typ
         )
     missing = _load_libraries(library)
     options = library.SessionOptions()
+    options.intra_op_num_threads = 1  # by itself it would start one for each processor, and pin it
     options.log_severity_level = 4  # what is wrong is in the exception, or shows in the provider
     try:
         session = library.InferenceSession(tiny_graph(), options, providers=[CUDA_PROVIDER])
@@ -98,6 +99,10 @@ class BoundSession:
     An input of the shape it had before is copied to where that one lay; outputs stay on the device
     until all are there, and are copied once. No tensor of text can be bound.
 
+    Inputs whose values are sizes are read by the processor, on a GPU too. Bound on the GPU, the
+    library copies them back without waiting for the copy, and may read what was there before; so
+    they are bound where they are read.
+
     Args:
         library: the imported onnxruntime.
         session: what to run.
@@ -118,6 +123,13 @@ class BoundSession:
         self._device = device
         self._binding = session.io_binding()
         self._inputs: dict[str, Any] = {}
+        self._on_host = {
+            one.name
+            for one, memory in zip(
+                session.get_inputs(), session.get_input_memory_infos(), strict=True
+            )
+            if memory.name.lower() != device
+        }
 
     def __call__(self, _outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """Run once, as `InferenceSession.run` would."""
@@ -130,6 +142,9 @@ class BoundSession:
         return outputs
 
     def _bind(self, name: str, array: Array) -> None:
+        if name in self._on_host:
+            self._binding.bind_cpu_input(name, array)
+            return
         value = self._inputs.get(name)
         if value is None or tuple(value.shape()) != array.shape:
             value = self._library.OrtValue.ortvalue_from_shape_and_type(

@@ -271,6 +271,30 @@ def test_what_the_library_throws_becomes_a_typed_error(load: Load, rung: str) ->
     assert not isinstance(caught.value, InputMismatch)
 
 
+def test_no_run_sees_the_inputs_of_another(add: Engine) -> None:
+    for number in range(200):
+        given = np.full((2, 3), number, np.float32)
+        (found,) = add.run({"a": given, "b": given}).values()
+        assert found.tolist() == (2 * given).tolist()
+
+
+def test_sizes_among_the_inputs_are_those_of_this_run(load: Load, rung: str) -> None:
+    """The processor reads them, on a GPU too, and must not read what was there before."""
+    if built_runtime_for(rung) is not None:
+        pytest.skip(f"{rung}: its builder refuses inputs whose values are sizes")
+    reshape = TinyGraph(
+        [("Reshape", ["x", "shape"], ["y"])],
+        [tensor("x", "FP32", 12), tensor("shape", "INT64", 2)],
+        [tensor("y", "FP32", "M", "K")],
+    )
+    engine = load(reshape)
+    x = np.arange(12, dtype=np.float32)
+    for number in range(200):
+        sizes = ((3, 4), (4, 3), (2, 6), (6, 2), (12, 1))[number % 5]
+        (y,) = engine.run({"x": x, "shape": np.array(sizes)}).values()
+        assert y.tolist() == x.reshape(sizes).tolist()
+
+
 def test_a_closed_engine_says_so(add: Engine) -> None:
     add.close()
     with pytest.raises(ExecutionFailed, match="expected an open engine, found a closed one"):

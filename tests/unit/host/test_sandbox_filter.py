@@ -36,7 +36,8 @@ def test_every_number_is_answered_as_the_lists_say(machine: Machine, gpu: bool) 
     expected = dict.fromkeys(range(calls.NEWEST + 1), 0)
     expected |= {getattr(one, machine): EPERM for one in refused.values()}
     expected |= {getattr(one, machine): ENOSYS for one in calls.UNKNOWN.values()}
-    by_argument = {getattr(one, machine) for one in _by_argument()}
+    judged = [*_by_argument(), *([calls.SOCKET] if gpu else [])]
+    by_argument = {getattr(one, machine) for one in judged}
     found = {
         number: verdict(code, calls.AUDIT_ARCH[machine], number)
         for number in expected
@@ -115,6 +116,18 @@ def test_an_argument_decides(
 def test_with_a_gpu_memory_may_be_shared() -> None:
     assert ask("x86_64", calls.MMAP, 0, 4096, 3, 0x21, gpu=True) == 0
     assert ask("x86_64", calls.REFUSED_WITHOUT_GPU["memfd_create"], gpu=True) == 0
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_with_a_gpu_a_local_socket_may_listen_and_reach_nobody(machine: Machine) -> None:
+    """CUDA does not start without it."""
+    assert ask(machine, calls.SOCKET, AF_UNIX, SEQPACKET | CLOEXEC, gpu=True) == 0
+    assert ask(machine, calls.REFUSED_WITHOUT_GPU["bind"], gpu=True) == 0
+    assert ask(machine, calls.SOCKET, AF_UNIX, DGRAM, gpu=True) == EPERM
+    assert ask(machine, calls.SOCKET, AF_INET, STREAM, gpu=True) == EPERM
+    assert ask(machine, calls.REFUSED["connect"], gpu=True) == EPERM
+    assert ask(machine, calls.SOCKET, AF_UNIX, SEQPACKET) == EPERM
+    assert ask(machine, calls.REFUSED_WITHOUT_GPU["bind"]) == EPERM
 
 
 def test_a_jump_too_far_is_refused() -> None:

@@ -219,7 +219,9 @@ def _questions(scope: Scope) -> Iterator[_Question]:
     yield _Question((calls.FCNTL,), _none_of(1, _SIGNAL_BY_DESCRIPTOR))
     yield _Question((calls.IOCTL,), _none_of(1, _OWNER_AND_TERMINAL))
     yield _Question((calls.PRCTL,), _none_of(0, _LIFE_AND_TRACING))
-    yield _Question((calls.SOCKETPAIR,), _connected_pair())
+    yield _Question((calls.SOCKETPAIR,), _local_stream())
+    if scope.gpu:
+        yield _Question((calls.SOCKET,), _local_stream())
     yield _Question(_SELF_ONLY, (_argument(0), own))
     yield _Question(_SELF_OR_ZERO, (_argument(0), Step(JUMP_EQUAL, 0, "allow"), own))
 
@@ -239,7 +241,8 @@ def _none_of(argument: int, refused: Sequence[int]) -> tuple[Step, ...]:
     return (_argument(argument), *compared, Step(RETURN, ALLOW))
 
 
-def _connected_pair() -> tuple[Step, ...]:
+def _local_stream() -> tuple[Step, ...]:
+    """A socket of this host that must be connected before anything can be sent."""
     kinds = [Step(JUMP_EQUAL, kind, "allow") for kind in _STREAM_AND_SEQPACKET]
     return (
         _argument(0),

@@ -50,9 +50,7 @@ FREQUENT: Final = (
 
 REFUSED: Final[dict[str, Numbers]] = {
     # Networks, and sockets of other processes. The lane is bound before the filter is applied.
-    "socket": Numbers(41, 198),
     "connect": Numbers(42, 203),
-    "bind": Numbers(49, 200),
     # Programs and processes; threads are `clone` with a flag, see ARGUMENTS in filter.py.
     "fork": Numbers(57, _NONE),
     "vfork": Numbers(58, _NONE),
@@ -165,8 +163,14 @@ REFUSED: Final[dict[str, Numbers]] = {
     "io_uring_register": _same(427),
 }
 
-# CUDA shares memory with its driver by these; nothing else in a worker needs them.
-REFUSED_WITHOUT_GPU: Final[dict[str, Numbers]] = {"memfd_create": Numbers(319, 279)}
+# CUDA does not start without these: it shares memory with its driver, and listens on a local socket
+# for processes that it might pass memory to. Nothing else in a worker needs them. Which `socket`
+# then is allowed is judged by its arguments, and so no other kind can be bound.
+REFUSED_WITHOUT_GPU: Final[dict[str, Numbers]] = {
+    "memfd_create": Numbers(319, 279),
+    "socket": Numbers(41, 198),
+    "bind": Numbers(49, 200),
+}
 
 # Answered "no such call", upon which every caller falls back to an older one that can be judged:
 # these take their flags in memory, where no filter can look.
@@ -180,6 +184,7 @@ OPENAT: Final = Numbers(257, 56)
 FCNTL: Final = Numbers(72, 25)
 IOCTL: Final = Numbers(16, 29)
 PRCTL: Final = Numbers(157, 167)
+SOCKET: Final = REFUSED_WITHOUT_GPU["socket"]
 SOCKETPAIR: Final = Numbers(53, 199)
 KILL: Final = Numbers(62, 129)
 TGKILL: Final = Numbers(234, 131)
