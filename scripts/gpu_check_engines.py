@@ -9,7 +9,8 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ import numpy as np
 import onnxruntime
 
 from scripts.gpu_check_report import Found, Table
-from scripts.gpu_check_scene import Plan, Skipped, builds_without_gpu
+from scripts.gpu_check_scene import Plan, Skipped, builds_without_gpu, gpus
 from superbrain.domain.engine import EngineFile
 from superbrain.domain.quantities import bytes_text
 from superbrain.engines.device_memory import Device, DeviceError, open_device
@@ -174,6 +175,18 @@ def device(plan: Plan) -> Found:
     finally:
         opened.close()
     return Found([Table(["16 MiB to the GPU and back", "median ms", "GB/s"], rows)], [], wrong)
+
+
+@contextmanager
+def filled(left_bytes: int) -> Iterator[int]:
+    """Hold all but so much of the GPU's free memory; how much that is."""
+    opened = open_device()
+    try:
+        free = [one.memory_total_bytes - one.memory_used_bytes for one in gpus()[:1]]  # type: ignore[operator]
+        opened.allocate(free[0] - left_bytes)
+        yield free[0] - left_bytes
+    finally:
+        opened.close()
 
 
 def _two_ends(opened: Device) -> tuple[Bytes, Bytes, int]:

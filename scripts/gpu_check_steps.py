@@ -24,7 +24,7 @@ from typing import Any, Final
 import msgspec
 import psutil
 
-from scripts.gpu_check_engines import LAYERS, device, graphs, trtexec
+from scripts.gpu_check_engines import LAYERS, device, filled, graphs, trtexec
 from scripts.gpu_check_report import Found, Table
 from scripts.gpu_check_scene import (
     CPU_RUNG,
@@ -44,13 +44,15 @@ from superbrain.domain.operations import GetReport, ReportReply
 from superbrain.domain.quantities import bytes_text
 from tests.support.appliance import Appliance
 from tests.support.engines import convolutions, make_sample_bundle
-from tests.support.load import Load
+from tests.support.load import GAP_S, Load
 from tests.support.releases import LARGE, MODELS_MIB, go_live, release
 
 CONTRACT: Final = "tests/unit/engines/test_engine_contract.py"
 SWAPS: Final = 5
 HEALTH_S: Final = 5.0
 LONGEST: Final = 4000
+FP16: Final = {"onnxruntime:cuda": "onnxruntime:cuda-fp16", CPU_RUNG: "onnxruntime:cpu-fp16"}
+LEFT_BYTES: Final = 128 << 20
 SPARE_BYTES: Final = 64 << 20
 _ABOUT_GPUS: Final = ("gpu", "cuda", "nvml", "provider_cuda", "tensorrt")
 
@@ -121,6 +123,7 @@ def count_cases(
 def ladder(plan: Plan) -> Found:
     """Every rung tried by a real daemon, and the fastest chosen."""
     rungs = [*plan.onnx, CPU_RUNG]  # TorchScript would need another file: no bundle has both
+    rungs[:0] = [FP16[rung] for rung in rungs if rung in FP16]
     if builds_without_gpu(plan):
         rungs.insert(0, "tensorrt-rtx:fp32")
     rungs = list(dict.fromkeys(rungs))
@@ -131,8 +134,10 @@ def ladder(plan: Plan) -> Found:
         made = make_sample_bundle(
             Path(work),
             running.author,
-            convolutions(layers=LAYERS),
+            convolutions(layers=LAYERS, dynamic=False, width=64, side=128),
             ladder=rungs,
+            precisions=["fp16"],
+            rtol=1e-2,
             more='select = "fastest"',
         )
         running.drop(made)
@@ -260,6 +265,27 @@ def memory(plan: Plan) -> Found:
     return Found([Table(head, rows)], notes, wrong)
 
 
+def room(plan: Plan) -> Found:
+    """A GPU whose memory others hold: a new version is refused with figures, the old one serves."""
+    if plan.rehearsal:
+        raise Skipped("it takes a GPU")
+    rung, rows = _one_of_each(plan)[0], []
+    with tempfile.TemporaryDirectory() as work, appliance(plan, Path(work)) as running:
+        go_live(running, 1, **_on(rung))
+        with Load(running.client, pause_s=0.01) as load:
+            with filled(LEFT_BYTES) as held:
+                rows.append(["held by somebody else", bytes_text(held)])
+                running.drop(release(running, 2, **_on(rung)))
+                ended = running.wait_ended("adder", "2.0.0", "FAILED")
+                rows.append(["version 2.0.0", ended.detail])
+            go_live(running, 3, **_on(rung))
+    rows.append(["version 3.0.0, when there was room again", "serves"])
+    wrong = _faults(load)
+    if "are free" not in ended.detail:
+        wrong.append("expected to be told how much is free, see the table")
+    return Found([Table(["what", "found"], rows)], wrong=wrong)
+
+
 def health(plan: Plan) -> Found:
     """What the daemon's health says of the GPUs while a version serves on one."""
     rung = _one_of_each(plan)[0]
@@ -308,7 +334,9 @@ def _faults(load: Load) -> list[str]:
 
 
 def _longest(load: Load) -> str:
-    return f"{1000 * max((gap.seconds for gap in load.gaps), default=0.0):.0f}"
+    if not load.gaps:
+        return f"below {1000 * GAP_S:.0f}"
+    return f"{1000 * max(gap.seconds for gap in load.gaps):.0f}"
 
 
 STEPS: Final[Mapping[str, tuple[str, Step]]] = {
@@ -321,6 +349,7 @@ STEPS: Final[Mapping[str, tuple[str, Step]]] = {
     "outage": ("Brief outage", outage),
     "soak": ("Soak", soak),
     "memory": ("Memory", memory),
+    "room": ("A GPU without room", room),
     "health": ("Health of the GPU", health),
     "trtexec": ("Beside trtexec", trtexec),
 }

@@ -33,6 +33,7 @@ from superbrain.domain.ctl_build import (
 )
 from superbrain.domain.engine import graph_profiles
 from superbrain.domain.manifest import Graph, GraphTensor, Range
+from superbrain.engines.conversion import convert
 from superbrain.wire.datatypes import NUMPY_DTYPES
 from tests.support.bundles import KeyPair, build_bundle, sign_key, verified
 from tests.support.graphs import tensor
@@ -62,10 +63,18 @@ class SampleGraph:
 
 
 def convolutions(
-    precision: Precision = "fp32", *, layers: int = 3, dynamic: bool = True
+    precision: Precision = "fp32",
+    *,
+    layers: int = 3,
+    dynamic: bool = True,
+    width: int = CHANNELS,
+    side: int = 32,
 ) -> SampleGraph:
-    """A few convolutions over images of any size between bounds, unless it shall be fixed."""
-    shape: list[str | int] = ["n", 3, "h", "w"] if dynamic else [1, 3, 32, 32]
+    """A few convolutions of `width` channels over images of any size between bounds.
+
+    Unless it shall be fixed: then `side` is how high and wide they are.
+    """
+    shape: list[str | int] = ["n", 3, "h", "w"] if dynamic else [1, 3, side, side]
     datatype = "FP16" if precision == "fp16" else "FP32"
     element = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
     weights = np.random.default_rng(7)
@@ -73,7 +82,7 @@ def convolutions(
     constants: list[onnx.TensorProto] = []
     last, channels = "x", 3
     for number in range(layers):
-        weight = weights.normal(size=(CHANNELS, channels, 3, 3)) / 10
+        weight = weights.normal(size=(width, channels, 3, 3)) / 10
         kind = np.float16 if precision == "fp16" else np.float32
         constants.append(numpy_helper.from_array(weight.astype(kind), f"w{number}"))
         if precision == "qdq":
@@ -82,9 +91,9 @@ def convolutions(
             helper.make_node("Conv", [last, f"w{number}"], [f"c{number}"], pads=[1] * 4),
             helper.make_node("Relu", [f"c{number}"], [f"r{number}"]),
         ]
-        last, channels = f"r{number}", CHANNELS
+        last, channels = f"r{number}", width
     nodes.append(helper.make_node("GlobalAveragePool", [last], ["y"]))
-    answer: list[str | int] = [shape[0], CHANNELS, 1, 1]
+    answer: list[str | int] = [shape[0], width, 1, 1]
     model = _model(
         nodes,
         [helper.make_tensor_value_info("x", element, shape)],
@@ -155,11 +164,14 @@ def make_sample_folder(
     ladder: Sequence[str] = ("tensorrt-rtx:fp32", "onnxruntime:cpu"),
     runs: bool = True,
     more: str = "",
+    precisions: Sequence[str] = (),
+    rtol: float = 1e-3,
 ) -> Path:
     """Make an author's folder of one graph, with what ONNX Runtime answers as its golden case.
 
     Without `runs`, which says whether ONNX Runtime can run it, its golden case is all zeros.
-    `more`: lines of TOML at the top of bundle.toml.
+    `more`: lines of TOML at the top of bundle.toml; `precisions`: files of the graph in these, made
+    from it, besides; `rtol`: how far answers may be off, relatively.
     """
     source = folder / f"{name}-{version}"
     (source / "graphs").mkdir(parents=True)
@@ -171,6 +183,9 @@ def make_sample_folder(
     if runs:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         answered = dict(zip(answered, session.run(list(answered), asked), strict=True))
+    for precision in precisions:
+        convert(precision, path, path.with_suffix(f".{precision}.onnx"), [asked])
+    files = ", ".join(f'{one} = "graphs/main.{one}.onnx"' for one in precisions)
     for side, arrays in (("request", asked), ("response", answered)):
         place = source / "golden" / "case" / side
         place.mkdir(parents=True)
@@ -188,6 +203,8 @@ def make_sample_folder(
             f"{size} = {{ min = {one.min}, opt = {one.opt}, max = {one.max} }}"
             for size, one in graph.dynamic.items()
         ),
+        "precisions": f"precisions = {{ {files} }}" if files else "",
+        "rtol": rtol,
         "asked": _toml(graph.inputs, open_as=-1),
         "answered": _toml(graph.outputs, open_as=-1),
     }
@@ -209,13 +226,14 @@ path = "graphs/main.onnx"
 inputs = [{inputs}]
 outputs = [{outputs}]
 dynamic = {{ {dynamic} }}
+{precisions}
 
 [interface]
 inputs = [{asked}]
 outputs = [{answered}]
 
 [golden.tolerances]
-y = {{ kind = "close", rtol = 1e-3, atol = 1e-4 }}
+y = {{ kind = "close", rtol = {rtol}, atol = 1e-4 }}
 """
 
 

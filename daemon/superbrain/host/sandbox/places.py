@@ -95,8 +95,8 @@ def _for_gpu() -> Iterator[Grant]:
     yield from (Grant(Path(path), READ) for path in (*_GPU_READ, *_named_to_the_loader()))
     for pattern in _GPU_DEVICES:
         yield from (Grant(path, DEVICE) for path in sorted(Path("/dev").glob(pattern)))
-    # CUDA names its threads through /proc/PID/task/TID/comm, which it opens as a file to be emptied;
-    # it does not start when it may not. All below is this process's own.
+    # CUDA names its threads through /proc/PID/task/TID/comm, a file that it empties first, and does
+    # not start when it may not. All below is this process's own.
     yield Grant(_self(), READ | Right.WRITE_FILE | Right.TRUNCATE)
 
 
