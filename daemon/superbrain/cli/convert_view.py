@@ -83,6 +83,10 @@ def result_view(
 def _precision_view(console: Console, one: PrecisionResult) -> Iterator[RenderableType]:
     """One precision: how far it is from the original, and whether it is in the bundle."""
     yield Text(f"\n{one.precision}", style="bold")
+    if one.converter:
+        yield Text(f"by       {one.converter}", style="dim")
+    if one.note:
+        yield Text(f"note     {one.note}", style="yellow")
     if one.figures:
         yield parity_view(console, one.figures)
     if one.kept:
