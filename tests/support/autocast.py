@@ -40,6 +40,10 @@ OVERWRITES = """\
     open(onnx_path, "ab").write(b"@\\0")
     raise RuntimeError("and then it fails")
 """
+#: As the package alone does, without its extra.
+LACKS = """\
+    raise ImportError("No module named 'onnx_graphsurgeon'\\nPlease install optional [onnx]")
+"""
 DIES = """\
     import os
     os._exit(9)

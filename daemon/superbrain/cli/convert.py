@@ -134,7 +134,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_result(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the comparison, and the bundle")
-    group.add_argument("--samples", type=Path, metavar="DIR", help="real inputs as .npy or .npz")
+    group.add_argument("--samples", type=Path, metavar="PATH", help="real inputs as .npy or .npz")
     group.add_argument(
         "--values",
         type=_typed(parse_values),
@@ -163,8 +163,8 @@ def _add_result(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--calibration",
         type=Path,
-        metavar="DIR",
-        help="real inputs for int8, in the form of --samples (the samples of the comparison)",
+        metavar="PATH",
+        help="real inputs for int8 and AutoCast, as for --samples (the samples of the comparison)",
     )
     group.add_argument("--light", action="store_true", help=LIGHT_HELP)
     group.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to write (NAME)")

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 PACKAGE: Final = "nvidia-modelopt"
 #: It keeps what every node gives for every sample, all at once.
 MOST_SAMPLES: Final = 8
-_MOST_WORDS: Final = 300
+#: Its own extra [onnx] brings onnxruntime-gpu, which overwrites the files of onnxruntime.
+_BESIDE: Final = "pip install lief ml-dtypes onnx-graphsurgeon onnxscript onnxslim polygraphy"
+_MOST_CHARACTERS: Final = 300
 
 
 class AutoCastFailed(Exception):
@@ -116,4 +118,7 @@ def _silence() -> Iterator[None]:
 
 
 def _said(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_WORDS]
+    if isinstance(error, ImportError):
+        why = str(error).partition("\n")[0]
+        return f"{why}. It needs beside it, instead of its extra [onnx]: {_BESIDE}"
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_CHARACTERS]

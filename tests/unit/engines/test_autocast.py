@@ -88,7 +88,10 @@ def test_an_input_may_be_called_as_numpy_calls_its_own_arguments(
     [
         (stand_ins.REFUSES, "RuntimeError: node 'conv' has no type"),
         (stand_ins.WRITES_NONSENSE, "Nonsense"),
-        ("import no_such_part_of_it\n", "No module named 'no_such_part_of_it'"),
+        (
+            stand_ins.LACKS,
+            "No module named 'onnx_graphsurgeon'. It needs beside it, instead of its ",
+        ),
     ],
 )
 def test_where_it_fails_the_light_converter_does_it_and_the_reason_is_told(
