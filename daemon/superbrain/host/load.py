@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import collections
-
-import psutil
+from typing import TYPE_CHECKING
 
 from superbrain.domain.watch import HostLoad
+from superbrain.host.processors import counters
+
+if TYPE_CHECKING:
+    from superbrain.host.processors import Counters
 
 _READINGS = 15
 
@@ -15,30 +18,24 @@ class LoadMeter:
     """Reads the kernel's counters now and then; a reading is about the time since some ago."""
 
     def __init__(self) -> None:
-        self._readings: collections.deque[tuple[float, float, float]] = collections.deque(
-            [_counters()], maxlen=_READINGS
+        self._readings: collections.deque[Counters] = collections.deque(
+            [counters()], maxlen=_READINGS
         )
 
     def read(self) -> HostLoad:
         """Give the load since the oldest of the last readings."""
-        total, idle, stolen = _counters()
-        before_total, before_idle, before_stolen = self._readings[0]
-        self._readings.append((total, idle, stolen))
-        passed = total - before_total
+        now, before = counters(), self._readings[0]
+        if now is not self._readings[-1]:
+            self._readings.append(now)
+        passed = now.total_s - before.total_s
         if passed <= 0:
             return HostLoad()
-        busy = passed - (idle - before_idle)
+        busy = passed - (now.idle_s - before.idle_s)
         return HostLoad(
-            busy_percent=min(max(100 * busy / passed, 0.0), 100.0),
-            stolen_percent=min(max(100 * (stolen - before_stolen) / passed, 0.0), 100.0),
+            busy_percent=_percent(busy, passed),
+            stolen_percent=_percent(now.stolen_s - before.stolen_s, passed),
         )
 
 
-def _counters() -> tuple[float, float, float]:
-    """All processor seconds so far, those that were idle, those that were stolen."""
-    times = psutil.cpu_times()
-    stolen = getattr(times, "steal", 0.0)
-    idle = times.idle + getattr(times, "iowait", 0.0)
-    others = times.user + times.system + getattr(times, "nice", 0.0)
-    others += getattr(times, "irq", 0.0) + getattr(times, "softirq", 0.0)
-    return idle + others + stolen, idle, stolen
+def _percent(part: float, whole: float) -> float:
+    return min(max(100 * part / whole, 0.0), 100.0)
