@@ -305,8 +305,11 @@ def test_silent_ones_in_every_place_only_delay_the_next(endpoint: Endpoint) -> N
         assert endpoint.asked().endswith(b"ok\n")
 
 
-def test_who_does_not_read_what_he_asked_for_is_hung_up_on(endpoint: Endpoint) -> None:
-    endpoint.metrics.text = b"x" * (16 << 20)
+def test_who_does_not_read_what_he_asked_for_is_hung_up_on(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("superbrain.domain.metrics.text", lambda _health: "x" * (16 << 20))
+    endpoint.metrics.publish(sample_health())
     with contextlib.ExitStack() as stack:
         for _ in range(4):
             greedy = stack.enter_context(endpoint.connect(receive_bytes=4096))

@@ -31,8 +31,11 @@ def manager(
 MESSAGES: dict[str, tuple[Callable[[], bool], str]] = {
     "ready": (notify.ready, r"READY=1"),
     "ready with status": (lambda: notify.ready("2 models"), r"READY=1\nSTATUS=2 models"),
-    "status in one line": (lambda: notify.status("two\n models"), r"STATUS=two models"),
     "alive": (notify.alive, r"WATCHDOG=1"),
+    "alive with status in one line": (
+        lambda: notify.alive("two\n models"),
+        r"WATCHDOG=1\nSTATUS=two models",
+    ),
     "more time": (lambda: notify.still_starting(1.5), r"EXTEND_TIMEOUT_USEC=1500000"),
     "reloading": (notify.reloading, r"RELOADING=1\nMONOTONIC_USEC=\d+"),
     "stopping": (notify.stopping, r"STOPPING=1"),
@@ -52,3 +55,24 @@ def test_a_manager_that_has_gone_is_no_reason_to_fail(
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
     assert not notify.alive()
+
+
+def test_every_beat_feeds_the_watchdog_and_the_status_goes_with_it_when_it_has_changed(
+    manager: socket.socket,
+) -> None:
+    heartbeat = notify.Heartbeat()
+    for line in ("one", "one", "two"):
+        assert heartbeat.beat(line)
+    received = [manager.recv(4096).decode() for _ in range(3)]
+    assert received == ["WATCHDOG=1\nSTATUS=one", "WATCHDOG=1", "WATCHDOG=1\nSTATUS=two"]
+
+
+def test_a_status_that_did_not_arrive_is_told_again(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heartbeat, address = notify.Heartbeat(), os.environ["NOTIFY_SOCKET"]
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nobody")
+    assert not heartbeat.beat("one")
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    assert heartbeat.beat("one")
+    assert manager.recv(4096) == b"WATCHDOG=1\nSTATUS=one"

@@ -1,8 +1,9 @@
 """The metrics as others get them: a file that is replaced at every look, a text kept for scrapers.
 
-The text is made once at a look, in the observer's own time. Whoever asks by HTTP gets what was
-made, so that asking often costs the daemon next to nothing. What keeps the file from being written
-is said once, stays a problem until it is over, and harms nothing else.
+The text of a report is made once, when it is first wanted: at every look for the file, when the
+first asks for a scraper. Whoever asks by HTTP again gets what was made, so that asking often costs
+the daemon next to nothing. What keeps the file from being written is said once, stays a problem
+until it is over, and harms nothing else.
 """
 
 from __future__ import annotations
@@ -38,12 +39,11 @@ class Metrics:
 
     Attributes:
         health: the newest report.
-        text: the same as metrics.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.health: Health | None = None
-        self.text = b""
+        self._text = b""
         self._path = path
         self._published_at = 0.0
         self._unwritten = ""
@@ -53,10 +53,17 @@ class Metrics:
         """How old the newest report is; without end when there is none."""
         return time.monotonic() - self._published_at if self.health is not None else float("inf")
 
+    @property
+    def text(self) -> bytes:
+        """The newest report as metrics; empty before the first."""
+        if not self._text and self.health is not None:
+            self._text = metrics.text(self.health).encode()
+        return self._text
+
     def publish(self, health: Health) -> None:
-        """Make metrics of a report."""
-        self.text = metrics.text(health).encode()
+        """Take a report, and replace the file."""
         self.health, self._published_at = health, time.monotonic()
+        self._text = b""
         if self._path is not None:
             self._write(self._path)
 

@@ -94,6 +94,7 @@ class Observer:
         self._counted_at: dt.datetime | None = None
         self._silent = 0
         self._status = ""
+        self._heartbeat = notify.Heartbeat()
         watchdog_s = notify.watchdog_s()
         self._interval_s = min(config.health.interval_s, watchdog_s / 3 if watchdog_s else 1e9)
         self.started = False
@@ -118,8 +119,7 @@ class Observer:
         await asyncio.gather(*checks)
         self._counted_at = dt.datetime.now(dt.UTC)
         health = self.report()
-        notify.status(status_line(health.models))
-        notify.alive()
+        self._heartbeat.beat(status_line(health.models))
         if not self.started:  # models may load for as long as they need, while this loop runs
             notify.still_starting(START_PATIENCE_S)
         if health.status != self._status:

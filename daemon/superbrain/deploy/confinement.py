@@ -1,7 +1,8 @@
 """The watch on a worker: it ends one that goes beyond its limits, and tidies up after each.
 
 The kernel bounds what it can count for one process (descriptors, file sizes). Memory, threads and
-the scratch folder it cannot, or not everywhere, so the daemon looks at them a few times a second.
+the scratch folder it cannot, or not everywhere, so the daemon looks at them a few times a second
+(rounds.py); of a process that has not run meanwhile it knows that nothing has changed.
 A worker that is ended this way answers its order with the limit's own code, and its death says why.
 """
 
@@ -24,62 +25,111 @@ from superbrain.host.usage import scratch_usage, usage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from superbrain.deploy.rounds import Rounds
     from superbrain.domain.sandbox import SandboxPolicy, Usage
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.1
 SCRATCH_EVERY = 5
+LOOK_ANYWAY_EVERY = 10
+SCRATCH_ANYWAY_EVERY = 100
 
 
-async def watch(
-    child: Child, policy: SandboxPolicy, scratch: Path, lane: Path | None = None
-) -> None:
+async def watch(confined: Confined, rounds: Rounds, lane: Path | None = None) -> None:
     """Hold a process to its limits until it has ended, then remove its scratch folder and lane."""
-    looks = _Looks(child, policy, scratch)
     try:
-        await child.exited.wait()
+        rounds.begin(confined)
+    except RuntimeError as error:
+        confined.child.condemn(_unwatched(confined.child, error))
+    try:
+        await confined.child.exited.wait()
     finally:
-        looks.stop()
-    await asyncio.to_thread(_tidy_up, scratch, lane)
+        rounds.end(confined)
+        confined.let_go()
+    await asyncio.to_thread(_tidy_up, confined.scratch, lane)
 
 
-class _Looks:
-    """Looks at a process ten times a second; a timer alone, for it does so at rest too."""
+class Confined:
+    """A process that is held to its limits: looked at in every round, judged in the loop.
 
-    def __init__(self, child: Child, policy: SandboxPolicy, scratch: Path) -> None:
-        self._child, self._policy, self._scratch = child, policy, scratch
+    What has not run since the last look has taken nothing since, so whether it has is all that is
+    asked at rest. That counts only while `alone`: what can start processes has others that run. And
+    now and then everything is looked at all the same.
+
+    Args:
+        child: the process.
+        policy: its limits.
+        scratch: its scratch folder.
+        has_run: tells whether it has run since it was last called.
+
+    Attributes:
+        alone: whether the kernel keeps it from starting processes, as far as is known.
+    """
+
+    def __init__(
+        self, child: Child, policy: SandboxPolicy, scratch: Path, has_run: Callable[[], bool]
+    ) -> None:
+        self.child, self.scratch = child, scratch
+        self.alone = False
+        self._policy, self._has_run = policy, has_run
         self._loop = asyncio.get_running_loop()
-        self._count = 0
+        self._looks = self._measured_at = 0
+        self._unmeasured = True
+        self._let_go = False
         self._measuring: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_later(LOOK_S, self._look)
 
-    def stop(self) -> None:
-        """Look no more."""
-        self._timer.cancel()
+    def look(self) -> None:
+        """Look at what may have changed; in the thread of the rounds."""
+        self._looks += 1
+        may_have_taken = self._has_run() or not self.alone
+        self._unmeasured = self._unmeasured or may_have_taken
+        if may_have_taken or self._looks % LOOK_ANYWAY_EVERY == 0:
+            used = usage(self.child.pid)
+            if excess(self._policy, used) is not None:
+                self._call(self._judge, used)
+        since = self._looks - self._measured_at
+        if since >= (SCRATCH_EVERY if self._unmeasured else SCRATCH_ANYWAY_EVERY):
+            self._look_at_scratch()
+
+    def _look_at_scratch(self) -> None:
+        if self._measuring is None:
+            self._unmeasured, self._measured_at = False, self._looks
+            self._call(self._measure)
+
+    def _call(self, what: Callable[..., None], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: the daemon ends
+            self._loop.call_soon_threadsafe(what, *arguments)
+
+    def let_go(self) -> None:
+        """Judge it no more."""
+        self._let_go = True
         if self._measuring is not None:
             self._measuring.cancel()
 
-    def _look(self) -> None:
-        self._timer = self._loop.call_later(LOOK_S, self._look)
-        self._count += 1
-        self._judge(usage(self._child.pid))
-        if self._count % SCRATCH_EVERY == 0 and self._measuring is None:
-            self._measuring = self._loop.create_task(self._measure())
+    def _measure(self) -> None:
+        if not self._let_go and self._measuring is None:
+            self._measuring = self._loop.create_task(self._measured())
 
-    async def _measure(self) -> None:
-        used = await asyncio.to_thread(scratch_usage, self._scratch, self._child.pid)
-        self._measuring = None
+    async def _measured(self) -> None:
+        try:
+            used = await asyncio.to_thread(scratch_usage, self.scratch, self.child.pid)
+        finally:
+            self._measuring = None
         self._judge(used)
 
     def _judge(self, used: Usage) -> None:
         found = excess(self._policy, used)
-        if found is None or self._child.verdict is not None:
+        if found is None or self._let_go or self.child.verdict is not None:
             return
-        message = f"{self._child.name}: {found.message}"
-        about = self._child.concerns
+        message = f"{self.child.name}: {found.message}"
+        about = self.child.concerns
         event(log, Event.WORKER_OVER_LIMIT, logging.ERROR, message, code=found.code, **about)
-        self._child.condemn(ChildError(found.code, message, mend=found.mend))
+        self.child.condemn(ChildError(found.code, message, mend=found.mend))
+
+
+def _unwatched(child: Child, error: RuntimeError) -> ChildError:
+    message = f"{child.name} cannot be held to its limits: {error}"
+    return ChildError("SPAWN_FAILED", message, mend="Check limits of processes and memory")
 
 
 def _tidy_up(scratch: Path, lane: Path | None) -> None:

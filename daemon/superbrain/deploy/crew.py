@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from superbrain.deploy.child import Child, ChildError
-from superbrain.deploy.confinement import begin_with_scratch, watch
+from superbrain.deploy.confinement import Confined, begin_with_scratch, watch
 from superbrain.deploy.fork_server import ForkServerError
+from superbrain.deploy.rounds import Rounds
 from superbrain.domain import ctl
 from superbrain.domain.engine import EngineFile
 from superbrain.domain.manifest import CarriedEngine, Manifest
@@ -28,6 +29,7 @@ from superbrain.domain.records import RecordPolicy
 from superbrain.domain.sandbox import Sandbox
 from superbrain.host.events import Event
 from superbrain.host.logs import event
+from superbrain.host.usage import RunClock
 
 if TYPE_CHECKING:
     from superbrain.deploy.fork_server import ForkServer
@@ -50,7 +52,7 @@ class Workplace(msgspec.Struct, frozen=True):
     """Where the workers of this host have their lanes and scratch folders, and what holds them.
 
     They come from `fork_server`. `records` says of which requests they tell; `on_records` is given
-    it, with the worker's name.
+    it, with the worker's name. `rounds` look at all of them.
     """
 
     lanes_path: Path
@@ -59,6 +61,7 @@ class Workplace(msgspec.Struct, frozen=True):
     fork_server: ForkServer
     records: RecordPolicy = RecordPolicy()
     on_records: Callable[[str, ctl.Records], None] = lambda _name, _records: None
+    rounds: Rounds = msgspec.field(default_factory=Rounds)
 
 
 class Bringup(msgspec.Struct, frozen=True):
@@ -109,7 +112,8 @@ class Worker:
         begin = partial(_begin, name, place.fork_server, bringup.deployment_id)
         child = await begin_with_scratch(name, scratch, begin)
         child.on_message = partial(_heard, name, place)
-        watching = asyncio.create_task(watch(child, place.sandbox, scratch, Path(lane_path)))
+        confined = Confined(child, place.sandbox, scratch, RunClock(child.pid).has_run)
+        watching = asyncio.create_task(watch(confined, place.rounds, Path(lane_path)))
         worker = cls(child, worker_id, lane_path, watching)
         order = ctl.Load(
             deployment_id=bringup.deployment_id,
@@ -130,6 +134,7 @@ class Worker:
             worker.child.kill()
             raise
         worker.runtime, worker.sandbox = loaded.runtime, loaded.sandbox
+        confined.alone = loaded.sandbox.system_calls
         event(
             log,
             Event.WORKER_STARTED,

@@ -62,8 +62,10 @@ class WorkerWatch:
     def look(self, now: float) -> Finding | None:
         """Take a sample."""
         self._take_times(now)
+        if now < self._sample_at:
+            return None
         held = held_by(self._worker.child.pid)
-        if held is None or now < self._sample_at:
+        if held is None:
             return None
         self._sample_at = now + self._watch.sample_s
         leak = self._leak(held)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from superbrain.deploy.child import Child, ChildError
-from superbrain.deploy.confinement import begin_with_scratch, watch
+from superbrain.deploy.confinement import Confined, begin_with_scratch, watch
 from superbrain.deploy.shelf import Shelf
 from superbrain.deploy.surveys import KnownHost
 from superbrain.domain.ctl_build import (
@@ -42,6 +42,7 @@ from superbrain.domain.engine import EngineFile, EngineKey, timing_key
 from superbrain.engines.registry import built_runtime_for
 from superbrain.host.events import Event
 from superbrain.host.logs import event
+from superbrain.host.usage import RunClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -163,7 +164,8 @@ class Workshop:
             scratch,
             partial(Child.spawn, name, BUILDER_MODULE, deployment=bringup.deployment_id),
         )
-        watching = asyncio.create_task(watch(child, limits, scratch))
+        confined = Confined(child, limits, scratch, RunClock(child.pid).has_run)
+        watching = asyncio.create_task(watch(confined, place.rounds))
         survey = Survey(
             rung=bringup.rung,
             bundle_path=str(bringup.bundle_path),

@@ -2,14 +2,15 @@
 
 A driver whose device has gone may not answer at all, and nothing ends a thread that waits in it.
 So every question has a thread of its own, at most one is open at a time, and whoever wants to know
-gets what was said last and for how long nothing was said since.
+gets what was said last and for how long nothing was said since. Where the answer was that there is
+no GPU, only who waits for one has it asked again at once.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from superbrain.host.gpu import Gpus
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from superbrain.domain.health import GpuFacts
+
+
+NONE_AGAIN_S: Final = 30.0
 
 
 class GpuWatch:
@@ -34,6 +38,7 @@ class GpuWatch:
         self._read = read or Gpus().read
         self._asking: threading.Thread | None = None
         self._asked_at = 0.0
+        self._none = False
 
     @property
     def silent_s(self) -> float:
@@ -43,9 +48,15 @@ class GpuWatch:
         return time.monotonic() - self._asked_at if waits else 0.0
 
     def look(self, wait_s: float = 0.0) -> None:
-        """Ask, unless a question is open, and wait for the answer at most so long."""
+        """Ask, unless a question is open, and wait for the answer at most so long.
+
+        Without waiting, a host without GPUs is asked twice a minute: a driver may be loaded later.
+        """
+        now = time.monotonic()
+        if self._none and not wait_s and now - self._asked_at < NONE_AGAIN_S:
+            return
         if self._asking is None or not self._asking.is_alive():
-            self._asked_at = time.monotonic()
+            self._asked_at = now
             # A daemon thread: it must not keep the process from ending.
             self._asking = threading.Thread(target=self._ask, name="gpus", daemon=True)
             self._asking.start()
@@ -54,3 +65,4 @@ class GpuWatch:
 
     def _ask(self) -> None:
         self.facts = self._read()
+        self._none = not self.facts

@@ -16,14 +16,26 @@ def ready(status: str = "") -> bool:
     return notify("READY=1", *([_status_line(status)] if status else []))
 
 
-def status(text: str) -> bool:
-    """One line for `systemctl status`."""
-    return notify(_status_line(text))
+def alive(status: str = "") -> bool:
+    """Feed the watchdog, and give `systemctl status` one line; without it the last one stays."""
+    return notify("WATCHDOG=1", *([_status_line(status)] if status else []))
 
 
-def alive() -> bool:
-    """Feed the watchdog."""
-    return notify("WATCHDOG=1")
+class Heartbeat:
+    """Feeds the watchdog; the status line goes with it only when the manager has another one.
+
+    To systemd every status is news that it passes on, so the same one again is work for nothing.
+    """
+
+    def __init__(self) -> None:
+        self._told = ""
+
+    def beat(self, status: str) -> bool:
+        """Say that the daemon is alive, and how it does."""
+        said = alive(status if status != self._told else "")
+        if said:
+            self._told = status
+        return said
 
 
 def still_starting(seconds: float) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,38 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BLOCK_BYTES = 512  # of st_blocks, whatever the file system's are
+_SCHEDULED = 2  # CPUCLOCK_SCHED: of the clocks of a process the one that counts nanoseconds
+_TICKLESS = Path("/sys/devices/system/cpu/nohz_full")
+
+
+class RunClock:
+    """Tells whether a process has run since it was last asked about: one system call, no file.
+
+    It goes by the processor time that the kernel counts for all threads together. Of one that runs
+    at this moment the kernel counts at every tick, so a run that has just begun is seen the next
+    time. Where it cannot be told, or late, because processors run without ticks, it has run.
+    """
+
+    def __init__(self, pid: int, tickless: Path = _TICKLESS) -> None:
+        self._clock = (~pid << 3) | _SCHEDULED  # as clock_getcpuclockid(3) makes it
+        self._ran_ns = -1
+        self._lags = _any_processor(tickless)
+
+    def has_run(self) -> bool:
+        """Tell it, for the time since the last call; at the first one it has."""
+        try:
+            ran_ns = time.clock_gettime_ns(self._clock)
+        except OSError:
+            return True
+        before, self._ran_ns = self._ran_ns, ran_ns
+        return ran_ns != before or self._lags
+
+
+def _any_processor(listed: Path) -> bool:
+    """Whether one of the kernel's lists of processors names any; there may be no such list."""
+    with suppress(OSError):
+        return any(letter.isdigit() for letter in listed.read_text())
+    return False
 
 
 def usage(pid: int) -> Usage:

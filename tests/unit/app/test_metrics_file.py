@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from superbrain.app.metrics import Metrics
+from superbrain.domain.health import Health
 from tests.support.reports import NOON, sample_health
 
 
@@ -68,3 +69,23 @@ def test_without_a_file_the_text_is_kept_all_the_same() -> None:
     metrics.publish(sample_health(at=NOON))
     assert f"superbrain_report_timestamp_seconds {NOON.timestamp():.0f}\n" in metrics.text.decode()
     assert metrics.age_s < 60
+
+
+def test_without_a_file_the_text_is_made_when_asked_for_and_once_for_each_report(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Health] = []
+
+    def text(health: Health) -> str:
+        made.append(health)
+        return f"{len(made)}"
+
+    monkeypatch.setattr("superbrain.domain.metrics.text", text)
+    metrics = Metrics(None)
+    assert metrics.text == b""
+    for _ in range(3):
+        metrics.publish(sample_health())
+    assert not made
+    assert [metrics.text for _ in range(3)] == [b"1"] * 3
+    metrics.publish(sample_health())
+    assert metrics.text == b"2"

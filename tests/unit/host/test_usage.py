@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
-from superbrain.host.usage import scratch_usage, usage
+from superbrain.host.usage import RunClock, scratch_usage, usage
 
 
 def test_memory_and_threads_of_a_process_are_counted() -> None:
@@ -34,3 +36,41 @@ def test_a_folder_is_counted_with_what_is_open_and_without_a_name(tmp_path: Path
         unnamed = scratch_usage(tmp_path, os.getpid())
     assert unnamed.entries == 3
     assert unnamed.scratch_bytes - named.scratch_bytes >= 3 << 20
+
+
+def test_a_process_that_waits_has_not_run_and_one_that_works_has(tmp_path: Path) -> None:
+    command = [sys.executable, "-I", "-c", "print(flush=True); input(); print(flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.readline()
+        clock = RunClock(child.pid, tmp_path / "no list")
+        assert clock.has_run(), "nobody has looked before"
+        rests = (not clock.has_run() for _ in iter(int, 1))  # until it has come to its input
+        assert next(filter(None, rests))
+        assert not clock.has_run()
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        assert clock.has_run()
+        child.kill()
+
+
+def test_a_process_whose_clock_cannot_be_read_has_run(tmp_path: Path) -> None:
+    clock = RunClock(1 << 22, tmp_path / "no list")
+    assert [clock.has_run() for _ in range(3)] == [True] * 3
+
+
+def test_where_processors_run_without_ticks_every_process_has_run(tmp_path: Path) -> None:
+    listed = tmp_path / "nohz_full"
+    child = subprocess.Popen([sys.executable, "-I", "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # its clock stands still
+    try:
+        told = {}
+        for processors in ("2-7\n", "(null)\n", "\n"):
+            listed.write_text(processors)
+            clock = RunClock(child.pid, listed)
+            told[processors] = [clock.has_run() for _ in range(2)]
+    finally:
+        child.wait()
+    assert told == {"2-7\n": [True, True], "(null)\n": [True, False], "\n": [True, False]}
