@@ -28,7 +28,7 @@ from superbrain.bundle.folder import BuiltBundle
 from superbrain.client import Client
 from superbrain.deploy.fork_server import FORK_SERVER_MODULE
 from superbrain.domain import operations as op
-from superbrain.domain.health import Health, ModelFacts
+from superbrain.domain.health import Health, ModelFacts, Problem
 from tests.support.bundles import KeyPair, make_trust_folder, sign_key
 
 PATIENCE_S = 60.0
@@ -196,6 +196,10 @@ class Appliance:
         """Give what the report says of one model."""
         return next((model for model in self.health().models if model.name == name), None)
 
+    def problem(self, subject: str) -> Problem | None:
+        """Give what the report says is wrong with something."""
+        return next((one for one in self.health().problems if one.subject == subject), None)
+
     def history(self, name: str) -> list[op.Transition]:
         """Give a model's transitions, oldest first."""
         reply = self.ask(op.GetHistory(name, 10_000), op.HistoryReply)
@@ -208,7 +212,12 @@ class Appliance:
     # --- waiting ------------------------------------------------------------------------------
 
     def wait_for(
-        self, condition: Callable[[], T | None], what: str, patience_s: float = PATIENCE_S
+        self,
+        condition: Callable[[], T | None],
+        what: str,
+        patience_s: float = PATIENCE_S,
+        *,
+        look_again_s: float = LOOK_AGAIN_S,
     ) -> T:
         """Look until `condition` gives something true; what it gave."""
         end = time.monotonic() + patience_s
@@ -217,7 +226,7 @@ class Appliance:
                 break
             if found := condition():
                 return found
-            time.sleep(LOOK_AGAIN_S)
+            time.sleep(look_again_s)
         raise AssertionError(f"waited in vain for {what}:\n{self.log_text()}")
 
     def wait_live(
@@ -240,6 +249,11 @@ class Appliance:
             return steps[-1] if steps and steps[-1].state_to == state else None
 
         return self.wait_for(ended, f"{name} {version} to be {state}")
+
+    def refusal(self, name: str) -> str:
+        """Wait until a file in the inbox is refused; the note beside it."""
+        self.wait_for((self.inbox / f"{name}.refused").exists, f"{name} to be refused")
+        return (self.inbox / f"{name}.refused.txt").read_text()
 
     def _answers(self) -> bool:
         path = Path(self.control_endpoint.removeprefix("ipc://"))
