@@ -19,6 +19,7 @@ import msgspec
 
 import superbrain
 from scripts.gpu_check_report import Found
+from superbrain.cli.doctor import RUNGS_CHILD
 from superbrain.domain.health import GpuFacts
 from superbrain.domain.probe import GpuFigures
 from superbrain.domain.quantities import bytes_text
@@ -84,7 +85,7 @@ def rungs_to_check(*, rehearsal: bool) -> list[str]:
     """Give every rung on a GPU that this host makes of a graph as it is; rehearsed: the CPU's."""
     if rehearsal:
         return [CPU_RUNG, *([f"{NATIVE}:cpu"] if importlib.util.find_spec("torch") else [])]
-    why_not = probe_engines(PROBE_S).rungs
+    why_not = probe_engines(PROBE_S, rungs_child=RUNGS_CHILD).rungs
     return [
         rung
         for rung, reason in why_not.items()

@@ -319,13 +319,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--cuts", action="store_true")
+    parser.add_argument("--jobs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--clients", type=int, default=3)
     parser.add_argument("--swaps", type=int, default=0)
     parser.add_argument("--requests", type=int, default=0)
     options = parser.parse_args()
     if options.cuts:
-        return _cut()
+        return _verdict(every_cut(options.jobs, _say))
     _say(f"seed {options.seed}")
     with tempfile.TemporaryDirectory() as folder, Appliance(Path(folder)) as appliance:
         soak = Soak(appliance, options.seed, options.clients, _say)
@@ -342,14 +343,6 @@ def main() -> int:
             shutil.copy(appliance.log, kept)
             _say(f"the daemon's log is in {kept}")
     return _verdict(soak.findings)
-
-
-def _cut() -> int:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Appliance(Path(folder), start=False) as appliance,
-    ):
-        return _verdict(every_cut(appliance, _say))
 
 
 def _verdict(findings: list[str]) -> int:

@@ -191,16 +191,22 @@ def test_a_rollback_to_a_bundle_revoked_since_is_refused(tmp_path: Path) -> None
         assert answer(appliance) == 2
 
 
-def test_a_retired_model_stays_retired_though_a_candidate_was_loading(tmp_path: Path) -> None:
+def test_a_retired_model_stays_retired_though_a_candidate_was_loading_and_comes_back_when_told(
+    tmp_path: Path,
+) -> None:
     with Appliance(tmp_path) as appliance:
         go_live(appliance, 1)
         appliance.drop(release(appliance, 2, pipeline=SLOW_START))
         appliance.wait_ended("adder", "2.0.0", "BUILDING")
-        appliance.ask(op.Retire("adder"), op.Outcome)
+        said = appliance.ask(op.Retire("adder"), op.Outcome).message
         appliance.wait_ended("adder", "2.0.0", "ABANDONED")
         appliance.wait_for(lambda: len(appliance.at_work()) == 1, "the gateway alone")
         with pytest.raises(NotFound):
             answer(appliance)
+        assert "`superbrain retry adder --version 1.0.0` brings it back" in said
+        appliance.ask(op.Retry("adder", "1.0.0"), op.Outcome)
+        appliance.wait_live("adder", "1.0.0")
+        assert answer(appliance) == 1
 
 
 def test_a_bundle_that_cannot_be_stored_is_tried_again_by_the_clock_alone(tmp_path: Path) -> None:

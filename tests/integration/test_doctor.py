@@ -31,7 +31,7 @@ from superbrain.cli.main import main
 from superbrain.domain.probe import Cuda, Engines, GpuFigures, Library, OnnxRuntimeBuild
 none, there = Library(missing=True), OnnxRuntimeBuild("1")
 engines = Engines({}, Cuda(False), none, none, there, {}, {"onnxruntime:cpu": ""})
-doctor.probe_engines = lambda timeout_s: engines
+doctor.probe_engines = lambda timeout_s, **_: engines
 doctor.ask_child = lambda *_, **__: GpuFigures([])
 os.setgroups([])
 os.setresgid(*[int(user)] * 3)

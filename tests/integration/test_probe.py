@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from superbrain.cli.doctor import RUNGS_CHILD
 from superbrain.domain.probe import (
     Cuda,
     CudaDevice,
     Library,
     OnnxRuntimeBuild,
     ProviderTrial,
+    RungAnswers,
     Unanswered,
 )
 from superbrain.engines.onnx_session import import_library
@@ -25,6 +30,20 @@ from tests.support.pretended_gpu import GPU, HAS_COMPILER, MEMORY_BYTES, SAYS, p
 pytestmark = pytest.mark.integration
 
 PATIENCE_S = 120.0
+# Says how far it is confined before it answers.
+CONFINED = """
+import importlib, pathlib
+from superbrain.serve import probe_process
+
+def told(name):
+    if name.endswith("probe_child"):
+        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+        print(next(line for line in lines if line.startswith("Seccomp:")), flush=True)
+    return imported(name)
+
+imported, importlib.import_module = importlib.import_module, told
+probe_process.main()
+"""
 
 
 def test_the_tiny_graph_doubles_what_it_gets() -> None:
@@ -34,7 +53,7 @@ def test_the_tiny_graph_doubles_what_it_gets() -> None:
 
 
 def test_this_host_can_run_its_own_rung() -> None:
-    found = probe_engines(PATIENCE_S)
+    found = probe_engines(PATIENCE_S, rungs_child=RUNGS_CHILD)
     assert isinstance(found.onnxruntime, OnnxRuntimeBuild)
     assert found.onnxruntime.version
     cpu = "CPUExecutionProvider"
@@ -42,6 +61,18 @@ def test_this_host_can_run_its_own_rung() -> None:
     assert found.rungs["onnxruntime:cpu"] == ""
     assert tuple(found.rungs) == known_rungs()
     assert any(name.startswith("onnxruntime") for name in found.packages)
+
+
+def test_rungs_are_asked_for_where_a_worker_would_run_them() -> None:
+    """Behind the sandbox, of which /proc tells; unconfined, the same question is answered too."""
+    command = [sys.executable, "-I", "-c", CONFINED, "rungs:onnxruntime"]
+    said = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=True).stdout
+    status, answer = said.decode().splitlines()
+    assert status == "Seccomp:\t2"
+    assert json.loads(answer)["why_not"]["onnxruntime:cpu"] == ""
+    outside = ask_child("rungs:onnxruntime", RungAnswers)
+    assert isinstance(outside, RungAnswers)
+    assert outside.why_not == json.loads(answer)["why_not"]
 
 
 def test_a_provider_that_is_not_there_is_found_out() -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from superbrain.domain.health import GpuFacts, Health
 
 PROBE_TIMEOUT_S: Final = 60.0
+RUNGS_CHILD: Final = "superbrain.serve.probe_process"
 _GPU_CHILD: Final = "superbrain.host.gpu_child"
 _EXAMPLES: Final = """\
 exit codes: 0 nothing has to be mended (notes are no problems), 1 something has
@@ -88,7 +89,7 @@ def diagnose(args: argparse.Namespace) -> Diagnosis:
     """Put the diagnosis together; libraries are asked while everything else is looked at."""
     now = dt.datetime.now(dt.UTC)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        probing = pool.submit(probe_engines, args.probe_timeout)
+        probing = pool.submit(probe_engines, args.probe_timeout, rungs_child=RUNGS_CHILD)
         reading = pool.submit(_gpu_figures, args.probe_timeout)
         config, configuration = find_configuration(args.config, args.root)
         told = args.control != DEFAULT_ENDPOINT

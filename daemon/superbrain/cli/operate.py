@@ -25,8 +25,8 @@ examples:
   superbrain rollback ocr
 """
 _RETIRE = """\
-Callers get NOT_FOUND from then on. The bundle stays in the store: 'superbrain retry' brings it
-back.
+Callers get NOT_FOUND from then on. The bundle stays in the store: 'superbrain retry' with the
+version brings it back.
 
 examples:
   superbrain retire ocr

@@ -171,13 +171,22 @@ class Journal:
     def relevant(self, name: str) -> list[Deployment]:
         """Read what may be needed of a model again, newest first, however many came between.
 
-        All that is not over, the newest, the current one and its predecessor.
+        All that is not over, the newest, the current one and its predecessor; where nothing serves,
+        what served last.
         """
         current = self.current(name)
-        previous = self.get(current.predecessor) if current else None
+        previous = self.get(current.predecessor) if current else self._last_served(name)
         found = [*self.of_model(name, 1), current, previous, *self.in_states(set(State) - _OVER)]
         mine = {row.id: row for row in found if row is not None and row.name == name}
         return [mine[number] for number in sorted(mine, reverse=True)]
+
+    def _last_served(self, name: str) -> Deployment | None:
+        rows = self._read(
+            "SELECT body FROM deployments WHERE name = ? AND state = ? ORDER BY id DESC LIMIT 1",
+            name,
+            State.RETIRED,
+        )
+        return _deployment(rows[0]) if rows else None
 
     def newest_with_digest(self, digest: str) -> Deployment | None:
         """Read the newest attempt with this bundle."""

@@ -94,7 +94,8 @@ class Orders:
             "version": current.version,
         }
         event(log, Event.MODEL_RETIRED, **about)
-        return f"{name} {current.version} is retired; `superbrain retry {name}` brings it back"
+        again = f"superbrain retry {name} --version {current.version}"
+        return f"{name} {current.version} is retired; `{again}` brings it back"
 
     def retry(self, name: str, version: str = "") -> str:
         """Try an ended deployment again from the bundle in the store.

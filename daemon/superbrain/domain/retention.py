@@ -25,18 +25,23 @@ def retained(
         current: per model the id of its current deployment, 0 for none.
 
     Returns:
-        The digests of what serves and what served before it, of everything unfinished, and of the
-        newest deployment of each model however it ended, so that it can be tried again.
+        The digests of what serves and what served before it, of everything unfinished, and, so
+        that they can be tried again, of the newest deployment of each model however it ended and,
+        where nothing serves, of the one that did last.
     """
     keep: set[str] = set()
     for name, rows in deployments.items():
         by_id = {row.id: row for row in rows}
         serving = by_id.get(current.get(name, 0))
-        previous = by_id.get(serving.predecessor) if serving else None
+        previous = by_id.get(serving.predecessor) if serving else _last_served(rows)
         wanted = [row for row in (serving, previous, *rows[:1]) if row is not None]
         wanted += [row for row in rows if row.state in _NEEDED]
         keep.update(row.digest for row in wanted)
     return keep
+
+
+def _last_served(rows: Sequence[Deployment]) -> Deployment | None:
+    return next((row for row in rows if row.state is State.RETIRED), None)
 
 
 def remembered(newest: Iterable[Deployment], relevant: Iterable[Deployment]) -> set[int]:

@@ -52,13 +52,18 @@ _A = TypeVar("_A", bound=Answer)
 
 
 def probe_engines(
-    timeout_s: float = TIMEOUT_S, environment: Mapping[str, str] | None = None
+    timeout_s: float = TIMEOUT_S,
+    environment: Mapping[str, str] | None = None,
+    *,
+    rungs_child: str = CHILD,
 ) -> Engines:
     """Ask everything there is to ask.
 
     Args:
         timeout_s: how long one question may take.
         environment: of the children; None: this process's.
+        rungs_child: the program that is asked for rungs, such as one behind a worker's sandbox.
+            Those that are built beforehand are asked for by `CHILD`, which starts another process.
     """
     ask = functools.partial(ask_child, timeout_s=timeout_s, environment=environment)
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -67,7 +72,13 @@ def probe_engines(
         tensorrt = pool.submit(ask, "library:tensorrt", Library)
         tensorrt_rtx = pool.submit(ask, "library:tensorrt-rtx", Library)
         runtimes = sorted({rung.partition(":")[0] for rung in registry.known_rungs()})
-        rungs = {name: pool.submit(ask, f"rungs:{name}", RungAnswers) for name in runtimes}
+        built = {rung.partition(":")[0] for one in registry.built_runtimes() for rung in one.rungs}
+        rungs = {
+            name: pool.submit(
+                ask, f"rungs:{name}", RungAnswers, module=CHILD if name in built else rungs_child
+            )
+            for name in runtimes
+        }
         build = onnxruntime.result()
         listed = build.listed if isinstance(build, OnnxRuntimeBuild) else []
         trials = {

@@ -45,7 +45,7 @@ class Host:
         self.engines = PLAIN
         self.figures: GpuFigures | Unanswered = GpuFigures([])
         monkeypatch.delenv("SUPERBRAIN_CONTROL", raising=False)
-        monkeypatch.setattr(doctor, "probe_engines", lambda _timeout_s: self.engines)
+        monkeypatch.setattr(doctor, "probe_engines", lambda _timeout_s, **_: self.engines)
         monkeypatch.setattr(doctor, "ask_child", lambda *_, **__: self.figures)
         for name in ("inbox", "state", "state/store", "run"):
             (root / name).mkdir(parents=True, mode=0o750)

@@ -143,6 +143,18 @@ def test_what_serves_is_relevant_however_many_attempts_came_after_it(journal: Jo
     assert journal.relevant("ocr") == [rejected[-1], serving, previous]
 
 
+def test_what_served_last_is_relevant_where_nothing_serves(journal: Journal) -> None:
+    older, retired = (
+        journal.create(a_deployment(version=f"{n}.0.0", state=State.RETIRED), NOW) for n in (1, 2)
+    )
+    given_up = [
+        journal.create(a_deployment(version=f"3.0.{n}", state=State.ABANDONED), NOW)
+        for n in range(3)
+    ]
+    assert journal.relevant("ocr") == [given_up[-1], retired]
+    assert older not in journal.relevant("ocr")
+
+
 def test_a_write_that_failed_leaves_the_journal_usable(journal: Journal) -> None:
     before = journal.create(a_deployment(), NOW)
     journal._file.db.execute("PRAGMA max_page_count = 1")

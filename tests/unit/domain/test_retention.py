@@ -24,6 +24,11 @@ def test_what_is_under_way_is_kept() -> None:
     assert retained({"ocr": rows}, {"ocr": 0}) == {"d3", "d2"}
 
 
+def test_what_was_retired_is_kept_though_a_newer_one_was_given_up() -> None:
+    rows = [row(4, State.ABANDONED), row(3), row(2), row(1, State.FAILED)]
+    assert retained({"ocr": rows}, {"ocr": 0}) == {"d4", "d3"}
+
+
 def test_the_past_of_the_newest_and_of_what_is_needed_is_remembered() -> None:
     newest = [row(9), row(8)]
     assert remembered(newest, [row(9), row(2, State.LIVE)]) == {9, 8, 2}
