@@ -10,7 +10,7 @@ from superbrain.bundle.keys import SigningKey
 from superbrain.deploy.journal import Journal
 from superbrain.domain.deployment import State
 from tests.corpus.draft import Draft
-from tests.corpus.every_case import CASES, Case
+from tests.corpus.every_case import CASES, EXECUTED, Case
 from tests.support.appliance import Appliance
 from tests.support.bundles import sign_key
 
@@ -25,10 +25,11 @@ def model_of(case: Case) -> str:
 def drop_all(appliance: Appliance, folder: Path) -> dict[str, str]:
     """Drop every case, `AT_ONCE` under way at any time; what was said of each, "" where nothing.
 
-    Those that may hang come last: a host tries them again, and others would wait for that.
+    Those that hang come behind all that a worker must be had for, and before all that is refused
+    unread: nobody waits for them, nor for the host that tries them again.
     """
     stranger = sign_key(folder / "stranger", "stranger").signing
-    waiting = deque(sorted(CASES.values(), key=lambda case: "TIMED_OUT" in case.codes))
+    waiting = deque(sorted(CASES.values(), key=_turn))
     notes: dict[str, str] = {}
     under_way: list[Case] = []
     while waiting or under_way:
@@ -42,6 +43,10 @@ def drop_all(appliance: Appliance, folder: Path) -> dict[str, str]:
             notes |= {case.name: "" for case in under_way}
         under_way = [case for case in under_way if case.name not in notes]
     return notes
+
+
+def _turn(case: Case) -> tuple[bool, bool]:
+    return case.section not in EXECUTED, "TIMED_OUT" in case.codes
 
 
 def drop(appliance: Appliance, folder: Path, case: Case, stranger: SigningKey) -> None:
