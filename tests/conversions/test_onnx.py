@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.conversions.author import Author
 from tests.conversions.makers.talk import keep
+from tests.support import autocast
 from tests.support.networks import detector_folder
 
 
@@ -75,11 +77,27 @@ def test_naive_fp16_of_a_text_detector_is_refused_with_figures_and_left_out(
         str(detector / "graphs/det.onnx"),
         *words,
         *sizes,
-        *("--precision", "fp16", "--output", str(target)),
+        *("--precision", "fp16", "--light", "--output", str(target)),
     )
     (fp16,) = said["precisions"]
     assert (code, fp16["kept"], said["ladder"]) == (6, False, ["onnxruntime:cpu"])
     assert fp16["figures"][0]["share"] > 10 * fp16["within"]
     assert "expected 0.01 at most" in fp16["reason"]
+    assert fp16["converter"].startswith("rounding, onnxruntime ")
     assert [path.name for path in (target / "graphs").iterdir()] == ["model.onnx"]
     assert "fp16" not in (target / "bundle.toml").read_text().partition("[graphs.main]")[2]
+
+
+def test_autocast_is_taken_where_it_is_installed_beside_superbrain_and_named(
+    author: Author, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = autocast.python_with(author.folder / "venv", autocast.CASTS)
+    monkeypatch.setattr(sys, "executable", python)
+    target = author.folder / "cast"
+    words = ("--input", "x=float32[batch,4]", "--precision", "fp16", "--output", str(target))
+    code, said = author.convert("old.onnx", *words, where=made)
+    (fp16,) = said["precisions"]
+    assert (code, fp16["kept"]) == (0, True)
+    assert (fp16["converter"], fp16["note"]) == (autocast.NAME, "")
+    comments = (target / "bundle.toml").read_text().replace("\n# ", " ")
+    assert f"The fp16 file, made by {autocast.NAME}, and measured" in comments

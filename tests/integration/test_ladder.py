@@ -67,7 +67,7 @@ def test_a_conversion_that_loads_runs_and_is_wrong_falls_to_the_next_rung_by_its
     appliance: Appliance, tmp_path: Path
 ) -> None:
     folder = detector_folder(tmp_path)
-    assert main(["bundle", "precision", str(folder), "--to", "fp16", "--keep"]) == 1
+    assert main(["bundle", "precision", str(folder), "--to", "fp16", "--light", "--keep"]) == 1
     add_precisions(folder, "det", "fp16")
     drop(appliance, folder)
     live = appliance.wait_live("detector", "1.0.0")

@@ -31,12 +31,14 @@ from superbrain.serve.converting import ConvertedGraph, convert_staged, precisio
 from superbrain.serve.trial import Trial, try_rung
 from superbrain.wire.errors import SuperbrainError
 
+LIGHT_HELP: Final = "fp16 by rounding every value, though AutoCast (nvidia-modelopt) is installed"
 _RUNG: Final = "onnxruntime:cpu-{}"
 _EXAMPLES = """\
 examples:
   superbrain bundle precision ocr                      every graph in fp16 and in int8
   superbrain bundle precision ocr --to int8 --graph det
   superbrain bundle precision ocr --to fp16 --keep     keep the file though it does not prove here
+  superbrain bundle precision ocr --to fp16 --light    without AutoCast, though it is installed
 """
 
 
@@ -68,7 +70,8 @@ def register_precision(actions: argparse._SubParsersAction[Any]) -> None:
         "precision",
         help="make the graphs in fp16 and int8, and see whether they are right",
         description="Make the graphs of a folder in other precisions, on copies: fp16 by\n"
-        "rounding, int8 by static quantisation, calibrated with the golden requests.\n"
+        "AutoCast (nvidia-modelopt) where it is installed beside superbrain, else by rounding;\n"
+        "int8 by static quantisation, calibrated with the golden requests.\n"
         "Measure what each gives for the same inputs, prove the bundle with it, and keep what\n"
         "proves. bundle.toml stays as it is; what to add is printed. Needs the extra 'author'.\n"
         "Exit code 0 means: all of them prove.",
@@ -85,6 +88,7 @@ def register_precision(actions: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--graph", action="append", metavar="NAME", help="this graph; may be given again"
     )
+    parser.add_argument("--light", action="store_true", help=LIGHT_HELP)
     parser.add_argument("--keep", action="store_true", help="keep files that do not prove as well")
     parser.add_argument("--replace", action="store_true", help="replace files that are there")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
@@ -148,7 +152,7 @@ def _attempt(
     with tempfile.TemporaryDirectory(prefix="superbrain-precision-") as scratch:
         staged = Path(scratch)
         stage(args.folder, staged)
-        converted = convert_staged(staged, manifest, graphs, precision)
+        converted = convert_staged(staged, manifest, graphs, precision, light=args.light)
         if converted.error:
             raise SuperbrainError(converted.error, mend=converted.mend)
         made = [one for one in converted.graphs if not one.error]
@@ -195,8 +199,7 @@ def _views(
         yield Text(f"\n{attempt.precision}", style="bold")
         yield _errors(console, attempt.graphs)
         for one in attempt.graphs:
-            if one.error:
-                yield Text(f"{one.graph}: not made: {one.error}", style="yellow")
+            yield from _maker(one)
         yield from _proof(console, attempt)
     yield from _advice([attempt for attempt in attempts if attempt.kept])
 
@@ -221,6 +224,18 @@ def _errors(console: Console, graphs: Sequence[ConvertedGraph]) -> Table:
                 bytes_text(graph.original_bytes),
             )
     return table
+
+
+def _maker(one: ConvertedGraph) -> Iterator[RenderableType]:
+    """Say by what a graph was converted, or why it was not: converters give different numbers."""
+    if one.converter:
+        yield Text(f"{one.graph}: by {one.converter}", style="dim")
+    if one.note:
+        yield Text(f"{one.graph}: {one.note}", style="yellow")
+    if one.error:
+        yield Text(f"{one.graph}: not made: {one.error}", style="yellow")
+        if one.mend:
+            yield Text(f"  → {one.mend}", style="dim")
 
 
 def _proof(console: Console, attempt: Attempt) -> Iterator[RenderableType]:

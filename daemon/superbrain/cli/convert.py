@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from superbrain.bundle.folder import RECIPE_NAME
 from superbrain.cli.actions import Actions
+from superbrain.cli.author_precision import LIGHT_HELP
 from superbrain.cli.convert_folder import ConvertResult, write_folder
 from superbrain.cli.convert_progress import Told
 from superbrain.cli.convert_view import environments_view, parity_view, result_view
@@ -133,7 +134,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_result(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the comparison, and the bundle")
-    group.add_argument("--samples", type=Path, metavar="DIR", help="real inputs as .npy or .npz")
+    group.add_argument("--samples", type=Path, metavar="PATH", help="real inputs as .npy or .npz")
     group.add_argument(
         "--values",
         type=_typed(parse_values),
@@ -162,9 +163,10 @@ def _add_result(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--calibration",
         type=Path,
-        metavar="DIR",
-        help="real inputs for int8, in the form of --samples (the samples of the comparison)",
+        metavar="PATH",
+        help="real inputs for int8 and AutoCast, as for --samples (the samples of the comparison)",
     )
+    group.add_argument("--light", action="store_true", help=LIGHT_HELP)
     group.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to write (NAME)")
     group.add_argument("--name", help="the bundle's name (the folder's)")
     group.add_argument("--keep", type=Path, metavar="DIR", help="work there and leave everything")
@@ -264,6 +266,7 @@ def _wish(args: argparse.Namespace) -> Wish:
         trust_pickle=args.trust_pickle,
         precisions=dict(args.precision),
         calibration=args.calibration,
+        light=args.light,
         native=args.native,
     )
 

@@ -27,7 +27,10 @@ from superbrain.serve.trial import try_rung
 
 
 class PrecisionResult(msgspec.Struct, frozen=True):
-    """What became of one precision: its rung and file, or why it is left out; its figures."""
+    """What became of one precision: its rung and file, or why it is left out; its figures.
+
+    `converter`: what made the file; `note`: why it was not AutoCast, though that is installed.
+    """
 
     precision: str
     kept: bool
@@ -37,6 +40,8 @@ class PrecisionResult(msgspec.Struct, frozen=True):
     within: float
     figures: list[OutputParity]
     reason: str
+    converter: str
+    note: str
 
 
 class ConvertResult(msgspec.Struct, frozen=True):
@@ -132,6 +137,8 @@ def _precision(one: Variant, times: dict[str, float]) -> PrecisionResult:
         one.within,
         one.figures,
         one.reason,
+        one.made.converter,
+        one.made.note,
     )
 
 
@@ -201,8 +208,9 @@ def _reasons(found: Converted) -> Iterator[str]:
 
 
 def _variant_reasons(variant: Variant) -> Iterator[str]:
-    yield f"The {variant.precision} file, measured against the original as well: rtol is twice the"
-    yield f"largest error (at least 2e-3). Beyond {variant.within:g} it would have been left out."
+    yield f"The {variant.precision} file, made by {variant.made.converter}, and measured against"
+    yield "the original as well: rtol is twice the largest error (at least 2e-3). Beyond"
+    yield f"{variant.within:g} it would have been left out."
     for one in variant.figures:
         yield _reason(one)
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from superbrain.cli.convert_folder import ConvertResult, PrecisionResult
 from superbrain.cli.display import plain_table
-from superbrain.convert.environments import Environment
+from superbrain.convert.environments import Environment, setup_command
 from superbrain.convert.parity import OutputParity
 from superbrain.domain.quantities import bytes_text
 
@@ -56,7 +56,7 @@ def environments_view(
     yield table
     yield Text(f"\nin {place}", style="dim")
     if missing := next((one.framework for one in found if one.state != "ready"), ""):
-        yield Text(f"make one with: superbrain convert --setup {missing}", style="dim")
+        yield Text(f"make one with: {setup_command(place, missing)}", style="dim")
 
 
 def result_view(
@@ -83,6 +83,10 @@ def result_view(
 def _precision_view(console: Console, one: PrecisionResult) -> Iterator[RenderableType]:
     """One precision: how far it is from the original, and whether it is in the bundle."""
     yield Text(f"\n{one.precision}", style="bold")
+    if one.converter:
+        yield Text(f"by       {one.converter}", style="dim")
+    if one.note:
+        yield Text(f"note     {one.note}", style="yellow")
     if one.figures:
         yield parity_view(console, one.figures)
     if one.kept:

@@ -16,6 +16,7 @@ import fcntl
 import os
 import platform
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,8 +126,15 @@ def require(place: Path, framework: str) -> Environment:
     raise SetupFailed(
         f"expected an environment for {framework} in {place}, found {made}",
         code="NO_ENVIRONMENT",
-        mend=f"Make it, once: superbrain convert --setup {framework}",
+        mend=f"Make it, once: {setup_command(place, framework)}",
     )
+
+
+def setup_command(place: Path, framework: str) -> str:
+    """Spell the command that makes it there."""
+    elsewhere = f" --environments-folder {shlex.quote(str(place))}"
+    there = "" if place == default_place() else elsewhere
+    return f"superbrain convert --setup {framework}{there}"
 
 
 def set_up(place: Path, framework: str, progress: Progress) -> Environment:

@@ -26,13 +26,16 @@ def ask_child(module: str, order: msgspec.Struct, reply: type[R]) -> R:
     Raises:
         ChildEnded: there is none.
     """
-    child = subprocess.run(
-        [sys.executable, "-I", "-m", module],
-        input=msgspec.msgpack.encode(order),
-        capture_output=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    try:
+        child = subprocess.run(
+            [sys.executable, "-I", "-m", module],
+            input=msgspec.msgpack.encode(order),
+            capture_output=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ChildEnded(f"was still at it after {LIMIT_S} s, and was ended") from error
     if child.returncode:
         said = child.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise ChildEnded(f"ended with status {child.returncode}: {' '.join(said)}")

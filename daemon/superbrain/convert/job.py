@@ -36,7 +36,8 @@ class Wish(msgspec.Struct, frozen=True):
 
     `graph` is an ONNX file that the author exported; then nothing is exported, it is only compared.
     `native`: the framework's own form instead of ONNX. `precisions`: the ones that are wanted as
-    well, with the largest error of each as a share; int8 is calibrated with `calibration`.
+    well, with the largest error of each as a share; int8 is calibrated with `calibration`, and fp16
+    is made without AutoCast if `light`.
     """
 
     source: Source
@@ -55,6 +56,7 @@ class Wish(msgspec.Struct, frozen=True):
     trust_pickle: bool = False
     precisions: dict[str, float] = {}
     calibration: Path | None = None
+    light: bool = False
     native: bool = False
 
 
@@ -329,7 +331,9 @@ class _Job:
         for precision, within in wish.precisions.items():
             self._tell(f"the graph in {precision}, and how far it is from the original")
             scratch = self._folder / "precisions"
-            found.append(make_variant(precision, within, held, calibration, scratch))
+            found.append(
+                make_variant(precision, within, held, calibration, scratch, light=wish.light)
+            )
         return found
 
     def _pairs(self, asked: Sequence[Sample], count: int, answers: str = "graph") -> list[Pair]:

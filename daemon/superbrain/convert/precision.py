@@ -28,7 +28,7 @@ from superbrain.convert.errors import ParityFailed
 from superbrain.convert.in_a_child import ChildEnded, ask_child
 from superbrain.convert.parity import OutputParity, Pair
 from superbrain.domain.manifest import Graph, GraphTensor, Tolerance
-from superbrain.engines.conversion import CONVERTERS, convert
+from superbrain.engines.conversion import CONVERTERS, Made, convert, mend_of
 from superbrain.wire.errors import SuperbrainError
 
 #: The largest error, as a share of the values' size, that is still the same model.
@@ -39,7 +39,10 @@ MOST_SAMPLES: Final = 64
 
 
 class Variant(msgspec.Struct, frozen=True):
-    """The graph in one precision: its file, or why it is left out; its figures either way."""
+    """The graph in one precision: its file, or why it is left out; its figures either way.
+
+    `made`: which converter wrote the file, and why it was not another.
+    """
 
     precision: str
     within: float
@@ -47,6 +50,7 @@ class Variant(msgspec.Struct, frozen=True):
     size_bytes: int = 0
     figures: list[OutputParity] = []
     reason: str = ""
+    made: Made = Made()
 
     @property
     def rung(self) -> str:
@@ -84,6 +88,8 @@ def make_variant(
     asked: Asked,
     calibration: Sequence[Mapping[str, Array]],
     scratch: Path,
+    *,
+    light: bool = False,
 ) -> Variant:
     """Make the graph in one precision and measure it; never raises because of what came out.
 
@@ -91,19 +97,21 @@ def make_variant(
         precision: one of `CONVERTERS`.
         within: the largest share that is still the same model.
         asked: what it is held to.
-        calibration: inputs that int8 is calibrated with.
+        calibration: inputs that int8 is calibrated with, and that AutoCast looks at.
         scratch: a folder to work in.
+        light: fp16 without AutoCast, though it may be installed.
     """
     target = asked.file.with_name(f"{asked.file.stem}.{precision}{asked.file.suffix}")
     wanted = Variant(precision, within)
     try:
-        _converted(precision, asked, calibration, scratch / precision, target)
+        made = _converted(precision, asked, calibration, scratch / precision, target, light=light)
+        wanted = msgspec.structs.replace(wanted, made=made)
         reference.answer(target, asked.graph, asked.samples, into=precision)
     except SuperbrainError as error:
         target.unlink(missing_ok=True)
-        return msgspec.structs.replace(wanted, reason=error.message)
-    made = msgspec.structs.replace(wanted, path=target, size_bytes=target.stat().st_size)
-    return _measured(made, asked)
+        return msgspec.structs.replace(wanted, reason=str(error))
+    found = msgspec.structs.replace(wanted, path=target, size_bytes=target.stat().st_size)
+    return _measured(found, asked)
 
 
 def _measured(made: Variant, asked: Asked) -> Variant:
@@ -128,48 +136,56 @@ def _converted(
     calibration: Sequence[Mapping[str, Array]],
     scratch: Path,
     target: Path,
-) -> None:
+    *,
+    light: bool,
+) -> Made:
     """Convert a copy of the graph in a child; some converters write where they read."""
     copy = sources.copy_source(asked.file, scratch / "graph")
     before = sources.digest_of(copy.parent)
-    order = Order(precision, str(copy), str(scratch / target.name), asked.graph.inputs)
+    order = Order(precision, str(copy), str(scratch / target.name), asked.graph.inputs, light)
     for number, sample in enumerate(calibration[:MOST_SAMPLES]):
         folder = scratch / "samples" / str(number)
         for at, one in enumerate(asked.graph.inputs):
             write_array(folder / f"{at}.npy", sample[one.name])
         order.samples.append(str(folder))
-    _carried_out(order)
+    made = _carried_out(order)
     if sources.digest_of(copy.parent) != before:
         raise SuperbrainError(
-            f"expected the converter to {precision} to leave its input as it was, found it changed"
+            f"expected the converter to {precision} to leave its input as it was, found it changed",
+            mend=mend_of(precision, light=light),
         )
     shutil.move(scratch / target.name, target)
+    return made
 
 
 class Order(msgspec.Struct):
-    """Write the ONNX file `source` in another precision to `target`."""
+    """Write the ONNX file `source` in another precision to `target`; `light`: without AutoCast."""
 
     precision: str
     source: str
     target: str
     inputs: list[GraphTensor]
+    light: bool = False
     samples: list[str] = []
 
 
 class _Reply(msgspec.Struct, frozen=True):
+    made: Made = Made()
     error: str = ""
     mend: str = ""
 
 
-def _carried_out(order: Order) -> None:
+def _carried_out(order: Order) -> Made:
     try:
         reply = ask_child("superbrain.convert.precision", order, _Reply)
     except ChildEnded as error:
         raise SuperbrainError(
-            f"expected the graph in {order.precision}, found that the converter's process {error}"
+            f"expected the graph in {order.precision}, found that the converter's process {error}",
+            mend=mend_of(order.precision, light=order.light),
         ) from error
     if reply.error:
         raise SuperbrainError(reply.error, mend=reply.mend)
+    return reply.made
 
 
 # --- the child --------------------------------------------------------------------------------
@@ -186,10 +202,10 @@ def main() -> None:
     order = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Order)
     samples = [_read(sample, order.inputs) for sample in order.samples]
     try:
-        convert(order.precision, Path(order.source), Path(order.target), samples)
-        reply = _Reply()
+        source, target = Path(order.source), Path(order.target)
+        reply = _Reply(convert(order.precision, source, target, samples, light=order.light))
     except SuperbrainError as error:
-        reply = _Reply(error.message, error.mend)
+        reply = _Reply(error=error.message, mend=error.mend)
     os.write(answers, msgspec.msgpack.encode(reply))
 
 

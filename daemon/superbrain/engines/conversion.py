@@ -1,11 +1,13 @@
-"""ONNX files in another precision, made by the converters that ONNX Runtime brings.
+"""ONNX files in another precision, made by AutoCast or by the converters that ONNX Runtime brings.
 
-    fp16   every float32 inside becomes float16; inputs and outputs keep their datatype
+    fp16   AutoCast where it is installed, else every float32 inside becomes float16; inputs and
+           outputs keep their datatype
     int8   static quantisation with QDQ nodes, calibrated with real inputs
 
 Neither is right for every graph: fp16 overflows beyond 65504, int8 has 256 steps. What comes out is
-measured and proven before anybody believes it. For authors: needs the package `onnx`. Both
-converters write to `target` and only read `source`; callers give them a copy all the same.
+measured and proven before anybody believes it, and it is told which converter made it: they give
+different numbers. For authors: needs the package `onnx`. All of them write to `target` and only
+read `source`; callers give them a copy all the same.
 Sources: https://onnxruntime.ai/docs/performance/model-optimizations/float16.html,
 https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
@@ -16,6 +18,9 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
+from superbrain.engines import autocast
 from superbrain.engines.port import EngineError
 
 if TYPE_CHECKING:
@@ -25,26 +30,40 @@ if TYPE_CHECKING:
     from superbrain.engines.port import Array
 
     Samples = Sequence[Mapping[str, Array]]
-    Converter = Callable[[Path, Path, Samples], None]
+    Converter = Callable[[Path, Path, Samples], "Made"]
 
 #: From this opset on a scale for each channel of a weight can be written.
 _PER_CHANNEL_OPSET: Final = 13
 
 
-def convert(precision: str, source: Path, target: Path, samples: Samples) -> None:
-    """Write the graph of `source` in another precision to `target`.
+class Made(msgspec.Struct, frozen=True):
+    """Which converter wrote a file, with its version; `note`: why not the one that was to."""
+
+    converter: str = ""
+    note: str = ""
+
+
+def convert(
+    precision: str, source: Path, target: Path, samples: Samples, *, light: bool = False
+) -> Made:
+    """Write the graph of `source` in another precision to `target`, and say by what.
 
     Args:
         precision: one of `CONVERTERS`.
         source: an ONNX file, with its external data beside it.
         target: where to write.
-        samples: inputs of the graph as it gets them, to calibrate int8 with.
+        samples: inputs of the graph as it gets them: int8 is calibrated with them, AutoCast sees
+            from them what would leave the range of float16.
+        light: fp16 without AutoCast, though it may be installed.
 
     Raises:
         EngineError: the converter refused, and what it said.
     """
     try:
-        CONVERTERS[precision](source, target, samples)
+        converter = CONVERTERS[precision]
+        if light and precision == "fp16":
+            converter = _rounded
+        return converter(source, target, samples)
     except EngineError:
         raise
     except Exception as error:  # whatever a converter throws, the graph is not convertible
@@ -55,13 +74,34 @@ def convert(precision: str, source: Path, target: Path, samples: Samples) -> Non
         ) from error
 
 
-def _to_fp16(source: Path, target: Path, _samples: Samples) -> None:
+def mend_of(precision: str, *, light: bool) -> str:
+    """Say what may help when the process that converts has ended or does not end."""
+    without = precision == "fp16" and not light and autocast.installed_version()
+    return "Make it without AutoCast: --light" if without else ""
+
+
+def _to_fp16(source: Path, target: Path, samples: Samples) -> Made:
+    """Convert with AutoCast, or by rounding where it is missing or fails."""
+    version = autocast.installed_version()
+    if not version:
+        return _rounded(source, target, samples)
+    name = f"AutoCast, {autocast.PACKAGE} {version}"
+    try:
+        autocast.cast(source, target, samples)
+    except autocast.AutoCastFailed as error:
+        note = f"{name}, is installed and did not convert {source.name}: {error}"
+        return msgspec.structs.replace(_rounded(source, target, samples), note=note)
+    return Made(name)
+
+
+def _rounded(source: Path, target: Path, _samples: Samples) -> Made:
     onnx = importlib.import_module("onnx")
     float16 = importlib.import_module("onnxruntime.transformers.float16")
     onnx.save(float16.convert_float_to_float16(onnx.load(source), keep_io_types=True), target)
+    return Made(f"rounding, {_runtime()}")
 
 
-def _to_int8(source: Path, target: Path, samples: Samples) -> None:
+def _to_int8(source: Path, target: Path, samples: Samples) -> Made:
     """Quantise: symmetric, so that TensorRT takes the file too, weights to seven of eight bits.
 
     With all eight, processors without VNNI add pairs of products in 16 bits, which saturate: the
@@ -91,6 +131,12 @@ def _to_int8(source: Path, target: Path, samples: Samples) -> None:
         )
     finally:
         prepared.unlink(missing_ok=True)
+    return Made(f"static quantisation, {_runtime()}")
+
+
+def _runtime() -> str:
+    """Name ONNX Runtime, of whichever of its builds: `onnxruntime 1.31.1`."""
+    return f"onnxruntime {importlib.import_module('onnxruntime').__version__}"
 
 
 def _prepare(source: Path, target: Path) -> None:

@@ -25,7 +25,7 @@ from superbrain.bundle.tensors import Array
 from superbrain.domain.figures import Figures, measure
 from superbrain.domain.manifest import Graph, Manifest
 from superbrain.domain.manifest_rules import FOLDERS
-from superbrain.engines.conversion import convert
+from superbrain.engines.conversion import convert, mend_of
 from superbrain.engines.onnx_files import external_files
 from superbrain.engines.port import Engine, EngineError
 from superbrain.engines.registry import runtime_for
@@ -41,12 +41,16 @@ _STANDARD_ERROR = 2
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What to convert: these graphs of the staged folder, whose manifest this is."""
+    """What to convert: these graphs of the staged folder, whose manifest this is.
+
+    `light`: fp16 by ONNX Runtime's own converter, though AutoCast may be installed.
+    """
 
     folder: str
     manifest: Manifest
     graphs: list[str]
     precision: str
+    light: bool = False
 
 
 class OutputError(msgspec.Struct, frozen=True):
@@ -59,7 +63,11 @@ class OutputError(msgspec.Struct, frozen=True):
 
 
 class ConvertedGraph(msgspec.Struct, frozen=True):
-    """One graph in its new precision, or why there is none; `samples`: inputs it was run with."""
+    """One graph in its new precision, or why there is none; `samples`: inputs it was run with.
+
+    `converter`: what made the file, with its version; `note`: why it was not AutoCast, though that
+    is installed.
+    """
 
     graph: str
     precision: str
@@ -70,6 +78,8 @@ class ConvertedGraph(msgspec.Struct, frozen=True):
     outputs: list[OutputError] = []
     error: str = ""
     mend: str = ""
+    converter: str = ""
+    note: str = ""
 
 
 class Converted(msgspec.Struct, frozen=True):
@@ -109,7 +119,7 @@ def stage(folder: Path, target: Path) -> None:
 
 
 def convert_staged(
-    staged: Path, manifest: Manifest, graphs: list[str], precision: str
+    staged: Path, manifest: Manifest, graphs: list[str], precision: str, *, light: bool = False
 ) -> Converted:
     """Convert graphs of a staged folder in a child process; what it did is never believed unseen.
 
@@ -117,7 +127,7 @@ def convert_staged(
         EngineError: a converter changed its input, or the child ended without a result.
     """
     before = {name: _digests(staged, manifest.graphs[name]) for name in graphs}
-    order = msgspec.msgpack.encode(Order(str(staged), manifest, graphs, precision))
+    order = msgspec.msgpack.encode(Order(str(staged), manifest, graphs, precision, light))
     result = staged / "converted"
     command = [sys.executable, "-I", "-m", "superbrain.serve.converting", str(result)]
     try:
@@ -125,17 +135,23 @@ def convert_staged(
             command, input=order, stdout=_STANDARD_ERROR, timeout=_LIMIT_S, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise EngineError(f"expected {precision} within {_LIMIT_S} s, found it running") from error
+        raise EngineError(
+            f"expected {precision} within {_LIMIT_S} s, found it running",
+            mend=mend_of(precision, light=light),
+        ) from error
     if not result.exists():
         found = f"found that the process ended with status {child.returncode}"
-        raise EngineError(f"expected the graphs in {precision}, {found}")
+        raise EngineError(
+            f"expected the graphs in {precision}, {found}", mend=mend_of(precision, light=light)
+        )
     converted = msgspec.msgpack.decode(result.read_bytes(), type=Converted)
     result.unlink()
     for name, digests in before.items():
         if _digests(staged, manifest.graphs[name]) != digests:
             raise EngineError(
                 f"graph {name!r}: expected the converter to {precision} to leave its input as it "
-                "was, found it changed: its figures mean nothing"
+                "was, found it changed: its figures mean nothing",
+                mend=mend_of(precision, light=light),
             )
     return converted
 
@@ -209,7 +225,8 @@ def _convert(
     source, target = folder / graph.path, folder / path
     made = ConvertedGraph(name, order.precision, path, original_bytes=source.stat().st_size)
     try:
-        convert(order.precision, source, target, samples)
+        by = convert(order.precision, source, target, samples, light=order.light)
+        made = msgspec.structs.replace(made, converter=by.converter, note=by.note)
         outputs = _compare(graph, source, target, samples)
     except SuperbrainError as error:
         target.unlink(missing_ok=True)

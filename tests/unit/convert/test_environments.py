@@ -51,10 +51,18 @@ def test_what_was_made_of_another_lock_or_python_is_stale(
         env.require(tmp_path, "onnx")
 
 
-def test_a_missing_one_says_how_to_make_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("place", "there"),
+    [("usual", ""), ("an other", " --environments-folder '{tmp_path}/an other'")],
+)
+def test_a_missing_one_says_how_to_make_it_where_it_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, there: str
+) -> None:
+    monkeypatch.setenv(env.PLACE_VARIABLE, str(tmp_path / "usual"))
     with pytest.raises(SetupFailed) as refused:
-        env.require(tmp_path, "paddle")
-    assert refused.value.mend == "Make it, once: superbrain convert --setup paddle"
+        env.require(tmp_path / place, "paddle")
+    command = f"superbrain convert --setup paddle{there.format(tmp_path=tmp_path)}"
+    assert refused.value.mend == f"Make it, once: {command}"
 
 
 def test_a_folder_that_is_no_environment_is_left_alone(tmp_path: Path) -> None:

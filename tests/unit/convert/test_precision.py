@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from superbrain.convert import precision, reference
+from superbrain.convert.in_a_child import ChildEnded
 from superbrain.convert.parity import Pair, measure
 from superbrain.convert.precision import LIMITS, MARGIN, Asked, make_variant, parse_precision
 from superbrain.domain.manifest import Close, Graph, GraphTensor
+from superbrain.engines import autocast
+from superbrain.engines.conversion import Made
 from superbrain.wire.errors import SuperbrainError
+from tests.support.networks import classifier_network
 
 Y = GraphTensor("y", "FP32", ["n"])
 
@@ -33,8 +38,9 @@ def asked(folder: Path, error: float, held: float) -> Asked:
 def converter(monkeypatch: pytest.MonkeyPatch) -> None:
     """A converter that writes a file, and a host that has answered."""
 
-    def converted(_precision: str, _asked: Asked, *rest: Any) -> None:  # noqa: ANN401
+    def converted(_precision: str, _asked: Asked, *rest: Any, light: bool) -> Made:  # noqa: ANN401
         rest[-1].write_bytes(b"half")
+        return Made("rounding" if light else "AutoCast", "" if light else "with a note")
 
     monkeypatch.setattr(precision, "_converted", converted)
     monkeypatch.setattr(reference, "answer", lambda *_, **__: None)
@@ -77,13 +83,41 @@ def test_one_that_does_not_hold_on_the_golden_cases_is_left_out(tmp_path: Path) 
 def test_a_converter_that_fails_is_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: Any) -> None:  # noqa: ANN401
+    def fails(*_: Any, **__: Any) -> None:  # noqa: ANN401
         raise SuperbrainError("expected a graph that converts to fp16, found none")
 
     monkeypatch.setattr(precision, "_converted", fails)
     found = make_variant("fp16", 0.01, asked(tmp_path, 0.0, 0.0), [], tmp_path)
     assert (found.path, found.figures) == (None, [])
     assert found.reason == "expected a graph that converts to fp16, found none"
+
+
+@pytest.mark.parametrize(
+    ("light", "made"), [(False, Made("AutoCast", "with a note")), (True, Made("rounding"))]
+)
+@pytest.mark.parametrize("error", [0.0, 0.2])
+def test_kept_or_harmful_it_is_told_what_made_it(
+    tmp_path: Path, light: bool, made: Made, error: float
+) -> None:
+    found = make_variant("fp16", 0.01, asked(tmp_path, error, 0.0), [], tmp_path, light=light)
+    assert found.made == made
+
+
+def test_a_converter_that_dies_is_told_with_the_way_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: Any) -> None:  # noqa: ANN401
+        raise ChildEnded("ended with status -11: Segmentation fault")
+
+    monkeypatch.undo()
+    monkeypatch.setattr(precision, "ask_child", dies)
+    monkeypatch.setattr(autocast, "installed_version", lambda: "9.8.7")
+    held = asked(tmp_path, 0.0, 0.0)
+    onnx.save(classifier_network(), held.file)
+    found = make_variant("fp16", 0.01, held, [], tmp_path / "work")
+    assert found.path is None
+    assert "ended with status -11: Segmentation fault" in found.reason
+    assert found.reason.endswith("Make it without AutoCast: --light")
 
 
 def test_equal_answers_leave_half_precision_its_own_room() -> None:
