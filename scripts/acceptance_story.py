@@ -1,4 +1,4 @@
-"""What a fresh host must hold, claim by claim; scripts/acceptance prepares and starts it.
+"""What a fresh host must hold, claim by claim; acceptance_run.py prepares the host.
 
 Each claim is a method of `Story`, in the order of `CLAIMS`; later ones build on earlier ones, so
 the first that does not hold ends the run. alice and bob are ordinary users of the group
@@ -7,24 +7,17 @@ superbrain, mallory is not.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from scripts.acceptance_host import CommandFailed, Host, NotBootable
-from scripts.acceptance_releases import changed_release
-from tests.support.bundles import KeyPair, make_bundle, sign_key
+from scripts.acceptance_asking import Asked
+from scripts.acceptance_host import CommandFailed, Host
+from tests.support.bundles import KeyPair
 
 PATIENCE_S: Final = 90.0
 FIRST_ANSWER_S: Final = 60.0
@@ -36,49 +29,6 @@ STATE: Final = "/var/lib/superbrain/state"
 BACKUP: Final = "/root/host.sbbackup"
 INSTALL: Final = "/wheelhouse/install.sh"
 T = TypeVar("T")
-
-# Bundle code that uses what real ones use: the confinement must let OpenCV and its threads work.
-PIPELINE: Final = """
-import cv2
-import numpy as np
-
-
-class Pipeline:
-    def __init__(self, bundle):
-        self.kernel = np.ones((3, 3), np.float32) / 9
-
-    def preprocess(self, request):
-        cv2.filter2D(np.zeros((512, 512), np.float32), -1, self.kernel)
-        return {"x": request["x"]}
-
-    def postprocess(self, outputs, request):
-        return {"y": outputs["y"]}
-"""
-
-# Asks until it is told to stop, and says how often, what failed and which versions answered.
-ASKING: Final = """
-import sys, threading, time, numpy as np
-from superbrain.client import Client
-stop = threading.Event()
-threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
-asked, failed, seen = 0, [], []
-x = np.zeros((1, 4), np.float32)
-with Client(lanes=sys.argv[1] == "lanes") as client:
-    client.infer("adder", {"x": x}, timeout=80)
-    print("asks", flush=True)
-    while not stop.is_set():
-        asked += 1
-        time.sleep(0.005)
-        try:
-            answer = client.infer("adder", {"x": x}, timeout=80)
-        except Exception as error:
-            failed.append(repr(error))
-        else:
-            if not seen or seen[-1] != answer.model_version:
-                seen.append(answer.model_version)
-            assert float(answer["y"][0, 0]) == float(answer.model_version.split(".")[0]), answer
-print(asked, len(failed), " ".join(seen), *failed[:3])
-"""
 
 
 class Story:
@@ -343,42 +293,6 @@ class Story:
         return Asked(self.host, during, versions)
 
 
-class Asked:
-    """bob's two programs, one through the gateway and one by lanes; no request may fail."""
-
-    def __init__(self, host: Host, during: str, versions: str) -> None:
-        self._host = host
-        self._during = during
-        self._versions = versions
-
-    def __enter__(self) -> None:
-        python = "/opt/superbrain/current/bin/python"
-        self._programs = [
-            subprocess.Popen(
-                self._host.entering((python, "-c", ASKING, road), "bob"),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for road in ("gateway", "lanes")
-        ]
-        for program in self._programs:
-            assert program.stdout is not None  # noqa: S101 - a pipe
-            if (said := program.stdout.readline()) != "asks\n":
-                raise CommandFailed(f"before {self._during}: {said}{program.communicate()[0]}")
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        for program in self._programs:
-            said = program.communicate(timeout=PATIENCE_S)[0]
-            found = re.match(r"(\d+) (\d+) ([\d. ]*)", said)
-            good = found is not None and int(found[1]) > 0 and found[2] == "0"
-            if good and found and self._versions:
-                good = found[3].strip() == self._versions
-            if kind is None and not good:
-                raise CommandFailed(f"during {self._during}: {said[-3000:]}")
-
-
 CLAIMS: Final = (
     Story.installs,
     Story.answers,
@@ -397,76 +311,3 @@ CLAIMS: Final = (
     Story.takes_back,
     Story.uninstalls,
 )
-
-
-def main() -> int:
-    """Run the story in a container of its own."""
-    parser = argparse.ArgumentParser(prog="scripts/acceptance")
-    parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--wheelhouse", type=Path, required=True)
-    parser.add_argument("--keep", action="store_true")
-    parser.add_argument("--require", action="store_true")
-    options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _leave)
-    work = Path(tempfile.mkdtemp(prefix="run-", dir=options.base.parent))
-    try:
-        return _run(options, work)
-    except NotBootable as error:
-        print(f"not run: {error}")
-        return 1 if options.require else 0
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _leave(*_: object) -> None:
-    """Go by the way that ends the container."""
-    sys.exit(143)
-
-
-def _run(options: argparse.Namespace, work: Path) -> int:
-    began = time.monotonic()
-    bundles = work / "bundles"
-    author = sign_key(bundles)
-    for number in (1, 2):
-        version = f"{number}.0.0"
-        make_bundle(
-            bundles,
-            author,
-            version=version,
-            sequence=number,
-            constant=float(number),
-            pipeline=PIPELINE,
-        )
-    binds = {options.wheelhouse: "/wheelhouse", bundles: "/bundles"}
-    binds |= {
-        changed_release(options.wheelhouse, work, name): f"/{name}" for name in ("newer", "broken")
-    }
-    with Host(options.base, work / "host", binds) as host:
-        print(f"ok  {time.monotonic() - began:6.1f} s  a Debian boots with its own systemd")
-        story = Story(host, bundles, author)
-        for claim in CLAIMS:
-            since = time.monotonic()
-            try:
-                text = claim(story)
-            except Exception as error:  # noqa: BLE001 - said, and the end of the run
-                _say_failure(host, claim.__name__, time.monotonic() - since, error)
-                if options.keep:
-                    input(f"The container is there: nsenter -t {host.leader} -a. Enter ends it. ")
-                return 1
-            print(f"ok  {time.monotonic() - since:6.1f} s  {text}", flush=True)
-    print(f"{len(CLAIMS) + 1} claims hold after {time.monotonic() - began:.0f} s")
-    return 0
-
-
-def _say_failure(host: Host, name: str, took_s: float, error: Exception) -> None:
-    print(f"FAILED {took_s:.1f} s  {name}")
-    if isinstance(error, CommandFailed):
-        print(error)
-    else:
-        traceback.print_exception(error, file=sys.stdout)
-    print("--- the end of the journal")
-    print(host.run("journalctl", "-n", "40", "--no-pager", "-o", "short-monotonic", status=None))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

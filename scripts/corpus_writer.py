@@ -9,12 +9,11 @@ import tempfile
 from pathlib import Path
 
 from tests.corpus.draft import Draft
+from tests.corpus.dropping import drop_all, model_of
 from tests.corpus.every_case import CASES
-from tests.corpus.test_corpus import drop, model_of, outcome
 from tests.support.appliance import Appliance
 from tests.support.bundles import make_trust_folder, sign_key
 
-AT_ONCE = 24
 README = """\
 # Bad bundles
 
@@ -59,21 +58,14 @@ def show() -> int:
     """Drop every case into an appliance; print case, reason code and message."""
     wrong = 0
     with tempfile.TemporaryDirectory() as work, Appliance(Path(work)) as appliance:
-        cases = tuple(CASES.values())
-        for start in range(0, len(cases), AT_ONCE):
-            some = cases[start : start + AT_ONCE]
-            drop(appliance, Path(work), some)
-            appliance.wait_for(
-                lambda some=some: all(outcome(appliance, case) for case in some),  # type: ignore[misc]
-                "a reason for each",
-            )
-            for case in some:
-                said = " ".join(outcome(appliance, case).split())
-                code = said.partition("(")[2].partition(")")[0]
-                right = code in case.codes and case.says in said
-                wrong += not right
-                message = said.partition("). ")[2]
-                print(f"{case.name:<44}{code:<24}{'' if right else 'WRONG '}{message[:160]}")
+        notes = drop_all(appliance, Path(work))
+    for case in CASES.values():
+        said = " ".join(notes[case.name].split())
+        code = said.partition("(")[2].partition(")")[0]
+        right = code in case.codes and case.says in said
+        wrong += not right
+        message = said.partition("). ")[2]
+        print(f"{case.name:<44}{code:<24}{'' if right else 'WRONG '}{message[:160]}")
     print(f"{len(CASES)} cases, {wrong} not refused for their own reason")
     return 1 if wrong else 0
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.corpus.draft import Draft
+from tests.corpus.dropping import model_of
 from tests.corpus.every_case import CASES
-from tests.corpus.test_corpus import model_of
 from tests.support.appliance import Appliance
 from tests.support.bundles import make_bundle, sign_key
 

@@ -11,6 +11,8 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
+BRIEF_EXAMPLES = 25  # on a second Python, which is asked whether it does the same
+
 
 def pytest_configure() -> None:
     """Forget the terminal, a collector of spans, and whose job this process and its own are."""
@@ -19,7 +21,7 @@ def pytest_configure() -> None:
         del os.environ[name]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a background job, and inherited
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    settings.register_profile(
-        "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-    )
-    settings.load_profile("patient")
+    patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("patient", patient)
+    settings.register_profile("brief", patient, max_examples=BRIEF_EXAMPLES)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "patient"))

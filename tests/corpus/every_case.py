@@ -6,6 +6,8 @@ from tests.corpus import (
     archives,
     engines,
     executions,
+    manifest_files,
+    manifest_proofs,
     manifests,
     policies,
     signatures,
@@ -13,10 +15,18 @@ from tests.corpus import (
 )
 from tests.corpus.cases import CASES, Case
 
-SECTIONS = tuple(
-    module.SECTION
-    for module in (signatures, manifests, archives, engines, policies, executions, trespasses)
+MODULES = (
+    signatures,
+    manifests,
+    manifest_files,
+    manifest_proofs,
+    archives,
+    engines,
+    policies,
+    executions,
+    trespasses,
 )
+SECTIONS = tuple(dict.fromkeys(module.SECTION for module in MODULES))
 EXECUTED = frozenset({executions.SECTION, trespasses.SECTION})
 
 __all__ = ["CASES", "EXECUTED", "SECTIONS", "Case"]

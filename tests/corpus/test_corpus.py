@@ -6,7 +6,6 @@ live version misses no request, and afterwards nothing is left of any of them.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +14,15 @@ import pytest
 
 from superbrain.deploy.journal import Journal
 from superbrain.domain import operations as op
-from superbrain.domain.deployment import State
 from tests.corpus.draft import Draft
-from tests.corpus.every_case import CASES, EXECUTED, SECTIONS, Case
+from tests.corpus.dropping import drop_all, model_of
+from tests.corpus.every_case import CASES, EXECUTED, SECTIONS
 from tests.support.appliance import Appliance
-from tests.support.bundles import sign_key
 from tests.support.load import Load
 from tests.support.releases import go_live
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(900)]
-AT_ONCE = 8  # each group is given a minute, on busy machines too
+PAUSE_S = 0.2  # between bursts of requests: most of the machine is for what is dropped
 
 
 class Aftermath:
@@ -35,7 +33,6 @@ class Aftermath:
         self.faults: list[str] = []
         self.answered = 0
         self.kept: list[Path] = []
-        self.staged: list[Path] = []
         self.floors: dict[str, int] = {}
         self.restarted = False
         self.trust_changed = False
@@ -43,35 +40,17 @@ class Aftermath:
         self.canaries: list[Path] = []
 
 
-def model_of(case: Case) -> str:
-    return f"bad-{case.name}"[:64].rstrip("-")
-
-
 @pytest.fixture(scope="module")
 def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
-    """Drop every case, a handful at a time, and look at what is left."""
+    """Drop every case, and look at what is left."""
     folder = tmp_path_factory.mktemp("corpus")
     found = Aftermath()
     with Appliance(folder) as appliance:
         go_live(appliance, 1)
         pid = appliance.health().process.pid
         trust = digest_of(appliance.root / "trust")
-        with Load(appliance.client, clients=2) as load:
-            for start in range(0, len(CASES), AT_ONCE):
-                some = tuple(CASES.values())[start : start + AT_ONCE]
-                drop(appliance, folder, some)
-                with contextlib.suppress(AssertionError):  # each says so in its own test
-                    appliance.wait_for(
-                        lambda some=some: all(outcome(appliance, case) for case in some),  # type: ignore[misc]
-                        "a reason for each",
-                    )
-                found.notes |= {case.name: outcome(appliance, case) for case in some}
-            late = [case for case in CASES.values() if not found.notes[case.name]]
-            with contextlib.suppress(AssertionError):
-                appliance.wait_for(
-                    lambda: all(outcome(appliance, case) for case in late), "what took longer"
-                )
-            found.notes |= {case.name: outcome(appliance, case) for case in late}
+        with Load(appliance.client, clients=2, pause_s=PAUSE_S) as load:
+            found.notes = drop_all(appliance, folder)
             found.truncated = truncate(appliance, folder)
         found.faults = [*load.failed, *load.mixed, *load.backwards]
         found.answered = load.answered
@@ -86,30 +65,6 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
         found.floors = {name: journal.floor(name).sequence for name in journal.models()}
         journal.close()
         yield found
-
-
-def drop(appliance: Appliance, folder: Path, cases: tuple[Case, ...]) -> None:
-    stranger = sign_key(folder / "stranger" / cases[0].name, "stranger").signing
-    for case in cases:
-        draft = Draft(folder, appliance.author.signing, stranger, model_of(case))
-        case.bend(draft)
-        beside = appliance.inbox / f".{case.name}"
-        beside.write_bytes(draft.pack())
-        beside.rename(appliance.inbox / f"{case.name}.sbb")
-
-
-def outcome(appliance: Appliance, case: Case) -> str:
-    """Give the note beside a refused bundle, or why its deployment failed; empty before either."""
-    note = appliance.inbox / f"{case.name}.sbb.refused.txt"
-    if note.exists():
-        return note.read_text()
-    journal = Journal(appliance.root / "state/journal.sqlite")
-    try:
-        tried = [one for one in journal.of_model(model_of(case)) if one.reason is not None]
-    finally:
-        journal.close()
-    ended = [one.reason for one in tried if one.state in (State.FAILED, State.REJECTED)]
-    return f"failed ({ended[0].code}). {ended[0].message}" if ended and ended[0] else ""
 
 
 def truncate(appliance: Appliance, folder: Path) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -25,12 +24,6 @@ BATCHING = "batching = { max_size = 8, max_delay_ms = 2 }"
 PATIENCE_S = 20.0
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with Stage(tmp_path) as stage:
-        yield stage
-
-
 def one(value: float) -> dict[str, np.ndarray]:
     return {"x": np.array([value], np.float32)}
 
@@ -43,7 +36,7 @@ def test_what_waited_during_an_execution_is_answered_together(stage: Stage) -> N
     with Client(stage.endpoint, lanes=False) as client:
         client.infer("adder", one(1))
         slow = client.submit("adder", one(SLOW))
-        until(lambda: worker.figures().executing_s > 0, "the worker at work")
+        until(worker.at_work, "the worker at work")
         pending = [client.submit("adder", one(n)) for n in range(8)]
         slow.result()
         results = [request.result() for request in pending]
@@ -70,7 +63,7 @@ def test_one_that_is_refused_harms_no_mate(stage: Stage) -> None:
     with Client(stage.endpoint) as client:
         client.infer("adder", one(1))
         slow = client.submit("adder", one(SLOW))
-        until(lambda: worker.figures().executing_s > 0, "the worker at work")
+        until(worker.at_work, "the worker at work")
         pending = [client.submit("adder", one(value)) for value in (1, REFUSE, 3)]
         slow.result()
         assert float(pending[0].result()["y"][0]) == 2
@@ -84,7 +77,7 @@ def test_what_expires_in_the_queue_is_in_no_batch(stage: Stage) -> None:
     with Client(stage.endpoint) as client:
         client.infer("adder", one(1))
         slow = client.submit("adder", one(SLOW))
-        until(lambda: worker.figures().executing_s > 0, "the worker at work")
+        until(worker.at_work, "the worker at work")
         late = client.submit("adder", one(1), timeout=0.05)
         patient = client.submit("adder", one(2))
         slow.result()
@@ -98,7 +91,7 @@ def test_of_a_batch_that_ends_its_worker_only_the_guilty_one_fails(stage: Stage)
     with Client(stage.endpoint, lanes=False) as client:
         client.infer("adder", one(1))
         slow = client.submit("adder", one(SLOW))
-        until(lambda: first.figures().executing_s > 0, "the worker at work")
+        until(first.at_work, "the worker at work")
         poison = client.submit("adder", one(DIE))
         others = [client.submit("adder", one(n)) for n in range(5)]
         slow.result()
@@ -119,7 +112,7 @@ def test_a_suspect_runs_alone_even_where_others_wait(stage: Stage) -> None:
     with Client(stage.endpoint, lanes=False) as client:
         client.infer("adder", one(1))
         pending = [client.submit("adder", one(SLOW)) for _ in range(3)]
-        until(lambda: first.figures().executing_s > 0, "the worker at work")
+        until(first.at_work, "the worker at work")
         first.kill()
         stage.gateway.route("adder", "1", [stage.worker("batch=8,slow_ms=1").bring_up()])
         mates = [int(request.result()["mates"][0]) for request in pending]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +24,6 @@ INTERFACE = ModelMetadata(
     [InterfaceTensor("x", "FP32", [-1])],
     [InterfaceTensor("y", "FP32", [SIZE]), InterfaceTensor("version", "INT64", [-1])],
 )
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with Stage(tmp_path) as stage:
-        yield stage
 
 
 def route(stage: Stage, *workers: WorkerChild) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -23,6 +24,18 @@ from tests.support.load import Load
 from tests.support.releases import go_live, release
 
 pytestmark = pytest.mark.integration
+PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 36, 37
+
+
+@pytest.fixture(autouse=True)
+def orphans_go_elsewhere() -> Iterator[None]:
+    """Adopt nothing any more: what other tests leave behind is not this process's to reap."""
+    yield
+    adopting = ctypes.c_int()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
+    assert libc.prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(adopting), 0, 0, 0) == 0
+    assert not adopting.value
 
 
 def play(scene: Callable[[ForkServer], Awaitable[None]]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,12 +16,6 @@ from superbrain.wire.messages import INFER, MAX_MESSAGE_BYTES, PROTOCOL, RESULT,
 from tests.support.processes import PATIENCE_S, Answer, Stage, until
 
 HELLO = zmtp.GREETING + zmtp.encode_command(b"READY", b"\x0bSocket-Type\0\0\0\3REQ")
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with Stage(tmp_path) as stage:
-        yield stage
 
 
 def connected(stage: Stage) -> socket.socket:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,6 @@ pytestmark = pytest.mark.integration
 PATIENCE_S = 20.0
 ANSWERS = 40
 LANE = "def infer_on_lane"
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with Stage(tmp_path) as stage:
-        yield stage
 
 
 def add(client: Client, value: float) -> float:
@@ -165,7 +158,7 @@ def test_a_killed_worker_loses_no_request_of_a_lane(stage: Stage) -> None:
     with Client(stage.endpoint) as client:
         on_lane(client, doomed)
         pending = [client.submit("adder", {"x": np.array([SLOW], np.float32)}) for _ in range(5)]
-        until(lambda: doomed.figures().executing_s > 0, "the worker at work")
+        until(doomed.at_work, "the worker at work")
         doomed.kill()
         stage.gateway.route("adder", "1", [stage.worker("slow_ms=1").bring_up()])
         assert len([request.result() for request in pending]) == 5

@@ -25,12 +25,6 @@ def appliance(tmp_path: Path) -> Iterator[Appliance]:
         yield running
 
 
-def refusal_text(appliance: Appliance, name: str) -> str:
-    note = appliance.inbox / f"{name}.refused.txt"
-    appliance.wait_for(note.exists, f"{note.name}")
-    return note.read_text()
-
-
 # --- arriving -------------------------------------------------------------------------------------
 
 
@@ -117,7 +111,7 @@ def test_a_bad_file_is_put_aside_with_the_reason(
     else:
         data[:] = b"this is not a bundle\n" * 100
     (appliance.inbox / "adder-2.0.0.sbb").write_bytes(data)
-    text = refusal_text(appliance, "adder-2.0.0.sbb")
+    text = appliance.refusal("adder-2.0.0.sbb")
     assert f"was refused ({code}" in text
     assert "Traceback" not in text
     aside = appliance.inbox / "adder-2.0.0.sbb.refused"
@@ -128,7 +122,7 @@ def test_a_bad_file_is_put_aside_with_the_reason(
 def test_a_lower_sequence_is_refused_and_the_live_version_stays(appliance: Appliance) -> None:
     go_live(appliance, 2)
     appliance.drop(release(appliance, 1))
-    assert "expected a sequence of 2" in refusal_text(appliance, "adder-1.0.0.sbb")
+    assert "expected a sequence of 2" in appliance.refusal("adder-1.0.0.sbb")
     assert answer(appliance) == 2
 
 
@@ -143,7 +137,7 @@ def test_a_bundle_that_does_not_reproduce_its_goldens_never_serves(appliance: Ap
     assert "largest" in step.detail
     assert load.versions == {"1.0.0"}
     load.assert_flawless()
-    assert "GOLDEN_MISMATCH" in refusal_text(appliance, "adder-2.0.0.sbb")
+    assert "GOLDEN_MISMATCH" in appliance.refusal("adder-2.0.0.sbb")
 
 
 def test_the_figures_of_a_failed_proof_are_in_the_report(appliance: Appliance) -> None:
@@ -358,7 +352,7 @@ def test_a_retained_older_bundle_cannot_come_back_through_the_inbox(appliance: A
     go_live(appliance, 2)
     appliance.wait_ended("adder", "1.0.0", "RETIRED")
     appliance.drop(release(appliance, 1))
-    assert "expected a sequence of 2" in refusal_text(appliance, "adder-1.0.0.sbb")
+    assert "expected a sequence of 2" in appliance.refusal("adder-1.0.0.sbb")
     assert answer(appliance) == 2
 
 

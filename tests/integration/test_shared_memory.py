@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,12 +46,6 @@ for number in range(8):
 print("registered", flush=True)
 sys.stdin.read()
 """
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with Stage(tmp_path) as stage:
-        yield stage
 
 
 def sealed(size: int = SIZE) -> int:
@@ -232,7 +225,7 @@ def test_a_peer_that_writes_and_truncates_during_execution_harms_nobody(stage: S
         assert peer.register(1, fd) == "OK"
         view(memory)[0] = SLOW
         peer.ask(SharedMemory(1, SIZE), SIZE // 4)
-        until(lambda: worker.figures().executing_s > 0, "the request executing")
+        until(worker.at_work, "the request executing")
         with pytest.raises(PermissionError):
             os.ftruncate(copy, 0)
         memory[:] = os.urandom(SIZE)

@@ -29,12 +29,6 @@ FACE_BYTES = 512 << 20
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with Stage(tmp_path) as stage:
-        yield stage
-
-
-@pytest.fixture
 def face(tmp_path: Path, stage: Stage) -> Iterator[FaceChild]:
     (tmp_path / "tcp").mkdir()
     limits = {"requests_per_client": MOST_REQUESTS, "memory_bytes": FACE_BYTES}

@@ -28,6 +28,7 @@ import numpy as np
 import zmq
 
 from superbrain.domain import ctl
+from superbrain.wire import lane
 from superbrain.wire.datatypes import Array, datatype_of, decode_tensor, encode_tensor
 from superbrain.wire.errors import RequestError
 from superbrain.wire.messages import (
@@ -141,6 +142,10 @@ class WorkerChild(Child):
 
     def figures(self) -> ctl.WorkerPong:
         return self.order(ctl.Ping(), ctl.WorkerPong)
+
+    def at_work(self) -> bool:
+        """Whether it executes a request."""
+        return self.figures().executing_s > 0
 
 
 class GatewayChild(Child):
@@ -309,3 +314,14 @@ class Stage:
 
     def client(self, kind: int = zmq.DEALER, receive_watermark: int = 1000) -> Client:
         return Client(self._context, self.endpoint, kind, receive_watermark)
+
+
+def lane_frames(peer: socket.socket, count: int) -> list[lane.LaneFrame]:
+    """Read the next frames of a lane."""
+    decoder = lane.LaneDecoder()
+    frames: list[lane.LaneFrame] = []
+    while len(frames) < count:
+        received = peer.recv_into(decoder.buffer())
+        assert received, "expected more frames, found the end of the lane"
+        frames += decoder.received(received)
+    return frames

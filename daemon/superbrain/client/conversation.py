@@ -147,10 +147,14 @@ def ready(model: str | None, version: str = "") -> Conversation[bool]:
 
 def wait_ready(model: str, version: str = "") -> Conversation[None]:
     """Ask until the model is ready; `DeadlineExceeded` says why it is not."""
-    pause_s = FIRST_PAUSE_S
+    pause_s, reason = FIRST_PAUSE_S, ""
     while True:
         try:
             answer = yield calls.model_ready(model, version)
+        except DeadlineExceeded as error:  # the last question came too late to be answered
+            if not reason:
+                raise
+            raise _not_ready(model, reason) from error
         except (Unavailable, NotFound) as error:
             reason = str(error)
         else:
@@ -158,9 +162,15 @@ def wait_ready(model: str, version: str = "") -> Conversation[None]:
                 return
             reason = answer.reason or "the server gives no reason"
         if not (yield Pause(pause_s)):
-            msg = f"model {model!r} was not ready in time: {reason}"
-            raise DeadlineExceeded(msg, mend="`superbrain status` shows where its rollout stands")
+            raise _not_ready(model, reason)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def _not_ready(model: str, reason: str) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"model {model!r} was not ready in time: {reason}",
+        mend="`superbrain status` shows where its rollout stands",
+    )
 
 
 def _same_inputs(one: ModelMetadata, other: ModelMetadata) -> bool:

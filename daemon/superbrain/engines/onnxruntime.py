@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from superbrain.domain.rungs import FILE_PRECISIONS, precision_of, uses_gpu
-from superbrain.domain.tensor_fit import TensorSet
 from superbrain.engines.graph_check import FileTensor, InputMismatch, check_graph
 from superbrain.engines.onnx_cuda import CUDA_PROVIDER, BoundSession, cuda_options, require_cuda
 from superbrain.engines.onnx_session import (
@@ -30,6 +29,7 @@ from superbrain.engines.onnx_session import (
     open_session,
     said,
 )
+from superbrain.engines.open_graph import OpenGraph
 from superbrain.engines.port import ExecutionFailed, NoDevice, RungUnavailable
 from superbrain.wire.datatypes import BYTES
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from superbrain.domain.manifest import Graph, GraphTensor
+    from superbrain.domain.manifest import Graph
     from superbrain.engines.port import Array
 
     Run = Callable[[Sequence[str], Mapping[str, Array]], list[Array]]
@@ -124,42 +124,30 @@ def _library_for(rung: str) -> Any:  # noqa: ANN401 - the library has no types
     return library
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(OpenGraph["Run"]):
     """One session, run by `run`. Inputs are checked on every run, the graph was when loaded."""
 
     def __init__(
         self, rung: str, runtime: str, graph: Graph, run: Run, metadata: Mapping[str, str]
     ) -> None:
-        self.rung = rung
-        self.runtime = runtime
-        self.inputs: tuple[GraphTensor, ...] = tuple(graph.inputs)
-        self.outputs: tuple[GraphTensor, ...] = tuple(graph.outputs)
-        self.metadata = metadata
-        self._run: Run | None = run
-        self._declared = TensorSet("graph input", graph.inputs, graph.dynamic)
-        self._names = [tensor.name for tensor in graph.outputs]
+        super().__init__(rung, runtime, graph, run, metadata)
         self._texts_in = [tensor.name for tensor in graph.inputs if tensor.datatype == BYTES]
         self._texts_out = [tensor.name for tensor in graph.outputs if tensor.datatype == BYTES]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        misfit = self._declared.misfit(inputs)
-        if misfit:
-            raise InputMismatch(misfit)
+        misfit, run = self._takes.misfit(inputs), self._runner
+        if misfit or run is None:
+            raise self._refusal(misfit)
         feeds = inputs if type(inputs) is dict else dict(inputs)
         if self._texts_in:
             feeds = feeds | {name: _to_text(name, feeds[name]) for name in self._texts_in}
-        if self._run is None:
-            raise ExecutionFailed("expected an open engine, found a closed one")
         try:
-            outputs = dict(zip(self._names, self._run(self._names, feeds), strict=True))
+            outputs = dict(zip(self._names, run(self._names, feeds), strict=True))
         except Exception as error:
             raise ExecutionFailed(f"ONNX Runtime failed on this input: {said(error)}") from error
         for name in self._texts_out:
             outputs[name] = _to_bytes(outputs[name])
         return outputs
-
-    def close(self) -> None:
-        self._run = None
 
 
 class GraphFacts(NamedTuple):

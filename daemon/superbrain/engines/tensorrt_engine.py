@@ -14,14 +14,13 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from superbrain.domain.tensor_fit import TensorSet
 from superbrain.engines.cuda_driver import first_gpu
 from superbrain.engines.device_memory import open_device
-from superbrain.engines.graph_check import FileTensor, InputMismatch, check_graph
+from superbrain.engines.graph_check import FileTensor, check_graph
 from superbrain.engines.onnx_files import metadata_of
+from superbrain.engines.open_graph import OpenGraph
 from superbrain.engines.port import (
     EngineRefused,
-    ExecutionFailed,
     GraphMismatch,
     RungUnavailable,
 )
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from superbrain.domain.engine import EngineFile
-    from superbrain.domain.manifest import Graph, GraphTensor
+    from superbrain.domain.manifest import Graph
     from superbrain.engines.device_memory import Device
     from superbrain.engines.port import Array
     from superbrain.engines.tensorrt_flavour import Flavour
@@ -81,7 +80,7 @@ def open_engine(
     return TensorRtEngine(rung, name, runner, device, graph, metadata_of(path), (logger, runtime))
 
 
-class TensorRtEngine:
+class TensorRtEngine(OpenGraph[Runner]):
     """One engine on one GPU. Its inputs are checked on every run."""
 
     def __init__(
@@ -94,14 +93,8 @@ class TensorRtEngine:
         metadata: Mapping[str, str],
         keep: tuple[Any, ...],
     ) -> None:
-        self.rung = rung
-        self.runtime = runtime
-        self.inputs: tuple[GraphTensor, ...] = tuple(graph.inputs)
-        self.outputs: tuple[GraphTensor, ...] = tuple(graph.outputs)
-        self.metadata = metadata
-        self._runner: Runner | None = runner
+        super().__init__(rung, runtime, graph, runner, metadata)
         self._device = device
-        self._declared = TensorSet("graph input", graph.inputs, graph.dynamic)
         self._keep = keep  # an engine points at its runtime, and that at its logger
 
     @property
@@ -110,16 +103,14 @@ class TensorRtEngine:
         return self._runner.captured_graphs if self._runner is not None else 0
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        misfit = self._declared.misfit(inputs)
-        if misfit:
-            raise InputMismatch(misfit)
-        if self._runner is None:
-            raise ExecutionFailed("expected an open engine, found a closed one")
-        return self._runner.run(inputs)
+        misfit, runner = self._takes.misfit(inputs), self._runner
+        if misfit or runner is None:
+            raise self._refusal(misfit)
+        return runner.run(inputs)
 
     def close(self) -> None:
         if self._runner is not None:
-            self._runner = None  # contexts go before the memory that they use
+            super().close()  # contexts go before the memory that they use
             self._device.close()
 
 

@@ -30,7 +30,8 @@ import numpy as np
 from superbrain.domain.manifest import GraphTensor
 from superbrain.domain.rungs import uses_gpu
 from superbrain.domain.tensor_fit import TensorSet
-from superbrain.engines.graph_check import FileTensor, InputMismatch, check_graph
+from superbrain.engines.graph_check import FileTensor, check_graph
+from superbrain.engines.open_graph import OpenGraph
 from superbrain.engines.port import (
     EngineError,
     ExecutionFailed,
@@ -265,30 +266,21 @@ def _array(name: str, found: Any) -> Array:  # noqa: ANN401
     return array.reshape(tuple(found.shape))  # ascontiguousarray makes one axis of none
 
 
-class TorchScriptEngine:
+class TorchScriptEngine(OpenGraph["_Run"]):
     """One module, called by `run`. What goes in and what comes out is checked on every run."""
 
     def __init__(
         self, rung: str, runtime: str, graph: Graph, run: _Run, metadata: Mapping[str, str]
     ) -> None:
-        self.rung = rung
-        self.runtime = runtime
-        self.inputs: tuple[GraphTensor, ...] = tuple(graph.inputs)
-        self.outputs: tuple[GraphTensor, ...] = tuple(graph.outputs)
-        self.metadata = metadata
-        self._run: _Run | None = run
-        self._takes = TensorSet("graph input", graph.inputs, graph.dynamic)
+        super().__init__(rung, runtime, graph, run, metadata)
         self._gives = TensorSet("graph output", graph.outputs)
-        self._names = [tensor.name for tensor in graph.outputs]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        misfit = self._takes.misfit(inputs)
-        if misfit:
-            raise InputMismatch(misfit)
-        if self._run is None:
-            raise ExecutionFailed("expected an open engine, found a closed one")
+        misfit, run = self._takes.misfit(inputs), self._runner
+        if misfit or run is None:
+            raise self._refusal(misfit)
         try:
-            names, arrays = self._run(inputs)
+            names, arrays = run(inputs)
         except ExecutionFailed:
             raise
         except Exception as error:
@@ -310,9 +302,6 @@ class TorchScriptEngine:
         if misfit := self._gives.misfit(outputs):
             raise ExecutionFailed(misfit)
         return outputs
-
-    def close(self) -> None:
-        self._run = None
 
 
 def _said(error: Exception) -> str:

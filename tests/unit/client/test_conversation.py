@@ -156,3 +156,12 @@ def test_waiting_in_vain_ends_with_the_last_reason() -> None:
     not_ready = ModelReady("m", ready=False, reason="golden case 3 differs")
     with pytest.raises(DeadlineExceeded, match="not ready in time: golden case 3 differs"):
         play(conversation.wait_ready("m"), not_ready, False)
+
+
+def test_a_last_question_that_is_not_answered_does_not_hide_the_reason() -> None:
+    not_ready = ModelReady("m", ready=False, reason="golden case 3 differs")
+    late = DeadlineExceeded("no answer within the time given")
+    with pytest.raises(DeadlineExceeded, match="not ready in time: golden case 3 differs"):
+        play(conversation.wait_ready("m"), not_ready, True, late)
+    with pytest.raises(DeadlineExceeded, match="no answer within"):
+        play(conversation.wait_ready("m"), late)

@@ -221,3 +221,14 @@ def test_a_retirement_is_known_to_candidates_that_failed_before_it_and_not_after
     assert journal.retired_since(failed)
     later = journal.create(a_deployment(3, "ef"), NOW)
     assert not journal.retired_since(later)
+
+
+def test_a_journal_of_the_release_before_is_migrated(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    journal = Journal(path)
+    journal._file.db.executescript("DROP TABLE facts; PRAGMA user_version = 1;")
+    journal.close()
+    journal = Journal(path)
+    journal.set_fact("a", "b")
+    assert journal.fact("a") == "b"
+    journal.close()

@@ -1,0 +1,114 @@
+"""One worker in another's place: nothing is lost, doubled or answered by an older version."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from tests.support.fake_worker import SLOW
+from tests.support.processes import PATIENCE_S, Stage, until
+
+pytestmark = pytest.mark.integration
+
+
+class Caller(threading.Thread):
+    """Asks one after another, or several at a time, and remembers what came for what."""
+
+    def __init__(self, stage: Stage, outstanding: int) -> None:
+        super().__init__(daemon=True)
+        self._client = stage.client()
+        self._outstanding = outstanding
+        self.stop = threading.Event()
+        self.sent = 0
+        self.ids: list[str] = []
+        self.codes: list[str] = []
+        self.versions: list[int] = []
+
+    def run(self) -> None:
+        with self._client:
+            while not self.stop.is_set():
+                for _ in range(self._outstanding):
+                    self._client.send("adder", [float(self.sent)], id=str(self.sent))
+                    self.sent += 1
+                for _ in range(self._outstanding):
+                    self._take()
+
+    def _take(self) -> None:
+        answer = self._client.receive()
+        self.ids.append(answer.id)
+        self.codes.append(answer.code)
+        if answer.code == "OK":
+            assert answer.outputs["y"].tolist() == [float(answer.id) + 1]
+            assert answer.outputs["version"].tolist() == [int(answer.model_version)]
+            self.versions.append(int(answer.model_version))
+
+
+def test_swaps_under_load_lose_nothing_double_nothing_and_never_go_back(stage: Stage) -> None:
+    serving = stage.serving("version=1")
+    callers = [Caller(stage, outstanding) for outstanding in (1, 1, 3, 8)]
+    for caller in callers:
+        caller.start()
+    for version in range(2, 9):
+        successor = stage.worker(f"version={version}")
+        successor.bring_up()
+        time.sleep(0.1)
+        serving.stand_by()
+        stage.gateway.route("adder", str(version), [successor])
+        serving.close()
+        serving = successor
+    time.sleep(0.1)
+    for caller in callers:
+        caller.stop.set()
+    for caller in callers:
+        caller.join(PATIENCE_S)
+        assert not caller.is_alive()
+        assert caller.sent == len(caller.ids) == len(set(caller.ids))
+        assert set(caller.codes) == {"OK"}
+        assert caller.versions == sorted(caller.versions)
+        assert set(caller.versions) == set(range(1, 9))
+
+
+def test_what_merely_waited_at_the_old_worker_is_executed_by_the_new_one(stage: Stage) -> None:
+    old = stage.serving("version=1,slow_ms=300")
+    new = stage.worker("version=2").bring_up()
+    with stage.client() as client:
+        for number in range(4):
+            client.send("adder", [SLOW], id=str(number))
+        until(old.at_work, "the old worker at work")
+        old.stand_by()
+        stage.gateway.route("adder", "2", [new])
+        answers = [client.receive() for _ in range(4)]
+    assert [(answer.id, answer.model_version) for answer in answers] == [
+        ("0", "1"),
+        ("1", "2"),
+        ("2", "2"),
+        ("3", "2"),
+    ]
+    assert old.figures().requests == 1
+
+
+def test_a_worker_that_stood_by_serves_again(stage: Stage) -> None:
+    old = stage.serving("version=1")
+    new = stage.worker("version=2").bring_up()
+    old.stand_by()
+    stage.gateway.route("adder", "2", [new])
+    with stage.client() as client:
+        assert client.ask("adder", [1]).model_version == "2"
+        new.stand_by()
+        old.serve()
+        stage.gateway.route("adder", "1", [old])
+        assert client.ask("adder", [1]).model_version == "1"
+
+
+def test_a_switch_waits_for_the_answers_of_a_lane_that_still_works(stage: Stage) -> None:
+    old = stage.serving("version=1,slow_ms=300")
+    new = stage.worker("version=2").bring_up()
+    with stage.client() as client:
+        client.send("adder", [SLOW], id="old")
+        until(old.at_work, "the old worker at work")
+        stage.gateway.route("adder", "2", [new])
+        client.send("adder", [1], id="new")
+        answers = [client.receive() for _ in range(2)]
+    assert [(a.id, a.model_version) for a in answers] == [("old", "1"), ("new", "2")]
