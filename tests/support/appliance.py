@@ -257,9 +257,10 @@ class Appliance:
         return self.wait_for(ended, f"{name} {version} to be {state}")
 
     def refusal(self, name: str) -> str:
-        """Wait until a file in the inbox is refused; the note beside it."""
-        self.wait_for((self.inbox / f"{name}.refused").exists, f"{name} to be refused")
-        return (self.inbox / f"{name}.refused.txt").read_text()
+        """Wait for the note that says why a file was refused; a file not taken is moved after it."""
+        note = self.inbox / f"{name}.refused.txt"
+        self.wait_for(note.exists, f"{name} to be refused")
+        return note.read_text()
 
     def _answers(self) -> bool:
         path = Path(self.control_endpoint.removeprefix("ipc://"))
