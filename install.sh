@@ -196,8 +196,22 @@ found = [wheel for place in places if place for wheel in glob.glob(os.path.join(
 print(os.path.join(found[0], "pip"))'
 }
 
+# Sets `installing` to what installs packages: uv where the wheelhouse has one that runs here, which
+# takes seconds, and pip otherwise.
+choose_installer() {
+    local wheel uv
+    installing=("$1/bin/python" -I "$(bundled_pip)" --isolated --disable-pip-version-check --no-input install
+        --no-index --find-links "$wheelhouse/wheels" --no-cache-dir --no-compile)
+    wheel=$(compgen -G "$wheelhouse/wheels/uv-*.whl") || return 0
+    "$python" -I -m zipfile -e "$wheel" "$work/uv" >>"$log" 2>&1 || return 0
+    uv=$(compgen -G "$work/uv/uv-*.data/scripts/uv") || return 0
+    chmod 755 "$uv" && "$uv" --version >>"$log" 2>&1 || return 0
+    installing=("$uv" --no-config --offline --no-cache --no-progress pip install --python "$1/bin/python"
+        --no-index --find-links "$wheelhouse/wheels" --link-mode copy)
+}
+
 make_environment() {
-    local lock home=$opt/$id pip made_from what="the packages could not be installed"
+    local lock home=$opt/$id installing made_from what="the packages could not be installed"
     if [[ -f $home/complete ]]; then
         step ok "$home is there already"
         return
@@ -206,8 +220,7 @@ make_environment() {
     mkdir -p "$opt"
     : >"$log"
     quietly "$python" -I -m venv --without-pip "$home"
-    pip=("$home/bin/python" -I "$(bundled_pip)" --isolated --disable-pip-version-check --no-input install
-        --no-index --find-links "$wheelhouse/wheels" --no-cache-dir --no-compile)
+    choose_installer "$home"
     made_from="$(cat "$wheelhouse"/requirements/*.txt | sha256sum) $python $python_version"
     if [[ $(cat "$opt/current/complete" 2>/dev/null) == "$made_from" ]]; then
         # The same packages as in the version that runs: a copy of them, sharing nothing.
@@ -215,12 +228,12 @@ make_environment() {
         rm -rf -- "$home"/lib/python*/site-packages/superbrain{,-*}
     else
         for lock in "$wheelhouse"/requirements/*.txt; do
-            quietly "${pip[@]}" --no-deps --require-hashes -r "$lock"
+            quietly "${installing[@]}" --no-deps --require-hashes -r "$lock"
         done
     fi
-    quietly "${pip[@]}" --no-deps "$wheelhouse"/wheels/superbrain-*.whl
+    quietly "${installing[@]}" --no-deps "$wheelhouse"/wheels/superbrain-*.whl
     # On all processors, where pip would take one, and without what no service ever imports.
-    quietly "$home/bin/python" -I -m compileall -q -j 0 -x '/(tests|testing|lexers|f2py)/' "$home/lib"
+    quietly "$home/bin/python" -I -m compileall -q -j 0 -x '/(tests|testing|lexers|f2py|transformers|quantization)/' "$home/lib"
     what="superbrain does not start on this host"
     quietly "$home/bin/superbraind" --version
     mkdir -p "$home/share/doc/superbrain" "$home/share/man"

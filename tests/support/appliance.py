@@ -257,7 +257,7 @@ class Appliance:
         return self.wait_for(ended, f"{name} {version} to be {state}")
 
     def refusal(self, name: str) -> str:
-        """Wait for the note on why a file was refused; a file that was not taken is moved after it."""
+        """Wait for the note on why a file was refused; one that was not taken is moved after it."""
         note = self.inbox / f"{name}.refused.txt"
         self.wait_for(note.exists, f"{name} to be refused")
         return note.read_text()
