@@ -84,7 +84,8 @@ KEYS: Final[dict[str, Key]] = {
     "builder.workspace_mib": Key("GPU memory that a layer may use for itself while it runs"),
     "builder.cache_mib": Key("what the cache of built engines may take"),
     "builder.priority": Key(
-        "idle: builders get the processor when nobody else wants it; normal: they share it"
+        "idle: builders get a quarter of the processors when nobody else wants them; "
+        "normal: they share all"
     ),
     "watch.hang_grace_s": Key(
         "an execution that takes so much longer than the bundle's `request_timeout_ms` hangs"

@@ -45,13 +45,23 @@ def stand_back() -> None:
 
     The kernel gives such a process what is left over, and a small share where nothing is. It
     lowers the weight of the whole session, so it is for a process that is the first of its own.
+
+    It keeps to a few processors: who wakes up on one where it is within the kernel waits for it,
+    however little it counts.
     """
     with suppress(OSError):  # a filter of system calls may refuse either
         os.setpriority(os.PRIO_PROCESS, 0, _NICEST)
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    with suppress(OSError):
+        os.sched_setaffinity(0, _few_of(os.sched_getaffinity(0)))
     with suppress(OSError):  # kernels that weigh sessions against each other, not processes
         _AUTOGROUP.write_text(str(_NICEST), encoding="ascii")
+
+
+def _few_of(processors: set[int]) -> set[int]:
+    """The last quarter of them, or the last one."""
+    return set(sorted(processors)[-max(1, len(processors) // 4) :])
 
 
 def _slice_all(slice_ns: int) -> None:

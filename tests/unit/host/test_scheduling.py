@@ -86,6 +86,7 @@ import os
 from superbrain.host import scheduling
 scheduling.stand_back()
 print(os.sched_getscheduler(0) == os.SCHED_IDLE, os.getpriority(os.PRIO_PROCESS, 0))
+print(len(os.sched_getaffinity(0)))
 """
 
 
@@ -99,4 +100,13 @@ def test_whoever_stands_back_runs_when_nobody_else_wants_to() -> None:
         timeout=100,
         start_new_session=True,  # whose weight it lowers: not that of these tests
     )
-    assert done.stdout.split() == ["True", "19"]
+    few = max(1, len(os.sched_getaffinity(0)) // 4)
+    assert done.stdout.split() == ["True", "19", str(few)]
+
+
+@pytest.mark.parametrize(
+    ("processors", "few"),
+    [({0}, {0}), ({0, 1}, {1}), ({2, 5, 3}, {5}), (set(range(16)), {12, 13, 14, 15})],
+)
+def test_it_keeps_to_a_quarter_of_the_processors(processors: set[int], few: set[int]) -> None:
+    assert scheduling._few_of(processors) == few
