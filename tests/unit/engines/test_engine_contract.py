@@ -257,15 +257,18 @@ def test_a_refused_input_leaves_the_engine_usable(add: Engine) -> None:
     assert add.run({"a": rows(1), "b": rows(1)})["sum"].shape == (1, 3)
 
 
-def test_what_the_library_throws_becomes_a_typed_error(load: Load, rung: str) -> None:
+def load_reshape(load: Load, rung: str, count: int, *sizes: str) -> Engine:
+    """Load what gives its `count` numbers the sizes that are its other input."""
     if built_runtime_for(rung) is not None:
         pytest.skip(f"{rung}: its builder refuses inputs whose values are sizes")
-    reshape = TinyGraph(
-        [("Reshape", ["x", "shape"], ["y"])],
-        [tensor("x", "FP32", 4), tensor("shape", "INT64", 1)],
-        [tensor("y", "FP32", "M")],
+    inputs = [tensor("x", "FP32", count), tensor("shape", "INT64", len(sizes))]
+    return load(
+        TinyGraph([("Reshape", ["x", "shape"], ["y"])], inputs, [tensor("y", "FP32", *sizes)])
     )
-    engine = load(reshape)
+
+
+def test_what_the_library_throws_becomes_a_typed_error(load: Load, rung: str) -> None:
+    engine = load_reshape(load, rung, 4, "M")
     with pytest.raises(ExecutionFailed) as caught:
         engine.run({"x": np.zeros(4, np.float32), "shape": np.array([3])})
     assert not isinstance(caught.value, InputMismatch)
@@ -280,14 +283,7 @@ def test_no_run_sees_the_inputs_of_another(add: Engine) -> None:
 
 def test_sizes_among_the_inputs_are_those_of_this_run(load: Load, rung: str) -> None:
     """The processor reads them, on a GPU too, and must not read what was there before."""
-    if built_runtime_for(rung) is not None:
-        pytest.skip(f"{rung}: its builder refuses inputs whose values are sizes")
-    reshape = TinyGraph(
-        [("Reshape", ["x", "shape"], ["y"])],
-        [tensor("x", "FP32", 12), tensor("shape", "INT64", 2)],
-        [tensor("y", "FP32", "M", "K")],
-    )
-    engine = load(reshape)
+    engine = load_reshape(load, rung, 12, "M", "K")
     x = np.arange(12, dtype=np.float32)
     for number in range(200):
         sizes = ((3, 4), (4, 3), (2, 6), (6, 2), (12, 1))[number % 5]
