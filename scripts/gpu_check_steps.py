@@ -292,7 +292,7 @@ def health(plan: Plan) -> Found:
     with tempfile.TemporaryDirectory() as work, appliance(plan, Path(work)) as running:
         go_live(running, 1, **_on(rung))
         with Load(running.client, pause_s=0.001):
-            time.sleep(2 * HEALTH_S)
+            time.sleep(2 * HEALTH_S)  # what is asked for below shall be about a time under load
             said = running.health()
     if plan.rehearsal and not said.gpus:
         raise Skipped("it takes a GPU")
