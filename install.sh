@@ -196,22 +196,32 @@ found = [wheel for place in places if place for wheel in glob.glob(os.path.join(
 print(os.path.join(found[0], "pip"))'
 }
 
-# Sets `installing` to what installs packages: uv where the wheelhouse has one that runs here, which
-# takes seconds, and pip otherwise.
-choose_installer() {
+# Sets `by_uv` to what installs packages in seconds, where the wheelhouse has a uv that runs here, and
+# `by_pip` to what does so everywhere.
+choose_installers() {
     local wheel uv
-    installing=("$1/bin/python" -I "$(bundled_pip)" --isolated --disable-pip-version-check --no-input install
+    by_uv=()
+    by_pip=("$1/bin/python" -I "$(bundled_pip)" --isolated --disable-pip-version-check --no-input install
         --no-index --find-links "$wheelhouse/wheels" --no-cache-dir --no-compile)
     wheel=$(compgen -G "$wheelhouse/wheels/uv-*.whl") || return 0
     "$python" -I -m zipfile -e "$wheel" "$work/uv" >>"$log" 2>&1 || return 0
     uv=$(compgen -G "$work/uv/uv-*.data/scripts/uv") || return 0
     chmod 755 "$uv" && "$uv" --version >>"$log" 2>&1 || return 0
-    installing=("$uv" --no-config --offline --no-cache --no-progress pip install --python "$1/bin/python"
+    by_uv=("$uv" --no-config --offline --no-cache --no-progress pip install --python "$1/bin/python"
         --no-index --find-links "$wheelhouse/wheels" --link-mode copy)
 }
 
+# What uv fails at, pip tries again; so the lines that are shown in the end are pip's.
+install_packages() {
+    if ((${#by_uv[@]})); then
+        "${by_uv[@]}" "$@" >>"$log" 2>&1 && return
+        by_uv=()
+    fi
+    quietly "${by_pip[@]}" "$@"
+}
+
 make_environment() {
-    local lock home=$opt/$id installing made_from what="the packages could not be installed"
+    local lock home=$opt/$id by_uv by_pip made_from what="the packages could not be installed"
     if [[ -f $home/complete ]]; then
         step ok "$home is there already"
         return
@@ -220,7 +230,7 @@ make_environment() {
     mkdir -p "$opt"
     : >"$log"
     quietly "$python" -I -m venv --without-pip "$home"
-    choose_installer "$home"
+    choose_installers "$home"
     made_from="$(cat "$wheelhouse"/requirements/*.txt | sha256sum) $python $python_version"
     if [[ $(cat "$opt/current/complete" 2>/dev/null) == "$made_from" ]]; then
         # The same packages as in the version that runs: a copy of them, sharing nothing.
@@ -228,10 +238,10 @@ make_environment() {
         rm -rf -- "$home"/lib/python*/site-packages/superbrain{,-*}
     else
         for lock in "$wheelhouse"/requirements/*.txt; do
-            quietly "${installing[@]}" --no-deps --require-hashes -r "$lock"
+            install_packages --no-deps --require-hashes -r "$lock"
         done
     fi
-    quietly "${installing[@]}" --no-deps "$wheelhouse"/wheels/superbrain-*.whl
+    install_packages --no-deps "$wheelhouse"/wheels/superbrain-*.whl
     # On all processors, where pip would take one, and without what no service ever imports.
     quietly "$home/bin/python" -I -m compileall -q -j 0 -x '/(tests|testing|lexers|f2py|transformers|quantization)/' "$home/lib"
     what="superbrain does not start on this host"
