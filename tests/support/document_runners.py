@@ -40,12 +40,15 @@ class Runner(NamedTuple):
     word: str
 
 
+_CI = Runner(".ci/run", "scripts/demo --quick")
 _PRECISION = Runner("tests/integration/test_bundle_precision.py", '"bundle", "precision"')
 _TEMPLATES = Runner("tests/integration/test_templates.py", '"bundle", "init"')
 _TORCH = Runner("tests/conversions/test_torch.py", "--native")
 _CONVERT = "docs/convert.md"
 # By page and the beginning of the block.
 OTHERWISE = {
+    ("README.md", "./scripts/demo"): _CI,
+    ("README.zh-CN.md", "./scripts/demo"): _CI,
     ("bundles/README.md", "python bundles/fetch.py"): Runner(
         "tests/integration/test_sample_bundles.py", '"python bundles/fetch.py"'
     ),
