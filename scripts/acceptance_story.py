@@ -16,6 +16,13 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from scripts.acceptance_asking import Asked
+from scripts.acceptance_documents import (
+    Operator,
+    opens_loopback,
+    opens_tcp,
+    selects,
+    shows_metrics,
+)
 from scripts.acceptance_host import CommandFailed, Host
 from tests.support.bundles import KeyPair
 
@@ -157,22 +164,26 @@ class Story:
         examples = "/opt/superbrain/current/share/systemd/superbraind.service.d"
         self.host.run("cp", "-r", examples, folder)
         self.write("/etc/superbrain/tcp/server.key", "secret")
-        self.host.run("groupadd", "--force", "models")
         self.write(f"{folder}/quick.conf", "[Service]\nWatchdogSec=5\n")
         self.host.run("systemctl", "daemon-reload")
         said = self.host.run("systemd-analyze", "verify", "--man=no", "superbraind.service")
         self.require(not said, said)
-        self.host.run("systemctl", "restart", "superbraind")
+        carol = Operator(self.host)
+        carol.configures(carol.has("access.md", "[serve]"))
+        carol.types("access.md", "sudo groupadd")
+        self.host.run("usermod", "-aG", "models", "bob")
         daemon = self.pid()
         seen = f"/proc/{daemon}/root/run/credentials/superbraind.service/server.key"
         self.require(self.host.run("cat", seen) == "secret", "the credential")
         self.host.run("kill", "-STOP", daemon)
         self.until(lambda: self.pid() not in ("0", daemon), "systemd to start another")
         self.until(lambda: self.version() == "2.0.0", "2.0.0 to answer again")
-        self.host.run("rm", "-r", folder)
+        self.host.run("rm", "-r", folder, "/etc/superbrain/tcp/server.key")
         self.host.run("systemctl", "daemon-reload")
         log = self.host.run("journalctl", "-u", "superbraind", "-o", "cat", "--no-pager")
         self.require("Watchdog timeout" in log, log[-2000:])
+        socket = self.host.run("stat", "-c", "%G %a", "/run/superbrain/infer.sock")
+        self.require(socket == "models 660", socket)
         return "with all drop-ins: a daemon that hangs is ended by the watchdog; its model is back"
 
     def backs_up(self) -> str:
@@ -180,6 +191,7 @@ class Story:
         self.host.run("superbrain", "backup", "--output", BACKUP)
         self.host.run("superbrain", "restore", BACKUP, "--replace", status=1)  # it runs
         self.host.run("systemctl", "stop", "superbraind")
+        opens_loopback(self)
         self.host.run("mv", STATE, "/root/lost")
         said = self.host.run("superbrain", "restore", BACKUP)
         self.require("adder 2.0.0" in said and "is restored" in said, said)
@@ -189,8 +201,8 @@ class Story:
         self.host.run("systemctl", "start", "superbraind")
         self.require(self.version() == "2.0.0", "READY before the model answers")
         self.host.run("superbrain", "audit", "--verify")
-        self.host.run("superbrain", "support-bundle", "--output", "/root/ticket.tar.gz")
-        names = self.host.run("tar", "tzf", "/root/ticket.tar.gz")
+        Operator(self.host).types("troubleshooting.md", "sudo superbrain status")
+        names = self.host.run("tar", "tzf", "/home/carol/ticket.tar.gz")
         wanted = ("/log.jsonl", "/unit.txt", "/service.txt", "/journal/deployments.json")
         self.require(all(name in names for name in wanted), names)
         less = ("superbrain", "support-bundle", "--output", "/home/alice/ticket.tar.gz")
@@ -306,7 +318,10 @@ CLAIMS: Final = (
     Story.survives_kill,
     Story.survives_hung_gateway,
     Story.survives_hang,
+    shows_metrics,
     Story.backs_up,
+    opens_tcp,
+    selects,
     Story.installs_again,
     Story.upgrades,
     Story.takes_back,

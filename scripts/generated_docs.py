@@ -89,9 +89,16 @@ systemd it gives each record to the journal with its fields instead: `event` is
 `SUPERBRAIN_EVENT`, `model` is `SUPERBRAIN_MODEL`, and so on. `event` is one of the names below; a
 released name keeps its meaning. What a library or bundle code logs by itself has the event `log`.
 
-    journalctl -u superbraind SUPERBRAIN_EVENT=worker_died SUPERBRAIN_MODEL=ocr
-    journalctl -u superbraind -o json SUPERBRAIN_EVENT=deployment_advanced | jq .SUPERBRAIN_STATE
-    jq 'select(.event == "worker_died")' < daemon.log      # started by hand
+```bash
+sudo journalctl -u superbraind SUPERBRAIN_EVENT=worker_died SUPERBRAIN_MODEL=ocr
+sudo journalctl -u superbraind -o json SUPERBRAIN_EVENT=deployment_advanced | jq .SUPERBRAIN_STATE
+```
+
+Of a daemon that was started by hand, `superbraind … 2>daemon.log`:
+
+```sh
+grep '"event": *"deployment_advanced"' daemon.log
+```
 
 | event | when |
 |---|---|

@@ -1,7 +1,7 @@
 """The operator's pages: every command on them, typed in its order on one host with a model `ocr`.
 
-docs/install.md, access.md, operations.md, troubleshooting.md and backup.md; what only a real
-systemd or a root's machine can do is noted, and scripts/acceptance does it.
+docs/install.md, access.md, operations.md, log-events.md, troubleshooting.md and backup.md; what
+only a real systemd or a root's machine can do is noted, and scripts/acceptance does it.
 """
 
 from __future__ import annotations
@@ -143,6 +143,8 @@ def test_every_command_of_operations_does_what_it_says(
         },
     )
     assert "models=1 ready=1" in done.stdout
+    (typist.folder / "daemon.log").symlink_to(appliance.log)
+    assert '"happened"' in typist.type(DOCS / "log-events.md").stdout
     model = appliance.model("ocr")
     assert model is not None
     assert model.version != version  # it was rolled back

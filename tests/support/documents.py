@@ -2,12 +2,12 @@
 
 A fenced block is typed when its language is `sh`. `Typist` types a whole page in its order on a
 host of its own: what is installed on a real one lies below a folder here, `sudo` does nothing, and
-what only a real systemd knows is noted instead of done (`STUBS`); scripts/acceptance does it.
+what only a real systemd knows is noted instead of done (`STUBS`); scripts/acceptance does it, and
+types the `bash` blocks. Who runs which block: document_runners.py.
 """
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import io
 import os
@@ -157,37 +157,6 @@ def unknown_words(text: str) -> str:
                 elif word.islower():
                     return f"{word} is no action"
     return ""
-
-
-# --- as scripts/acceptance runs them --------------------------------------------------------------
-
-
-def run_by_acceptance() -> list[tuple[str, ...]]:
-    """The commands that the acceptance on a fresh Debian runs, as far as they are constant."""
-    tree = ast.parse((ROOT / "scripts" / "acceptance_story.py").read_text())
-    names = {
-        node.target.id: node.value.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.AnnAssign)
-        and isinstance(node.target, ast.Name)
-        and isinstance(node.value, ast.Constant)
-    }
-    calls = [
-        node.args
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "run"
-    ]
-    return [tuple(_constant(word, names) for word in words) for words in calls]
-
-
-def _constant(node: ast.expr, names: Mapping[str, object]) -> str:
-    if isinstance(node, ast.Constant):
-        return str(node.value)
-    if isinstance(node, ast.Name):
-        return str(names.get(node.id, "…"))
-    return "…"
 
 
 # --- typing a page --------------------------------------------------------------------------------

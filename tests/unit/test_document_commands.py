@@ -7,16 +7,26 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.document_runners import (
+    BY_HAND,
+    OTHERWISE,
+    PAGES,
+    blocks_of_acceptance,
+    run_by_acceptance,
+    runner,
+    typed_by_acceptance,
+)
 from tests.support.documents import (
     DOCUMENTS,
     ROOT,
+    SHELL,
     STUBS,
+    Block,
     blocks,
     commands,
     lines,
     mentioned,
     parse_error,
-    run_by_acceptance,
     shell_blocks,
     typed,
     unknown_words,
@@ -24,13 +34,6 @@ from tests.support.documents import (
 
 _COMMAND = re.compile(r"(sudo |superbraind? )[a-z-]")
 OURS = {"superbrain", "superbraind"}
-# What neither a test nor the acceptance can do for real, and why.
-NOT_RUN = {
-    "nft": "a firewall rule of the machine itself",
-    "groupadd": "install.sh makes the group; the acceptance looks for it",
-    "wheelhouse": "scripts/acceptance makes the wheelhouse before the story begins",
-    "journalctl": "the fields are asked for with others of the same form",
-}
 
 
 def documents() -> list[Path]:
@@ -63,21 +66,62 @@ def test_a_block_with_commands_says_that_it_is_to_be_typed(document: Path) -> No
             assert not said, f"{block.where}: ```sh instead of ```"
 
 
+def commands_in(document: Path) -> list[Block]:
+    """Every block of commands."""
+    return [block for block in blocks(document) if block.language in SHELL]
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
+def test_every_block_of_commands_is_run_by_something(document: Path) -> None:
+    for block in commands_in(document):
+        found = runner(block)
+        assert found, f"{block.where}: no test and no script runs it"
+        assert found in BY_HAND.values() or (ROOT / found).is_file(), found
+
+
+def test_nothing_that_an_operator_or_author_types_is_left_to_a_person() -> None:
+    assert {page for page, _ in BY_HAND} == {"docs/performance.md"}
+
+
+def test_a_block_that_nobody_runs_is_found() -> None:
+    page = ROOT / "docs" / "metrics.md"
+    assert not runner(Block(page, 1, "", "sh", "superbrain metrics\n"))
+    assert not runner(Block(page, 1, "", "bash", "superbrain metrics\n"))
+    assert not runner(Block(ROOT / "docs" / "trust.md", 1, "", "bash", "superbrain audit\n"))
+
+
+def test_who_types_a_page_names_it() -> None:
+    for page, path in PAGES.items():
+        name = Path(page).name.replace(".zh-CN", "")
+        assert name in (ROOT / path).read_text(encoding="utf-8"), page
+
+
+def test_who_runs_a_block_otherwise_has_its_words_and_the_page_has_the_block() -> None:
+    for (page, beginning), one in OTHERWISE.items():
+        assert one.word in (ROOT / one.path).read_text(encoding="utf-8"), (page, beginning)
+        there = [block.text for block in commands_in(ROOT / page)]
+        assert sum(text.startswith(beginning) for text in there) == 1, (page, beginning)
+
+
+def test_what_the_acceptance_types_is_one_block_of_a_page() -> None:
+    for page, beginning in blocks_of_acceptance():
+        there = [block.text for block in commands_in(ROOT / page)]
+        assert sum(text.startswith(beginning) for text in there) == 1, (page, beginning)
+
+
 def host_commands() -> list[tuple[str, list[str]]]:
-    """What only a real host can do, in all documents."""
+    """What only a real host can do, of the blocks that the acceptance does not type whole."""
     return [
         (block.where, [Path(words[0]).name, *words[1:]])
         for document in DOCUMENTS
         for block, words in typed(document)
-        if Path(words[0]).name in STUBS
+        if Path(words[0]).name in STUBS and not typed_by_acceptance(block)
     ]
 
 
 def test_what_only_a_real_host_can_do_the_acceptance_does() -> None:
     done = [(Path(words[0]).name, *words[1:]) for words in run_by_acceptance() if words]
     for where, words in host_commands():
-        if words[0] in NOT_RUN:
-            continue
         options = [word for word in words[1:] if word.startswith("-") or words[0] == "systemctl"]
         assert any(there[0] == words[0] and {*options} <= {*there[1:]} for there in done), (
             f"{where}: scripts/acceptance does not run: {' '.join(words)}"

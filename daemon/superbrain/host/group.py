@@ -61,7 +61,7 @@ def _refused(folder: Path, group: int, found: str) -> GroupError:
         f"{folder}: expected to give it to the group {_name(group)} with mode "
         f"{FOLDER_MODE:04o}, found: {found}",
         mend="The service's user must own the folder and be a member of the group "
-        "(SupplementaryGroups= in the unit, or usermod -aG)",
+        "(as a service by the drop-in group.conf, see docs/access.md; else usermod -aG)",
     )
 
 
