@@ -19,7 +19,6 @@ BRIEF_EXAMPLES = 25  # on a second Python, which is asked whether it does the sa
 #: The files that take longest, the longest first (half a minute and more on two processors).
 LONGEST = (
     "tests/fault/test_cuts.py",
-    "tests/corpus/test_corpus.py",
     "tests/fault/test_soak.py",
     "tests/integration/test_lifecycle.py",
     "tests/fault/test_inbox_days.py",
