@@ -9,7 +9,7 @@
 
 #include <time.h>
 
-enum { REQUEST = 2, RESPONSE = 3 };
+enum { REQUEST = 2, RESPONSE = 3, FORWARD = 6 };
 
 /* The flight page: what is being executed, for who survives this process (transport/flight.py). */
 typedef struct {
@@ -130,10 +130,11 @@ static PyObject *taken_exception(void) {
 
 /* What a request like this one was answered with: (unpacking, packing, header of the answer). None
  * (NULL without an error) for a request that is not for here; else a new reference. */
-static PyObject *express_form(const Express *self, PyObject *forms, const Frame *frame) {
-    if (frame->kind != REQUEST)
+static PyObject *express_form(const Express *self, PyObject *forms, const Frame *frame,
+                              PyObject *shared_header) {
+    if (frame->kind != REQUEST && frame->kind != FORWARD)
         return NULL;
-    PyObject *form = PyDict_GetItemWithError(forms, frame->header);
+    PyObject *form = PyDict_GetItemWithError(forms, shared_header);
     if (form == NULL || !PyTuple_Check(form) || PyTuple_Size(form) != 3)
         return NULL;
     for (int n = 0; n < 2; n++)
@@ -144,15 +145,39 @@ static PyObject *express_form(const Express *self, PyObject *forms, const Frame 
     return form;
 }
 
+/* Give the header of an answer with the id in its place, which is empty and comes last: as
+ * wire/naming.py. None when it does not end so. A new reference. */
+static PyObject *with_name(PyObject *header, PyObject *name) {
+    static const char end[] = "\"id\":\"\"}";
+    Py_ssize_t size = PyBytes_Size(header), more = PyBytes_Size(name), cut = 2;
+    if (size < 0 || more < 0)
+        return NULL;
+    Py_ssize_t head = size - (Py_ssize_t)strlen(end);
+    if (more > 0 && (head < 0 || memcmp(PyBytes_AsString(header) + head, end, strlen(end)) != 0))
+        header = Py_None;
+    if (more == 0 || header == Py_None) {
+        Py_INCREF(header);
+        return header;
+    }
+    PyObject *result = PyBytes_FromStringAndSize(NULL, size + more);
+    if (result != NULL) {
+        char *to = PyBytes_AsString(result);
+        memcpy(to, PyBytes_AsString(header), (size_t)(size - cut));
+        memcpy(to + size - cut, PyBytes_AsString(name), (size_t)more);
+        memcpy(to + size - cut + more, "\"}", (size_t)cut);
+    }
+    return result;
+}
+
 /* Send what the model has given, or with an `fd` below 0 write it. SENT_ALL, and `written` is the
  * frame in the second case; 0 when it is not like the last answer; else as `frame_send`. */
-static Py_ssize_t express_send(int fd, const Frame *frame, PyObject *form, PyObject *outputs,
-                               PyObject **written) {
+static Py_ssize_t express_send(int fd, const Frame *frame, PyObject *form, PyObject *name,
+                               PyObject *outputs, PyObject **written) {
     Prefix prefix = {.kind = RESPONSE, .request_id = frame->request_id};
-    PyObject *header = PyTuple_GetItem(form, 2);
-    PyObject *tensors = packing_pack(PyTuple_GetItem(form, 1), outputs);
+    PyObject *header = with_name(PyTuple_GetItem(form, 2), name);
+    PyObject *tensors = header == NULL ? NULL : packing_pack(PyTuple_GetItem(form, 1), outputs);
     Py_ssize_t sent = tensors == NULL ? SENT_ERROR : 0;
-    if (tensors != NULL && tensors != Py_None) {
+    if (tensors != NULL && tensors != Py_None && header != Py_None) {
         if (fd >= 0)
             sent = frame_send(fd, &prefix, header, tensors);
         else if ((*written = frame_encode(&prefix, header, tensors)) == NULL)
@@ -161,12 +186,13 @@ static Py_ssize_t express_send(int fd, const Frame *frame, PyObject *form, PyObj
             sent = SENT_ALL;
     }
     Py_XDECREF(tensors);
+    Py_XDECREF(header);
     return sent;
 }
 
 /* Answer one request with what was made of its tensors. */
 static PyObject *express_answer(Express *self, int fd, uint64_t lane, PyObject *now_ns, Frame *frame,
-                                PyObject *form, PyObject *arrays) {
+                                PyObject *form, PyObject *name, PyObject *arrays) {
     if (express_begin(self, lane, frame, now_ns) < 0)
         return NULL;
     PyObject *outcome = PyObject_CallFunctionObjArgs(self->answer, arrays, NULL);
@@ -179,7 +205,7 @@ static PyObject *express_answer(Express *self, int fd, uint64_t lane, PyObject *
     }
     unsigned long long ended_ns = monotonic_ns();
     PyObject *written = NULL;
-    Py_ssize_t sent = failed ? 0 : express_send(fd, frame, form, outcome, &written);
+    Py_ssize_t sent = failed ? 0 : express_send(fd, frame, form, name, outcome, &written);
     if (sent == SENT_ALL) {
         Py_DECREF(outcome);
         if (written != NULL)
@@ -195,9 +221,9 @@ static PyObject *express_answer(Express *self, int fd, uint64_t lane, PyObject *
 }
 
 static PyObject *express_run(Express *self, PyObject *const *args, Py_ssize_t count) {
-    if (count != 5 || !PyObject_TypeCheck(args[0], (PyTypeObject *)self->state->frame_type) ||
-        !PyDict_Check(args[4])) {
-        PyErr_SetString(PyExc_TypeError, "run takes a Frame, three numbers and a dict");
+    if (count != 7 || !PyObject_TypeCheck(args[0], (PyTypeObject *)self->state->frame_type) ||
+        !PyDict_Check(args[4]) || !PyBytes_Check(args[5]) || !PyBytes_Check(args[6])) {
+        PyErr_SetString(PyExc_TypeError, "run takes a Frame, three numbers, a dict and two bytes");
         return NULL;
     }
     Frame *frame = (Frame *)args[0];
@@ -205,7 +231,7 @@ static PyObject *express_run(Express *self, PyObject *const *args, Py_ssize_t co
     unsigned long long lane = PyLong_AsUnsignedLongLong(args[2]);
     if (PyErr_Occurred())
         return NULL;
-    PyObject *form = express_form(self, args[4], frame);
+    PyObject *form = express_form(self, args[4], frame, args[5]);
     if (form == NULL) {
         if (PyErr_Occurred())
             return NULL;
@@ -218,7 +244,7 @@ static PyObject *express_run(Express *self, PyObject *const *args, Py_ssize_t co
         Py_INCREF(result);
     } else if (result != Py_None) {
         PyObject *arrays = result;
-        result = express_answer(self, (int)fd, lane, args[3], frame, form, arrays);
+        result = express_answer(self, (int)fd, lane, args[3], frame, form, args[6], arrays);
         Py_DECREF(arrays);
     }
     Py_DECREF(form);
@@ -227,7 +253,7 @@ static PyObject *express_run(Express *self, PyObject *const *args, Py_ssize_t co
 
 static PyMethodDef express_methods[] = {
     {"run", (PyCFunction)(void (*)(void))express_run, METH_FASTCALL,
-     "run(frame, fd, lane, now_ns, forms) -> None when the request is not for here; when the model had "
+     "run(frame, fd, lane, now_ns, forms, shared_header, name) -> None when the request is not for here; when the model had "
      "done if it was answered; (frame, when) for an fd below 0; else (failed, outcome, sent, when), and "
      "the answer, of which the peer took so many bytes, is the caller's to send"},
     {NULL},

@@ -30,7 +30,7 @@
 #error "frames are little-endian; on other processors the Python twins serve"
 #endif
 
-#define REVISION 2 /* of what is offered here; transport/compiled.py wants the same */
+#define REVISION 3 /* of what is offered here; transport/compiled.py wants the same */
 
 /* As wire/lane.py and wire/messages.py have them; a test compares. */
 enum {

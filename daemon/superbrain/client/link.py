@@ -34,6 +34,7 @@ from superbrain.client.handshake import WATCHED, Handshake
 from superbrain.client.lanes import Lanes
 from superbrain.client.ledger import Exchange, Ledger
 from superbrain.client.region import Region
+from superbrain.transport.brief_wait import BriefWait
 from superbrain.wire.errors import DeadlineExceeded, InvalidArgument, SuperbrainError
 
 RECONNECT_MS = 10
@@ -76,6 +77,7 @@ class Link:
         self._refused = False
         self._sockets: _Sockets | None = None
         self._epoll: select.epoll | None = None
+        self._wait: BriefWait | None = None
         self._dealer_fd = self._monitor_fd = -1
         self._uses_lanes = lanes and endpoint.startswith("ipc:")  # a lane is a path of this host
         self._lanes: Lanes | None = None
@@ -99,6 +101,7 @@ class Link:
             msg = f"expected an endpoint and keys that ZeroMQ takes, found {self.endpoint}: {error}"
             raise InvalidArgument(msg) from error
         self._epoll = select.epoll()
+        self._wait = BriefWait(self._epoll)
         self._dealer_fd = self._sockets.dealer.fileno()
         self._monitor_fd = self._sockets.monitor.fileno()
         self.watch(self._dealer_fd)
@@ -118,7 +121,7 @@ class Link:
 
     def poll(self, timeout_s: float) -> list[tuple[int, int]]:
         """Wait for news for `pump`. Any thread may, while others use the link."""
-        return self._opened_epoll().poll(timeout_s)
+        return self._opened_wait().poll(timeout_s)
 
     def send(self, exchange: Exchange) -> list[Exchange]:
         """Take in a request and send it as soon as there is somebody; else as `pump`."""
@@ -212,7 +215,7 @@ class Link:
         if self._lanes is not None:
             self._lanes.close()
         self._opened_epoll().close()
-        self._epoll = None
+        self._epoll = self._wait = None
         dealer.disable_monitor()
         monitor.close(linger=0)
         dealer.close(linger=0)
@@ -280,6 +283,12 @@ class Link:
         monitor.connect("inproc://monitor")
         dealer.connect(self.endpoint)
         return _Sockets(context, dealer, monitor)
+
+    def _opened_wait(self) -> BriefWait:
+        if self._wait is None:
+            msg = "Link.open comes before its use"
+            raise RuntimeError(msg)
+        return self._wait
 
     def _opened_epoll(self) -> select.epoll:
         if self._epoll is None:

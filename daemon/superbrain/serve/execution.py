@@ -3,8 +3,8 @@
 Whatever bundle code raises ends here as a typed error of this one request. Nothing it does short
 of ending the process may stop the loop that calls.
 
-A local client's requests bear the same header as long as names, datatypes and shapes stay (their
-numbers are in the frame), so what a header says is worked out once (`RequestForm`).
+A program's requests bear the same header as long as names, datatypes and shapes stay, apart from
+the id of those that come through the gateway. So what it says is worked out once (`RequestForm`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from superbrain.transport.frame_writer import encode_frame
 from superbrain.wire import lane
 from superbrain.wire.errors import Internal, RequestError, SuperbrainError
 from superbrain.wire.messages import encode_error, salvage_id
+from superbrain.wire.naming import with_id, without_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,10 +64,13 @@ class Outcome:
 class _Question:
     """A request frame, decoded."""
 
-    __slots__ = ("arrays", "form", "number", "rooms")
+    __slots__ = ("arrays", "form", "name", "number", "rooms")
 
-    def __init__(self, form: RequestForm, frame: lane.LaneFrame, regions: Regions) -> None:
+    def __init__(
+        self, form: RequestForm, name: bytes, frame: lane.LaneFrame, regions: Regions
+    ) -> None:
         self.form = form
+        self.name = name
         self.number = frame.request_id
         self.rooms = form.rooms(regions)
         self.arrays = form.arrays(frame.tensors, regions)
@@ -74,7 +78,7 @@ class _Question:
     def answered(self, model: ServedModel, outputs: Mapping[str, Array]) -> Outcome:
         """Encode the response."""
         header, tensors = self.form.respond(model, outputs, self.rooms)
-        outcome = Outcome(self.number, header, tensors)
+        outcome = Outcome(self.number, _named(header, self.name), tensors)
         outcome.made_of = self.form, outputs
         return outcome
 
@@ -101,7 +105,7 @@ class Execution:
         """
         model = self._model
         try:
-            form = self._form(frame)
+            form, name = self._form(frame)
             rooms = form.rooms(regions) if form.outputs else NO_ROOMS
             arrays = form.arrays(frame.tensors, regions)
             if form.fits:
@@ -110,7 +114,7 @@ class Execution:
                 outputs = model.infer(arrays)
                 form.fits = True
             header, tensors = form.respond(model, outputs, rooms)
-            outcome = Outcome(frame.request_id, header, tensors)
+            outcome = Outcome(frame.request_id, _named(header, name), tensors)
             if self._told:
                 outcome.made_of = form, outputs
             return outcome
@@ -124,9 +128,9 @@ class Execution:
         if isinstance(answer, BaseException):
             return _failed(frame, answer)
         try:
-            form = self._form(frame)
+            form, name = self._form(frame)
             header, tensors = form.respond(self._model, answer, NO_ROOMS)
-            outcome = Outcome(frame.request_id, header, tensors)
+            outcome = Outcome(frame.request_id, _named(header, name), tensors)
             outcome.made_of = form, answer
             return outcome
         except BaseException as error:  # noqa: BLE001 - as in `one`
@@ -145,7 +149,7 @@ class Execution:
         outcomes: dict[int, Outcome] = {}
         for position, (frame, regions) in enumerate(requests):
             try:
-                questions[position] = _Question(self._form(frame), frame, regions)
+                questions[position] = _Question(*self._form(frame), frame, regions)
             except BaseException as error:  # noqa: BLE001 - as in `one`
                 outcomes[position] = _failed(frame, error)
         positions = list(questions)
@@ -159,22 +163,21 @@ class Execution:
             outcomes[position] = self._outcome(requests[position][0], questions[position], answer)
         return [outcomes[position] for position in range(len(requests))]
 
-    def _form(self, frame: lane.LaneFrame) -> RequestForm:
-        """Read a header, or remember it; what the gateway forwards bears an id of its own each."""
-        if frame.kind != lane.REQUEST:
-            return RequestForm(self._model, frame.header)
-        header = bytes(frame.header)
+    def _form(self, frame: lane.LaneFrame) -> tuple[RequestForm, bytes]:
+        """Read a header, or remember it; give its form, and the id that is not part of it."""
+        header, name = shared_header(frame)
         form = self._forms.get(header)
         if form is None:
             form = RequestForm(self._model, header)
-            if len(self._forms) >= _MOST_FORMS and not form.lone:
-                self._forms.clear()
-                self.usual.clear()
-            if len(header) <= _LONGEST_KEPT_BYTES and not form.lone:
+            lone = form.lone or (form.id and frame.kind != lane.REQUEST)
+            if len(header) <= _LONGEST_KEPT_BYTES and not lone:
+                if len(self._forms) >= _MOST_FORMS:
+                    self._forms.clear()
+                    self.usual.clear()
                 self._forms[header] = form
         elif (usual := form.usual) is not None:
             self.usual[header] = usual
-        return form
+        return form, name
 
     def _outcome(
         self,
@@ -188,6 +191,21 @@ class Execution:
             return question.answered(self._model, answer)
         except BaseException as error:  # noqa: BLE001 - as in `one`
             return _failed(frame, error)
+
+
+def shared_header(frame: lane.LaneFrame) -> tuple[bytes, bytes]:
+    """Give the header that requests alike share, and the id that is this one's alone.
+
+    On a client's own lane all bear the same id, for the number of each is in its frame.
+    """
+    header = bytes(frame.header)
+    if frame.kind == lane.REQUEST or len(header) > _LONGEST_KEPT_BYTES:
+        return header, b""
+    return without_id(header)
+
+
+def _named(header: bytes, name: bytes) -> bytes:
+    return with_id(header, name) if name else header
 
 
 def _failed(frame: lane.LaneFrame, error: BaseException) -> Outcome:

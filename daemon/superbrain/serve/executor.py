@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from superbrain.domain.batching import Patience
 from superbrain.domain.manifest import Batching
 from superbrain.serve.admission import AdmissionQueue
-from superbrain.serve.execution import Execution, Outcome, refuse
+from superbrain.serve.execution import Execution, Outcome, refuse, shared_header
 from superbrain.serve.served import ServedModel
 from superbrain.serve.stage_clock import StageClock
 from superbrain.transport import compiled
@@ -225,7 +225,10 @@ class Executor:
         picks = self._picks
         if self._express is not None and (picks is None or picks.left > 1):
             fd = link.direct_fd if alone else -1
-            done = self._express.run(request.frame, fd, link.number, now_ns, self._execution.usual)
+            header, name = shared_header(request.frame)
+            done = self._express.run(
+                request.frame, fd, link.number, now_ns, self._execution.usual, header, name
+            )
         if done is None:
             ended_ns = self._execute_in_steps(self._execution, request, now_ns)
         elif isinstance(done, int):
@@ -249,7 +252,8 @@ class Executor:
         if self._picks is not None:
             self._picks.left -= 1
         self._figures.ran(ended_ns - began_ns)
-        self._figures.finished(None, request.arrived_ns, ended_ns, self._clock, direct=True)
+        direct = request.frame.kind == lane.REQUEST
+        self._figures.finished(None, request.arrived_ns, ended_ns, self._clock, direct=direct)
 
     def _execute_in_steps(self, execution: Execution, request: Admitted, now_ns: int) -> int:
         figures, flight, frame, link = self._figures, self.flight, request.frame, request.link

@@ -25,6 +25,7 @@ from superbrain.serve import child
 from superbrain.serve.executor import Admitted, Executor
 from superbrain.serve.regions import RegionBudget
 from superbrain.serve.worker_lane import SHARING, WorkerLane
+from superbrain.transport.brief_wait import BriefWait
 from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
 
@@ -62,6 +63,7 @@ class LaneLoop:
         self._epoll = select.epoll()
         self._epoll.register(wake_fd, select.EPOLLIN)
         self._wake_fd = wake_fd
+        self._wait = BriefWait(self._epoll)
         self._on_wake = on_wake
         self._figures = figures
         self._listener = listener
@@ -126,7 +128,10 @@ class LaneLoop:
 
     def turn(self) -> None:
         """One turn: wait if there is nothing to do, take in what came, execute, answer."""
-        ready = self._epoll.poll(self._executor.idle_s() if self._figures.queued else None)
+        if self._figures.queued:
+            ready = self._epoll.poll(self._executor.idle_s())
+        else:
+            ready = self._wait.poll()
         if len(ready) == 1 and (link := self._lanes.get(ready[0][0])) is not None:
             self._take_in(link)
         else:

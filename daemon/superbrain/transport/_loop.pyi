@@ -54,6 +54,8 @@ class Express:
         lane: int,
         now_ns: int,
         forms: Mapping[bytes, tuple[object, object, bytes]],
+        shared_header: bytes,
+        name: bytes,
         /,
     ) -> int | tuple[bytes, int] | tuple[bool, Any, int, int] | None: ...
 

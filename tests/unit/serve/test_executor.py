@@ -24,7 +24,13 @@ from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
 from superbrain.wire.datatypes import Array
 from superbrain.wire.errors import InvalidArgument
-from superbrain.wire.messages import InferRequest, InferResponse, TensorHeader, decode_error
+from superbrain.wire.messages import (
+    InferRequest,
+    InferResponse,
+    TensorHeader,
+    decode_error,
+    salvage_id,
+)
 from tests.support.keeping import assert_keeps_nothing
 from tests.support.twins import twin
 
@@ -86,9 +92,14 @@ class Model:
 
 
 class Bench:
-    """An executor, one lane, and the peer at its other end."""
+    """An executor, one lane, and the peer at its other end.
+
+    `kind`: of the requests. A client's on its own lane all bear the id "id"; what the gateway
+    forwards bears one each.
+    """
 
     def __init__(self) -> None:
+        self.kind = lane.REQUEST
         near, far = socket.socketpair()
         self.link = WorkerLane(near, LANE)
         self.peer = LaneSocket(far)
@@ -114,15 +125,20 @@ class Bench:
         link.send((frame,))
 
     def send(self, *values: float, deadline_ns: int = 0, priority: int = 0) -> int:
-        header = msgspec.json.encode(
-            InferRequest("adder", [TensorHeader("x", "FP32", [len(values)])], "id")
-        )
         self.number += 1
+        header = msgspec.json.encode(
+            InferRequest("adder", [TensorHeader("x", "FP32", [len(values)])], self.id)
+        )
         tensor = np.array(values, np.float32).tobytes()
         self.peer.send_frame(
-            lane.REQUEST, header, [tensor], self.number, deadline_ns, priority=priority
+            self.kind, header, [tensor], self.number, deadline_ns, priority=priority
         )
         return self.number
+
+    @property
+    def id(self) -> str:
+        """The last request's."""
+        return "id" if self.kind == lane.REQUEST else f"naïve {self.number}"
 
     def turn(self) -> None:
         now_ns = time.monotonic_ns()
@@ -150,7 +166,7 @@ class Bench:
         if frame.kind == lane.ERROR:
             return decode_error(frame.header)
         header = msgspec.json.decode(frame.header, type=InferResponse)
-        assert (header.model_name, header.model_version, header.id) == ("adder", "1", "id")
+        assert (header.model_name, header.model_version, header.id) == ("adder", "1", self.id)
         dtype = np.float32 if header.outputs[0].datatype == "FP32" else np.uint8
         return np.frombuffer(frame.tensors[0], dtype)
 
@@ -173,6 +189,35 @@ def test_requests_alike_are_answered_each_by_its_own(bench: Bench) -> None:
     for value in range(8):
         np.testing.assert_array_equal(bench.ask(value), [value + 1])
     assert bench.figures.ok == bench.figures.direct_requests == bench.figures.runs == 16
+
+
+def test_requests_that_the_gateway_forwards_are_answered_each_with_its_own_id(
+    bench: Bench,
+) -> None:
+    bench.kind = lane.FORWARD
+    for value in range(8):
+        np.testing.assert_array_equal(bench.ask(value, 2), [value + 1, 3])
+    assert bench.ask(BREAK, 2).code == "INTERNAL"
+    np.testing.assert_array_equal(bench.ask(OTHER_SHAPE, 5), [-1, 5, -1, 5])
+    np.testing.assert_array_equal(bench.ask(1, 5), [2, 6])
+    bench.kind = lane.REQUEST
+    np.testing.assert_array_equal(bench.ask(1, 5), [2, 6])
+    bench.kind = lane.ALONE
+    np.testing.assert_array_equal(bench.ask(1, 5), [2, 6])
+
+    assert bench.figures.direct_requests == 1
+    assert bench.figures.ok == 12
+    names = [[f"naïve {number}"] for number in range(1, 12)]
+    assert bench.model.names == [*names, ["id"], ["naïve 13"]]
+
+
+def test_an_error_bears_the_id_of_its_request(bench: Bench) -> None:
+    bench.kind = lane.FORWARD
+    for value in (1, 1, 1, REFUSE):
+        bench.send(value)
+        bench.turn()
+        (frame,) = bench.answers()
+        assert salvage_id(frame.header) == bench.id
 
 
 def test_every_answer_leaves_its_stage_times_and_they_add_up(bench: Bench) -> None:
