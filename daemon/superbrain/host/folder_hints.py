@@ -43,7 +43,7 @@ def folder_hints(
     try:
         watch.schedule(_Hint(loop, rescan), str(path))
         watch.start()
-    except OSError as error:  # no inotify instances or watches left: the periodic look still finds everything
+    except OSError as error:  # no inotify instances or watches left: the periodic look finds all
         log.warning("inbox: no notifications (%s); looking every few seconds instead", error)
         yield
         return

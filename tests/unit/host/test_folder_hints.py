@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from watchdog.observers import Observer
 
-from superbrain.host import folder_hints as module
 from superbrain.host.folder_hints import folder_hints
 
 
@@ -30,6 +29,6 @@ def test_a_host_without_notifications_left_is_looked_at_every_few_seconds(
         with folder_hints(tmp_path, asyncio.get_running_loop(), asyncio.Event()):
             return True
 
-    monkeypatch.setattr(module, "Observer", type("Refusing", (Observer,), {step: refuse}))
+    monkeypatch.setattr(Observer, step, refuse)
     assert asyncio.run(scene())
     assert "looking every few seconds instead" in caplog.text
