@@ -149,14 +149,14 @@ def test_an_unknown_command_is_answered_with_a_suggestion() -> None:
 def base_install(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make an environment that holds the client alone, as `pip install superbrain` does."""
     folder = tmp_path_factory.mktemp("base")
-    venv.create(folder, with_pip=True)
+    venv.create(folder, with_pip=False)
     lock = REPOSITORY / "requirements"
     for arguments in (
         ("--require-hashes", "-r", str(lock / "client.txt"), "-r", str(lock / "build.txt")),
         ("--no-deps", "--no-build-isolation", "--editable", str(REPOSITORY)),
     ):
-        pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "-q")
-        subprocess.run([*pip, *arguments], check=True, timeout=300)
+        pip = (sys.executable, "-m", "pip", "--python", str(folder), "install", "-q")
+        subprocess.run([*pip, "--no-compile", *arguments], check=True, timeout=300)
     return folder / "bin"
 
 

@@ -8,6 +8,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from superbrain.deploy.fork_server import FORK_SERVER_MODULE, ForkServer, ForkSe
 from superbrain.domain import ctl
 from tests.support.appliance import Appliance, words
 from tests.support.load import Load
+from tests.support.other_python import other_python
 from tests.support.releases import go_live, release
 
 pytestmark = pytest.mark.integration
@@ -122,6 +124,23 @@ def test_the_end_of_the_fork_server_ends_no_worker_and_there_is_another() -> Non
 
 def servers() -> list[psutil.Process]:
     return [one for one in psutil.Process().children() if FORK_SERVER_MODULE in words(one)]
+
+
+def test_a_worker_that_it_did_not_live_to_tell_of_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(server: ForkServer) -> None:
+        others = set(psutil.Process().children())
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", other_python(tmp_path, "dying_fork_python.py"))
+            with pytest.raises(ForkServerError, match="SIGKILL"):
+                await Child.begin("worker", server.fork)
+        await until(lambda: set(psutil.Process().children()) <= others)
+        worker = await Child.begin("worker", server.fork)
+        assert await pong(worker) is not None
+        await worker.end()
+
+    play(scene)
 
 
 def test_one_that_cannot_begin_is_not_tried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

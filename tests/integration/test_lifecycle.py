@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from superbrain.domain import operations as op
+from superbrain.domain.health import InboxFile
 from superbrain.wire.errors import NotFound, Unavailable
 from tests.support.appliance import Appliance
 from tests.support.bundles import make_bundle, sign_key
@@ -22,6 +23,14 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def appliance(tmp_path: Path) -> Iterator[Appliance]:
     with Appliance(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """One for all that leaves no trace: adder 2.0.0 serves, and goes on to."""
+    with Appliance(tmp_path_factory.mktemp("serving")) as running:
+        go_live(running, 2)
         yield running
 
 
@@ -78,10 +87,16 @@ def test_a_preallocated_copy_is_not_held_against_its_author(appliance: Appliance
     appliance.wait_live("adder", "1.0.0")
 
 
-def test_a_stray_file_is_ignored_and_said_to_be(appliance: Appliance) -> None:
-    (appliance.inbox / "notes.txt").write_text("hello")
-    note = appliance.wait_for(lambda: appliance.health().inbox, "the file to be noticed")[0]
-    assert (note.name, note.outcome) == ("notes.txt", "ignored")
+def test_a_stray_file_is_ignored_and_said_to_be(serving: Appliance) -> None:
+    stray = serving.inbox / "notes.txt"
+    stray.write_text("hello")
+    note = serving.wait_for(lambda: noted(serving, stray.name), "the file to be noticed")
+    assert note.outcome == "ignored"
+    stray.unlink()
+
+
+def noted(appliance: Appliance, name: str) -> InboxFile | None:
+    return next((one for one in appliance.health().inbox if one.name == name), None)
 
 
 @pytest.mark.parametrize(
@@ -94,36 +109,32 @@ def test_a_stray_file_is_ignored_and_said_to_be(appliance: Appliance) -> None:
     ],
 )
 def test_a_bad_file_is_put_aside_with_the_reason(
-    appliance: Appliance, damage: str, code: str
+    serving: Appliance, tmp_path: Path, damage: str, code: str
 ) -> None:
-    go_live(appliance, 1)
-    path = release(appliance, 2)
-    data = bytearray(path.read_bytes())
-    if damage == "stranger":
-        stranger = sign_key(appliance.work / "other", "stranger")
-        shutil.rmtree(appliance.work / "adder-2.0.0")
-        path = make_bundle(appliance.work, stranger, version="2.0.0", sequence=2).path
-        data = bytearray(path.read_bytes())
-    elif damage == "flipped":
+    stranger = sign_key(tmp_path, "stranger")
+    author = stranger if damage == "stranger" else serving.author
+    built = make_bundle(tmp_path, author, version="3.0.0", sequence=3)
+    data = bytearray(built.path.read_bytes())
+    if damage == "flipped":
         data[-1500] ^= 1
     elif damage == "longer":
         data += b"more"
-    else:
+    elif damage == "text":
         data[:] = b"this is not a bundle\n" * 100
-    (appliance.inbox / "adder-2.0.0.sbb").write_bytes(data)
-    text = appliance.refusal("adder-2.0.0.sbb")
+    name = f"{damage}.sbb"
+    (serving.inbox / name).write_bytes(data)
+    text = serving.refusal(name)
     assert f"was refused ({code}" in text
     assert "Traceback" not in text
-    aside = appliance.inbox / "adder-2.0.0.sbb.refused"
-    appliance.wait_for(aside.exists, "the file to be put aside")  # after its note
-    assert answer(appliance) == 1
+    aside = serving.inbox / f"{name}.refused"
+    serving.wait_for(aside.exists, "the file to be put aside")  # after its note
+    assert answer(serving) == 2
 
 
-def test_a_lower_sequence_is_refused_and_the_live_version_stays(appliance: Appliance) -> None:
-    go_live(appliance, 2)
-    appliance.drop(release(appliance, 1))
-    assert "expected a sequence of 2" in appliance.refusal("adder-1.0.0.sbb")
-    assert answer(appliance) == 2
+def test_a_lower_sequence_is_refused_and_the_live_version_stays(serving: Appliance) -> None:
+    serving.drop(release(serving, 1))
+    assert "expected a sequence of 2" in serving.refusal("adder-1.0.0.sbb")
+    assert answer(serving) == 2
 
 
 # --- proving --------------------------------------------------------------------------------------
@@ -275,9 +286,9 @@ def test_a_retired_model_is_not_found_and_retry_brings_it_back(appliance: Applia
     assert answer(appliance) == 1
 
 
-def test_orders_about_an_unknown_model_are_refused_by_name(appliance: Appliance) -> None:
+def test_orders_about_an_unknown_model_are_refused_by_name(serving: Appliance) -> None:
     for order in (op.Rollback("nobody"), op.Retire("nobody"), op.Retry("nobody")):
-        assert "nobody" in appliance.ask(order, op.Refusal).message
+        assert "nobody" in serving.ask(order, op.Refusal).message
 
 
 # --- starting again -------------------------------------------------------------------------------
@@ -330,8 +341,8 @@ def test_without_a_previous_version_a_damaged_store_is_said_to_be(appliance: App
         answer(appliance)
 
 
-def test_a_second_daemon_on_the_same_folders_is_refused(appliance: Appliance) -> None:
-    other = appliance.start_another()
+def test_a_second_daemon_on_the_same_folders_is_refused(serving: Appliance) -> None:
+    other = serving.start_another()
     assert other.returncode == 1
     assert "another superbraind already uses" in other.stderr
     assert "Traceback" not in other.stderr

@@ -33,6 +33,7 @@ from tests.support.bundles import KeyPair, make_trust_folder, sign_key
 
 PATIENCE_S = 60.0
 LOOK_AGAIN_S = 0.02
+PAUSE_PER_LOOK = 3.0  # who looks all the time takes the processor from what is waited for
 CONFIG = """\
 [deploy]
 rescan_s = {rescan_s}
@@ -221,12 +222,12 @@ class Appliance:
     ) -> T:
         """Look until `condition` gives something true; what it gave."""
         end = time.monotonic() + patience_s
-        while time.monotonic() < end:
+        while (began := time.monotonic()) < end:
             if self.process is not None and self.process.poll() is not None:
                 break
             if found := condition():
                 return found
-            time.sleep(look_again_s)
+            time.sleep(max(look_again_s, PAUSE_PER_LOOK * (time.monotonic() - began)))
         raise AssertionError(f"waited in vain for {what}:\n{self.log_text()}")
 
     def wait_live(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,12 +23,13 @@ import psutil
 import zmq
 
 from superbrain.domain import operations as op
-from tests.support.appliance import Appliance
+from tests.support.appliance import LOOK_AGAIN_S, Appliance
 from tests.support.consistency import assert_at_rest, broken
 from tests.support.releases import LARGE, MODELS_MIB, answer, release
 
 CUT_DAEMON = str(Path(__file__).parent / "cut_daemon.py")
 DIES_WITHIN_S = 20.0
+QUIET_S = 5.0  # after the last operation: the story is over, it had fewer than when it was counted
 
 
 class Story(NamedTuple):
@@ -120,12 +122,10 @@ class CutStage:
         """Cut a story at one operation, and the recovery from it at another; whether it was cut."""
         self._begin(story, f"kill {number}")
         cut = self._ends()
-        self.orders.unlink()
         if cut and again_at:
             self.orders.write_text(f"kill {again_at}")
             self.appliance.launch(CUT_DAEMON, str(self.orders))
             self._ends()
-            self.orders.unlink()
         if self.appliance.process is None:
             self.appliance.start(CUT_DAEMON, str(self.orders))
         story.follows(self)
@@ -143,14 +143,27 @@ class CutStage:
         process = self.appliance.process
         assert process is not None
         children = self.appliance.children()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(DIES_WITHIN_S)
-            self.appliance.process = None
-            _, alive = psutil.wait_procs(children, DIES_WITHIN_S)
-            assert not alive, f"orphans: {alive}"
-            assert broken(self.appliance) == []
-            return True
-        return False
+        self._wait_for_death(process)
+        self.orders.unlink()  # from here on nothing is struck any more
+        if process.poll() is None:
+            return False
+        self.appliance.process = None
+        _, alive = psutil.wait_procs(children, DIES_WITHIN_S)
+        assert not alive, f"orphans: {alive}"
+        assert broken(self.appliance) == []
+        return True
+
+    def _wait_for_death(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until it dies, or has done nothing for so long that it will not."""
+        done = self.orders.with_suffix(".done")
+        latest = began = time.monotonic()
+        while (now := time.monotonic()) < min(latest + QUIET_S, began + DIES_WITHIN_S):
+            size = done.stat().st_size
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LOOK_AGAIN_S)
+                return
+            if done.stat().st_size != size:
+                latest = now
 
     def _check(self, story: Story) -> None:
         assert_at_rest(self.appliance)

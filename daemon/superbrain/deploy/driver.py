@@ -380,8 +380,10 @@ class Driver:
         """Remove bundles that nothing refers to any more, and the past beyond what is kept."""
         await asyncio.to_thread(self._store.sweep_leftovers)
         there = await asyncio.to_thread(self._store.digests)
+        kept = self._retained()
         for digest in there:
-            if digest not in self._retained():  # asked for each: bundles arrive meanwhile
+            # Asked again before each one goes: bundles arrive meanwhile.
+            if digest not in kept and digest not in self._retained():
                 await asyncio.to_thread(self._store.remove, digest)
                 event(log, Event.STORE_COLLECTED, digest=digest)
         for name in self._journal.models():

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEPT_NOTES = 100
-_OVER = ENDED | {State.RETIRED}
+_NOT_OVER = frozenset(State) - ENDED - {State.RETIRED}
 
 
 class Floor(msgspec.Struct, frozen=True):
@@ -154,11 +154,14 @@ class Journal:
             counts.setdefault(row["name"], {})[row["state"]] = row["n"]
         return counts
 
-    def in_states(self, states: Iterable[State]) -> list[Deployment]:
-        """Read all deployments in any of these states, oldest first."""
+    def in_states(self, states: Iterable[State], name: str = "") -> list[Deployment]:
+        """Read all deployments in any of these states, oldest first; of one model, or of all."""
         wanted = [str(state) for state in states]
         marks = ", ".join("?" * len(wanted))
-        query = f"SELECT body FROM deployments WHERE state IN ({marks}) ORDER BY id"  # noqa: S608
+        among = f"state IN ({marks})"
+        if name:
+            among, wanted = f"name = ? AND {among}", [name, *wanted]
+        query = f"SELECT body FROM deployments WHERE {among} ORDER BY id"  # noqa: S608
         return [_deployment(row) for row in self._read(query, *wanted)]
 
     def of_model(self, name: str, limit: int = 50) -> list[Deployment]:
@@ -176,7 +179,7 @@ class Journal:
         """
         current = self.current(name)
         previous = self.get(current.predecessor) if current else self._last_served(name)
-        found = [*self.of_model(name, 1), current, previous, *self.in_states(set(State) - _OVER)]
+        found = [*self.of_model(name, 1), current, previous, *self.in_states(_NOT_OVER, name)]
         mine = {row.id: row for row in found if row is not None and row.name == name}
         return [mine[number] for number in sorted(mine, reverse=True)]
 

@@ -121,6 +121,10 @@ class Event(StrEnum):
     REQUEST_POISONED = "request_poisoned", "A request that ended two workers was given up."
 
     BUILDER_CONFINED = "builder_confined", "A builder closed its sandbox; the line has its level."
+    BUILD_UNTOLD = (
+        "build_untold",
+        "A builder got no thread to tell from how far it is; it builds without a word.",
+    )
     ENGINE_BUILT = "engine_built", "A builder made an engine, which is in the cache now."
     ENGINE_REUSED = "engine_reused", "An engine of the cache fits in every part of its key."
     ENGINE_CARRIED = "engine_carried", "An engine that the bundle brings along fits this host."

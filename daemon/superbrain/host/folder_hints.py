@@ -40,10 +40,10 @@ def folder_hints(
 ) -> Iterator[None]:
     """Set `rescan` whenever something in a folder changes, where the kernel tells."""
     watch = Observer()
-    watch.schedule(_Hint(loop, rescan), str(path))
     try:
+        watch.schedule(_Hint(loop, rescan), str(path))
         watch.start()
-    except OSError as error:  # no inotify watches left: the periodic look still finds everything
+    except OSError as error:  # no inotify instances or watches left: the periodic look finds all
         log.warning("inbox: no notifications (%s); looking every few seconds instead", error)
         yield
         return

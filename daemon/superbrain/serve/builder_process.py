@@ -163,7 +163,8 @@ class Builder:
 class _Teller:
     """Tells the daemon a few times a second how far a build is, from a thread of its own.
 
-    A step of a build may take minutes without a word; the seconds go on all the same.
+    A step of a build may take minutes without a word; the seconds go on all the same. Where the
+    kernel gives no thread any more, the engine is built without a word.
     """
 
     def __init__(self, channel: CtlChannel[Any], graph: str) -> None:
@@ -189,12 +190,16 @@ class _Teller:
             self._channel.send(BuildProgress(self._graph, phase, percent, self.elapsed_s))
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            child.log("build_untold", graph=self._graph, error=str(error))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join()
+        if self._thread.is_alive():  # nobody can wait for one that never began
+            self._thread.join()
 
 
 def _close_sandbox(order: Survey) -> Sandbox:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _OUTPUTS: Final = (1, 2)
+_TOLD: Final = b"1"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -80,6 +81,8 @@ def _serve(orders: socket.socket) -> None:
         ctl_fd, output_fd = descriptors
         pid, adopt = _fork_worker(ctl_fd, output_fd)
         orders.send(REPLY.pack(pid))
+        if pid > 0:
+            os.write(adopt, _TOLD)
         for descriptor in (adopt, ctl_fd, output_fd):
             os.close(descriptor)
 
@@ -88,8 +91,10 @@ def _fork_worker(ctl_fd: int, output_fd: int) -> tuple[int, int]:
     """Fork a process that forks the worker and ends, so that the daemon adopts it.
 
     Returns:
-        The worker's pid, or below zero why there is none, and a descriptor: it waits until that is
-        closed. By then the daemon is its parent, and it leads a session of its own.
+        The worker's pid, or below zero why there is none, and a descriptor: it waits for a byte
+        from that, which says that the daemon knows of it. By then the daemon is its parent. Only
+        then does it lead a session of its own: of whoever does the daemon thinks that somebody
+        waits for its end, and one that was never told of would stay a zombie, before all others.
     """
     told, tell = os.pipe()
     adopted, adopt = os.pipe()
@@ -97,11 +102,12 @@ def _fork_worker(ctl_fd: int, output_fd: int) -> tuple[int, int]:
     def middle() -> None:
         try:
             if os.fork() == 0:
-                os.setsid()
                 os.write(tell, REPLY.pack(os.getpid()))
                 os.close(tell)
                 os.close(adopt)
-                os.read(adopted, 1)
+                if not os.read(adopted, len(_TOLD)):  # the fork server has ended before
+                    child.end(1)
+                os.setsid()
                 _become_worker(ctl_fd, output_fd)
         except OSError as error:
             os.write(tell, REPLY.pack(-(error.errno or errno.EAGAIN)))

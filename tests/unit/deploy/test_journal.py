@@ -6,6 +6,7 @@ import datetime as dt
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from superbrain.deploy.journal import KEPT_NOTES, Floor, Journal
@@ -126,6 +127,8 @@ def test_deployments_are_found_by_state_and_digest(journal: Journal) -> None:
     created = journal.create(a_deployment(), NOW)
     assert journal.in_states([State.RECEIVED]) == [created]
     assert journal.in_states([State.LIVE]) == []
+    assert journal.in_states([State.RECEIVED], "ocr") == [created]
+    assert journal.in_states([State.RECEIVED], "another") == []
     assert journal.newest_with_digest("ab") == created
     assert journal.newest_with_digest("cd") is None
 
@@ -141,6 +144,13 @@ def test_what_serves_is_relevant_however_many_attempts_came_after_it(journal: Jo
         for n in range(100)
     ]
     assert journal.relevant("ocr") == [rejected[-1], serving, previous]
+
+
+def test_what_is_under_way_is_relevant_to_its_own_model_alone(journal: Journal) -> None:
+    mine = journal.create(a_deployment(), NOW)
+    other = journal.create(msgspec.structs.replace(a_deployment(), name="another"), NOW)
+    assert journal.relevant("ocr") == [mine]
+    assert journal.relevant("another") == [other]
 
 
 def test_what_served_last_is_relevant_where_nothing_serves(journal: Journal) -> None:

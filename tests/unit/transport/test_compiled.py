@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -16,6 +17,7 @@ from scripts.build_loop import compile_loop
 from superbrain.transport import compiled
 
 ROOT = Path(__file__).parents[3]
+MANY = 1000
 SHOW = "from superbrain.transport import compiled; print(compiled.described())"
 
 
@@ -48,6 +50,19 @@ def test_a_host_without_a_compiler_gets_no_module_and_no_error(
     target.write_bytes(b"of an earlier build")
     assert not compile_loop(ROOT, target)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_none_is_given_with_its_count_whichever_python_compiled_it() -> None:
+    module = compiled.loop()
+    if module is None:
+        pytest.skip("no compiled loop here")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        before = sys.getrefcount(None)
+        for _ in range(MANY):
+            assert module.send(ours.fileno(), 1, 0, 1, 0, b"{}", []) is None
+            theirs.recv(1 << 16)
+        assert sys.getrefcount(None) > before - MANY // 2
 
 
 def test_it_compiles_without_a_warning_and_always_to_the_same_bytes(tmp_path: Path) -> None:
