@@ -82,7 +82,8 @@ def _serve(orders: socket.socket) -> None:
         pid, adopt = _fork_worker(ctl_fd, output_fd)
         orders.send(REPLY.pack(pid))
         if pid > 0:
-            os.write(adopt, _TOLD)
+            with suppress(BrokenPipeError):  # it has ended by now, as the daemon will see
+                os.write(adopt, _TOLD)
         for descriptor in (adopt, ctl_fd, output_fd):
             os.close(descriptor)
 
