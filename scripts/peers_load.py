@@ -60,11 +60,11 @@ class _Connection:
         self._rest = memoryview(b"")
         self._events = select.EPOLLIN
         self.asked = 0.0
+        self.open = True
         epoll.register(self.socket.fileno(), select.EPOLLIN)
 
     def ask(self, since: float | None = None) -> None:
         """Send the request; `since` is when it was sent first, on a connection that has gone."""
-        self.received.clear()
         self._rest = memoryview(self._road.request)
         self.asked = since or time.perf_counter()
         self.send()
@@ -73,6 +73,8 @@ class _Connection:
         try:
             while self._rest:
                 self._rest = self._rest[self.socket.send(self._rest) :]
+        except BrokenPipeError:  # what it said before it hung up, if anything, is there to be read
+            self._rest = memoryview(b"")
         except BlockingIOError:
             pass
         events = select.EPOLLIN | (select.EPOLLOUT if self._rest else 0)
@@ -80,8 +82,8 @@ class _Connection:
             self._events = events
             self._epoll.modify(self.socket.fileno(), events)
 
-    def receive(self) -> bytes | None:
-        """Read what is there; the answer when it is whole.
+    def receive(self) -> None:
+        """Read what is there.
 
         Raises:
             OSError: the server hung up.
@@ -90,10 +92,16 @@ class _Connection:
         if not data:
             raise ConnectionResetError("the server hung up")
         self.received += data
+
+    def answer(self) -> bytes | None:
+        """Take an answer that is whole; behind it there may be a GOODBYE."""
         count = self._road.answer_bytes(self.received)
-        return bytes(self.received[:count]) if count else None
+        answer = bytes(self.received[:count])
+        del self.received[:count]
+        return answer or None
 
     def close(self) -> None:
+        self.open = False
         self._epoll.unregister(self.socket.fileno())
         self.socket.close()
 
@@ -174,8 +182,8 @@ class _Loop:
                 connection.send()
             if not events & ~select.EPOLLOUT:
                 return
-            answer = connection.receive()
-            if answer is not None:
+            connection.receive()
+            while connection.open and (answer := connection.answer()) is not None:
                 self._answered(connection, answer)
         except OSError as error:
             self._drop(connection)
