@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 
 LAST_WORDS = 20
 _EVENT_NAMES = frozenset(map(str, Event))
-_OF_THE_DAEMON = frozenset(
-    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "INVOCATION_ID"}
-)
+# The folder of credentials is not among them: the TCP face finds its key there (host/guarded.py),
+# and a worker's sandbox keeps it out, whether it knows the name or not.
+_OF_THE_DAEMON = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "INVOCATION_ID"})
 # Only the daemon exports spans, and what its collector is told to believe it by is secret.
 _OF_ITS_EXPORT = "OTEL_"
 EXIT_GRACE_S = 2.0
