@@ -78,7 +78,7 @@ class _Question:
     def answered(self, model: ServedModel, outputs: Mapping[str, Array]) -> Outcome:
         """Encode the response."""
         header, tensors = self.form.respond(model, outputs, self.rooms)
-        outcome = Outcome(self.number, _named(header, self.name), tensors)
+        outcome = Outcome(self.number, with_id(header, self.name), tensors)
         outcome.made_of = self.form, outputs
         return outcome
 
@@ -114,7 +114,7 @@ class Execution:
                 outputs = model.infer(arrays)
                 form.fits = True
             header, tensors = form.respond(model, outputs, rooms)
-            outcome = Outcome(frame.request_id, _named(header, name), tensors)
+            outcome = Outcome(frame.request_id, with_id(header, name), tensors)
             if self._told:
                 outcome.made_of = form, outputs
             return outcome
@@ -130,7 +130,7 @@ class Execution:
         try:
             form, name = self._form(frame)
             header, tensors = form.respond(self._model, answer, NO_ROOMS)
-            outcome = Outcome(frame.request_id, _named(header, name), tensors)
+            outcome = Outcome(frame.request_id, with_id(header, name), tensors)
             outcome.made_of = form, answer
             return outcome
         except BaseException as error:  # noqa: BLE001 - as in `one`
@@ -202,10 +202,6 @@ def shared_header(frame: lane.LaneFrame) -> tuple[bytes, bytes]:
     if frame.kind == lane.REQUEST or len(header) > _LONGEST_KEPT_BYTES:
         return header, b""
     return without_id(header)
-
-
-def _named(header: bytes, name: bytes) -> bytes:
-    return with_id(header, name) if name else header
 
 
 def _failed(frame: lane.LaneFrame, error: BaseException) -> Outcome:

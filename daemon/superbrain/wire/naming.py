@@ -30,5 +30,7 @@ def without_id(header: bytes) -> tuple[bytes, bytes]:
 
 def with_id(header: bytes, name: bytes) -> bytes:
     """Give a response's header, which was made without an id, with this one from `without_id`."""
+    if not name:
+        return header
     assert header.endswith(_BARE_END)  # noqa: S101 - `InferResponse` ends so, and a test says it
-    return b'%b%b"}' % (header[:-_CUT], name) if name else header
+    return b'%b%b"}' % (header[:-_CUT], name)
