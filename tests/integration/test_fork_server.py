@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,7 +19,7 @@ import pytest
 from superbrain.deploy import fork_server
 from superbrain.deploy.child import Child, ChildError
 from superbrain.deploy.crew import WORKER_MODULE
-from superbrain.deploy.fork_server import FORK_SERVER_MODULE, ForkServer, ForkServerError
+from superbrain.deploy.fork_server import FORK_SERVER_MODULE, Forked, ForkServer, ForkServerError
 from superbrain.domain import ctl
 from tests.support.appliance import Appliance, words
 from tests.support.load import Load
@@ -50,7 +51,7 @@ def play(scene: Callable[[ForkServer], Awaitable[None]]) -> None:
             await scene(server)
         finally:
             await server.stop()
-            fork_server.reap_strays()
+            server.reap_strays()
         assert set(psutil.Process().children()) <= others
 
     asyncio.run(whole())
@@ -85,6 +86,28 @@ def test_how_it_ends_is_known() -> None:
         assert "was ended by SIGKILL" in worker.epitaph()
 
     play(scene)
+
+
+def test_how_it_ends_is_known_before_it_has_a_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", other_python(tmp_path, "dying_python.py", "session"))
+
+    async def scene(server: ForkServer) -> None:
+        async def late(channel: socket.socket) -> Forked:
+            forked = await server.fork(channel)
+            await until(lambda: has_ended(forked.pid))
+            return forked
+
+        worker = await Child.begin("worker", late)
+        await worker.exited.wait()
+        assert worker.process.returncode == -signal.SIGKILL
+
+    play(scene)
+
+
+def has_ended(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_it_holds_nothing_of_the_fork_server_but_what_it_was_given() -> None:
@@ -132,7 +155,7 @@ def test_a_worker_that_it_did_not_live_to_tell_of_leaves_nothing(
     async def scene(server: ForkServer) -> None:
         others = set(psutil.Process().children())
         with monkeypatch.context() as patch:
-            patch.setattr(sys, "executable", other_python(tmp_path, "dying_fork_python.py"))
+            patch.setattr(sys, "executable", other_python(tmp_path, "dying_python.py", "answer"))
             with pytest.raises(ForkServerError, match="SIGKILL"):
                 await Child.begin("worker", server.fork)
         await until(lambda: set(psutil.Process().children()) <= others)

@@ -38,10 +38,11 @@ class ForkServerError(Exception):
 class Forked:
     """A process that the fork server made, as `asyncio.subprocess.Process` shows others."""
 
-    def __init__(self, pid: int, stdout: asyncio.StreamReader) -> None:
+    def __init__(self, pid: int, stdout: asyncio.StreamReader, awaited: set[int]) -> None:
         self.pid = pid
         self.stdout = stdout
         self.returncode: int | None = None
+        self._awaited = awaited
 
     async def wait(self) -> int:
         """Wait for its end; its status, or below zero the signal that ended it."""
@@ -50,6 +51,7 @@ class Forked:
             self.returncode = _reap(self.pid)
         except (ProcessLookupError, ChildProcessError):  # reaped by somebody, who did not say how
             self.returncode = UNKNOWN_STATUS
+        self._awaited.discard(self.pid)
         return self.returncode
 
 
@@ -62,6 +64,7 @@ class ForkServer:
         self._turn = asyncio.Lock()
         self._failed = 0
         self._forks: set[asyncio.Task[Forked]] = set()
+        self._awaited: set[int] = set()
 
     async def fork(self, channel: socket.socket) -> Forked:
         """Make a worker's process that holds `channel`.
@@ -88,19 +91,43 @@ class ForkServer:
             await self._server.end()
             self._server = None
 
+    def reap_strays(self) -> None:
+        """Reap what a child left behind when it ended; who waits for a child reaps that one itself.
+
+        Children that this server did not fork lead sessions of their own, or share this process's.
+        What they forked does neither; nor does a worker that was just told to begin. While a fork
+        is asked for, its answer may be under way: the worker is known when that was read.
+        """
+        if self._turn.locked():
+            return
+        with contextlib.suppress(ChildProcessError, ProcessLookupError):
+            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                pid = found.si_pid
+                if pid in self._awaited or os.getsid(pid) in (pid, os.getsid(0)):
+                    return
+                os.waitpid(pid, 0)
+
     async def _fork(self, channel: socket.socket) -> Forked:
         with channel:
-            async with self._turn:
-                orders = await self._running()
-                reading, writing = os.pipe()
-                try:
-                    pid = await self._ask(orders, channel.fileno(), writing)
-                except BaseException:
-                    os.close(reading)
-                    raise
-                finally:
-                    os.close(writing)
-        return Forked(pid, await _reader(reading))
+            try:
+                async with self._turn:
+                    pid, reading = await self._worker(channel)
+                    self._awaited.add(pid)
+            finally:
+                self.reap_strays()
+        return Forked(pid, await _reader(reading), self._awaited)
+
+    async def _worker(self, channel: socket.socket) -> tuple[int, int]:
+        """Give a worker's pid, and the descriptor to read what it prints from."""
+        orders = await self._running()
+        reading, writing = os.pipe()
+        try:
+            return await self._ask(orders, channel.fileno(), writing), reading
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
 
     async def _running(self) -> socket.socket:
         if self._orders is not None and self._server is not None and self._server.alive:
@@ -108,7 +135,7 @@ class ForkServer:
         if self._failed >= ATTEMPTS:
             raise ForkServerError
         await self.stop()
-        become_subreaper()
+        self._adopt_orphans()
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._orders.setblocking(False)
         more = ("--fork-fd", str(theirs.fileno()))
@@ -121,6 +148,13 @@ class ForkServer:
                 raise self._failure(error.message) from error
         event(log, Event.FORK_SERVER_STARTED, pid=self._server.pid)
         return self._orders
+
+    def _adopt_orphans(self) -> None:
+        """Be the parent of every orphan below this process, and let none of them stay a zombie."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self.reap_strays)
 
     async def _ask(self, orders: socket.socket, channel: int, output: int) -> int:
         try:
@@ -150,26 +184,6 @@ class ForkServer:
         self._failed += 1
         event(log, Event.FORK_SERVER_FAILED, logging.WARNING, how, attempts=self._failed)
         return ForkServerError(how)
-
-
-def become_subreaper() -> None:
-    """Be the parent of every orphan below this process, and let none of them stay a zombie."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
-    asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, reap_strays)
-
-
-def reap_strays() -> None:
-    """Reap what a child left behind when it ended; who waits for a child reaps that one itself.
-
-    Children lead sessions of their own, or share this process's. What they forked does neither.
-    """
-    with contextlib.suppress(ChildProcessError, ProcessLookupError):
-        while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            if os.getsid(found.si_pid) in (found.si_pid, os.getsid(0)):
-                return
-            os.waitpid(found.si_pid, 0)
 
 
 async def _end_of(pid: int) -> None:
