@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace, work: Path) -> int:
         changed_release(options.wheelhouse, work, name): f"/{name}" for name in ("newer", "broken")
     }
     with Host(options.base, work / "host", binds) as host:
-        print(f"ok  {time.monotonic() - began:6.1f} s  a Debian boots with its own systemd")
+        print(f"ok  {time.monotonic() - began:6.1f} s  a host boots with its own systemd")
         story = Story(host, bundles, author)
         for claim in CLAIMS:
             since = time.monotonic()

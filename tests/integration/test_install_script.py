@@ -103,3 +103,30 @@ def test_removing_asks_first(tmp_path: Path) -> None:
     assert kept.exists()
     assert install("--uninstall", "--purge", "--yes", "--prefix", tmp_path).returncode == 0
     assert not kept.exists()
+
+
+def test_what_uv_fails_at_pip_tries_again_and_then_does_alone(tmp_path: Path) -> None:
+    wanted = ["/^quietly()/,/^}/p", "/^install_packages()/,/^}/p"]
+    functions = subprocess.run(
+        ["sed", "-n", ";".join(wanted), str(ROOT / "install.sh")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+    ).stdout
+    asked = tmp_path / "asked"
+    tools = f"""
+set -euo pipefail
+log={tmp_path}/log what="the packages could not be installed"
+uv() {{ echo "uv $*" >>{asked}; [[ $* != *second* ]]; }}
+pip() {{ echo "pip $*" >>{asked}; }}
+by_uv=(uv) by_pip=(pip)
+"""
+    calls = "install_packages -r first; install_packages -r second; install_packages -r third"
+    subprocess.run(["bash", "-c", tools + functions + calls], check=True, timeout=20)
+    assert asked.read_text().splitlines() == [
+        "uv -r first",
+        "uv -r second",
+        "pip -r second",
+        "pip -r third",
+    ]
