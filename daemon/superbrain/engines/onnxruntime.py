@@ -29,6 +29,7 @@ from superbrain.engines.onnx_session import (
     open_session,
     said,
 )
+from superbrain.engines.onnx_steady import SteadySession, keeps_shapes
 from superbrain.engines.open_graph import OpenGraph
 from superbrain.engines.port import ExecutionFailed, NoDevice, RungUnavailable
 from superbrain.wire.datatypes import BYTES
@@ -108,6 +109,8 @@ def open_engine(
     if placement.bound_on and not any(one.datatype == BYTES for one in (*inputs, *outputs)):
         names = [tensor.name for tensor in graph.outputs]
         run = BoundSession(library, session, names, placement.bound_on)
+    elif not placement.bound_on and keeps_shapes(inputs, outputs):
+        run = SteadySession(session)
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     return OnnxRuntimeEngine(rung, f"onnxruntime {library.__version__}", graph, run, metadata)
 

@@ -1,0 +1,122 @@
+"""ONNX Runtime on the processor, for small tensors that keep their shapes: bound once.
+
+`InferenceSession.run` makes a tensor of every input and an array of every output, each time. For a
+small model that takes longer than the graph. Here memory for all of them is bound to the session
+once; a run copies its inputs there, and its outputs from there.
+`scripts/bench overhead` shows what is gained.
+Source: https://onnxruntime.ai/docs/api/python/api_summary.html#iobinding
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from superbrain.wire.datatypes import BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from superbrain.engines.graph_check import FileTensor
+    from superbrain.engines.port import Array
+
+MOST_BYTES: Final = 1 << 15  # of all tensors together; to copy more would take what is gained
+
+
+def keeps_shapes(inputs: Sequence[FileTensor], outputs: Sequence[FileTensor]) -> bool:
+    """Whether the shapes of the inputs decide those of the outputs, and none is of text.
+
+    A graph that gives as many rows as it finds things has a size that no input has.
+    """
+    if any(one.datatype == BYTES for one in (*inputs, *outputs)):
+        return False
+    named = {size for one in inputs for size in one.shape if isinstance(size, str)}
+    sizes = [size for one in outputs for size in one.shape]
+    return all(size in named or (isinstance(size, int) and size >= 0) for size in sizes)
+
+
+class _Bound(NamedTuple):
+    """Memory that is bound to a session, for inputs and outputs of these shapes."""
+
+    binding: Any
+    inputs: dict[str, Array]
+    outputs: list[Array]
+
+
+class SteadySession:
+    """Runs a session whose `keeps_shapes`. The same as `InferenceSession.run`, sooner.
+
+    Shapes that come twice running are bound. What is large, or of other shapes, is run by `run`,
+    and so is what another thread asks for meanwhile. A file may declare outputs of other shapes
+    than it gives, of which `run` only warns; then nothing is bound any more.
+    """
+
+    def __init__(self, session: Any) -> None:  # noqa: ANN401
+        self._session = session
+        self._run_bound = session.run_with_iobinding
+        self._bound: _Bound | None = None
+        self._binds = True
+        self._last: dict[str, tuple[int, ...]] = {}
+        self._turn = threading.Lock()
+
+    def __call__(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """Run once."""
+        if not self._binds or not self._turn.acquire(blocking=False):
+            return self._run(outputs, feeds)
+        try:
+            bound = self._bound
+            if bound is None or not _fill(bound.inputs, feeds):
+                return self._run_and_bind(outputs, feeds)
+            try:
+                self._run_bound(bound.binding)
+            except Exception:  # noqa: BLE001 - if it is the request's fault, `run` says so
+                given = self._run(outputs, feeds)
+                self._binds, self._bound = False, None
+                return given
+            self._last = {}
+            return [memory.copy() for memory in bound.outputs]
+        finally:
+            self._turn.release()
+
+    def _run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        given: list[Array] = self._session.run(outputs, feeds)
+        return given
+
+    def _run_and_bind(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        given = self._run(outputs, feeds)
+        shapes = {name: array.shape for name, array in feeds.items()}
+        if shapes != self._last:
+            self._last = shapes
+        elif sum(array.nbytes for array in (*feeds.values(), *given)) <= MOST_BYTES:
+            self._bound = self._bind(outputs, feeds, given)
+        return given
+
+    def _bind(
+        self, names: Sequence[str], feeds: Mapping[str, Array], given: Sequence[Array]
+    ) -> _Bound | None:
+        """Bind memory for runs like this one; None where a tensor has no elements."""
+        if not all(math.prod(one.shape) for one in (*feeds.values(), *given)):
+            return None
+        inputs = {name: np.empty(array.shape, array.dtype) for name, array in feeds.items()}
+        outputs = [np.empty(array.shape, array.dtype) for array in given]
+        binding = self._session.io_binding()
+        for name, memory in inputs.items():
+            binding.bind_input(name, "cpu", 0, memory.dtype.type, memory.shape, memory.ctypes.data)
+        for name, memory in zip(names, outputs, strict=True):
+            binding.bind_output(name, "cpu", 0, memory.dtype.type, memory.shape, memory.ctypes.data)
+        return _Bound(binding, inputs, outputs)
+
+
+def _fill(inputs: Mapping[str, Array], feeds: Mapping[str, Array]) -> bool:
+    """Copy the feeds; false when they have other names or shapes. The datatypes are the graph's."""
+    if len(inputs) != len(feeds):
+        return False
+    for name, memory in inputs.items():
+        array = feeds.get(name)
+        if array is None or array.shape != memory.shape:
+            return False
+        memory[...] = array
+    return True
