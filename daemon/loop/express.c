@@ -7,10 +7,6 @@
 
 #include "loop.h"
 
-#include <time.h>
-
-enum { REQUEST = 2, RESPONSE = 3, FORWARD = 6 };
-
 /* The flight page: what is being executed, for who survives this process (transport/flight.py). */
 typedef struct {
     uint64_t count, lane, request_id;
@@ -84,12 +80,6 @@ static PyObject *express_new(PyTypeObject *type, PyObject *args, PyObject *Py_UN
     return (PyObject *)self;
 }
 
-static uint64_t monotonic_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail for this clock */
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 static void express_name(Express *self, PyObject *header) {
     PyObject *before = self->header;
     Py_INCREF(header);
@@ -128,21 +118,77 @@ static PyObject *taken_exception(void) {
     return value;
 }
 
-/* What a request like this one was answered with: (unpacking, packing, header of the answer). None
- * (NULL without an error) for a request that is not for here; else a new reference. */
-static PyObject *express_form(const Express *self, PyObject *forms, const Frame *frame,
-                              PyObject *shared_header) {
-    if (frame->kind != REQUEST && frame->kind != FORWARD)
-        return NULL;
-    PyObject *form = PyDict_GetItemWithError(forms, shared_header);
-    if (form == NULL || !PyTuple_Check(form) || PyTuple_Size(form) != 3)
-        return NULL;
-    for (int n = 0; n < 2; n++)
+/* How a request like this one was answered: RequestForm.usual, serve/request_form.py. */
+enum { UNPACKING, PACKING, HEADER, PLACED, ROOMS, FORM_PARTS };
+
+/* Whether that is what it has to be, and this a request for here. */
+static int express_takes(const Express *self, PyObject *form, const Frame *frame) {
+    if ((frame->kind != REQUEST && frame->kind != FORWARD) || !PyTuple_Check(form) ||
+        PyTuple_Size(form) != FORM_PARTS)
+        return 0;
+    for (int n = UNPACKING; n <= PACKING; n++)
         if (!PyObject_TypeCheck(PyTuple_GetItem(form, n),
                                 (PyTypeObject *)self->state->packing_type))
+            return 0;
+    return PyBytes_Check(PyTuple_GetItem(form, HEADER));
+}
+
+/* The arrays of a request, on its frame's tensors or on shared memory: as `packing_unpack`. */
+static PyObject *express_arrays(const Frame *frame, PyObject *form) {
+    PyObject *tensors = frame->tensors, *placed = PyTuple_GetItem(form, PLACED);
+    if (placed != Py_None) {
+        if (PyList_Size(tensors) != 0)
+            Py_RETURN_NONE;
+        tensors = placed;
+    }
+    return packing_unpack(PyTuple_GetItem(form, UNPACKING), tensors);
+}
+
+/* Copy a tensor to where its asker wants it. 1 when there is too little room, -1 for error. */
+static int put(PyObject *tensor, PyObject *room) {
+    Py_buffer from, to;
+    if (PyObject_GetBuffer(tensor, &from, PyBUF_SIMPLE) < 0)
+        return -1;
+    int result = PyObject_GetBuffer(room, &to, PyBUF_WRITABLE);
+    if (result == 0) {
+        result = from.len > to.len;
+        if (result == 0)
+            memcpy(to.buf, from.buf, (size_t)from.len);
+        PyBuffer_Release(&to);
+    }
+    PyBuffer_Release(&from);
+    return result;
+}
+
+/* Copy the tensors that have a room into it; give the others. None when one does not fit. */
+static PyObject *express_put(PyObject *tensors, PyObject *rooms) {
+    if (PyTuple_Size(rooms) != PyList_Size(tensors))
+        Py_RETURN_NONE;
+    PyObject *others = PyList_New(0);
+    if (others == NULL)
+        return NULL;
+    for (Py_ssize_t n = 0; n < PyTuple_Size(rooms); n++) {
+        PyObject *tensor = PyList_GetItem(tensors, n), *room = PyTuple_GetItem(rooms, n);
+        int result = room == Py_None ? PyList_Append(others, tensor) : put(tensor, room);
+        if (result == 0)
+            continue;
+        Py_DECREF(others);
+        if (result < 0)
             return NULL;
-    Py_INCREF(form);
-    return form;
+        Py_RETURN_NONE;
+    }
+    return others;
+}
+
+/* The tensors of the answer's frame: as `packing_pack`, without those in shared memory. */
+static PyObject *express_tensors(PyObject *form, PyObject *outputs) {
+    PyObject *tensors = packing_pack(PyTuple_GetItem(form, PACKING), outputs);
+    PyObject *rooms = PyTuple_GetItem(form, ROOMS);
+    if (tensors == NULL || tensors == Py_None || rooms == Py_None)
+        return tensors;
+    PyObject *others = express_put(tensors, rooms);
+    Py_DECREF(tensors);
+    return others;
 }
 
 /* Give the header of an answer with the id in its place, which is empty and comes last: as
@@ -174,8 +220,8 @@ static PyObject *with_name(PyObject *header, PyObject *name) {
 static Py_ssize_t express_send(int fd, const Frame *frame, PyObject *form, PyObject *name,
                                PyObject *outputs, PyObject **written) {
     Prefix prefix = {.kind = RESPONSE, .request_id = frame->request_id};
-    PyObject *header = with_name(PyTuple_GetItem(form, 2), name);
-    PyObject *tensors = header == NULL ? NULL : packing_pack(PyTuple_GetItem(form, 1), outputs);
+    PyObject *header = with_name(PyTuple_GetItem(form, HEADER), name);
+    PyObject *tensors = header == NULL ? NULL : express_tensors(form, outputs);
     Py_ssize_t sent = tensors == NULL ? SENT_ERROR : 0;
     if (tensors != NULL && tensors != Py_None && header != Py_None) {
         if (fd >= 0)
@@ -221,9 +267,9 @@ static PyObject *express_answer(Express *self, int fd, uint64_t lane, PyObject *
 }
 
 static PyObject *express_run(Express *self, PyObject *const *args, Py_ssize_t count) {
-    if (count != 7 || !PyObject_TypeCheck(args[0], (PyTypeObject *)self->state->frame_type) ||
-        !PyDict_Check(args[4]) || !PyBytes_Check(args[5]) || !PyBytes_Check(args[6])) {
-        PyErr_SetString(PyExc_TypeError, "run takes a Frame, three numbers, a dict and two bytes");
+    if (count != 6 || !PyObject_TypeCheck(args[0], (PyTypeObject *)self->state->frame_type) ||
+        !PyBytes_Check(args[5])) {
+        PyErr_SetString(PyExc_TypeError, "run takes a Frame, three numbers, a form and bytes");
         return NULL;
     }
     Frame *frame = (Frame *)args[0];
@@ -231,31 +277,100 @@ static PyObject *express_run(Express *self, PyObject *const *args, Py_ssize_t co
     unsigned long long lane = PyLong_AsUnsignedLongLong(args[2]);
     if (PyErr_Occurred())
         return NULL;
-    PyObject *form = express_form(self, args[4], frame, args[5]);
-    if (form == NULL) {
-        if (PyErr_Occurred())
-            return NULL;
+    PyObject *form = args[4];
+    if (!express_takes(self, form, frame))
         Py_RETURN_NONE;
-    }
-    PyObject *result = packing_unpack(PyTuple_GetItem(form, 0), frame->tensors);
+    PyObject *result = express_arrays(frame, form);
     if (result == NULL) {
         PyErr_Clear(); /* the twin will meet the same, and say so */
         result = Py_None;
         Py_INCREF(result);
     } else if (result != Py_None) {
         PyObject *arrays = result;
-        result = express_answer(self, (int)fd, lane, args[3], frame, form, args[6], arrays);
+        result = express_answer(self, (int)fd, lane, args[3], frame, form, args[5], arrays);
         Py_DECREF(arrays);
     }
-    Py_DECREF(form);
+    return result;
+}
+
+/* The only frame of several that is a usual request of a client's own lane, and in time; or NULL. Its
+ * form is borrowed. */
+static Frame *express_lone(const Express *self, PyObject *frames, PyObject *forms,
+                           PyObject *shared_forms, uint64_t now_ns, PyObject **form) {
+    if (PyList_Size(frames) != 1)
+        return NULL;
+    Frame *frame = (Frame *)PyList_GetItem(frames, 0);
+    if (frame->kind != REQUEST || (frame->deadline_ns != 0 && frame->deadline_ns <= now_ns))
+        return NULL;
+    *form = PyDict_GetItemWithError(forms, frame->header);
+    if (*form == NULL && !PyErr_Occurred())
+        *form = PyDict_GetItemWithError(shared_forms, frame->header);
+    return *form != NULL && express_takes(self, *form, frame) ? frame : NULL;
+}
+
+/* Execute a frame of a list that has no other. None when it is not for here. */
+static PyObject *express_lone_answer(Express *self, int fd, uint64_t lane, uint64_t now_ns,
+                                     Frame *frame, PyObject *form) {
+    PyObject *arrays = express_arrays(frame, form);
+    if (arrays == NULL)
+        PyErr_Clear(); /* the twin will meet the same, and say so */
+    if (arrays == NULL || arrays == Py_None)
+        return arrays;
+    PyObject *now = PyLong_FromUnsignedLongLong(now_ns);
+    PyObject *name = PyBytes_FromStringAndSize(NULL, 0);
+    PyObject *done = NULL;
+    if (now != NULL && name != NULL)
+        done = express_answer(self, fd, lane, now, frame, form, name, arrays);
+    Py_XDECREF(now);
+    Py_XDECREF(name);
+    Py_DECREF(arrays);
+    return done;
+}
+
+static PyObject *express_turn(Express *self, PyObject *const *args, Py_ssize_t count) {
+    if (count != 7 || !PyObject_TypeCheck(args[0], (PyTypeObject *)self->state->reader_type) ||
+        !PyDict_Check(args[4]) || !PyDict_Check(args[5])) {
+        PyErr_SetString(PyExc_TypeError, "turn takes a Reader, three numbers and two dicts");
+        return NULL;
+    }
+    long fd = PyLong_AsLong(args[1]);
+    int takes_descriptors = PyObject_IsTrue(args[2]);
+    unsigned long long lane = PyLong_AsUnsignedLongLong(args[3]);
+    int answers = PyObject_IsTrue(args[6]);
+    if (PyErr_Occurred())
+        return NULL;
+    PyObject *frames = reader_frames(args[0], (int)fd, takes_descriptors, (Look){0});
+    if (frames == NULL)
+        return NULL;
+    uint64_t now_ns = monotonic_ns();
+    PyObject *form = NULL, *done = NULL;
+    Frame *frame = express_lone(self, frames, args[4], args[5], now_ns, &form);
+    if (frame != NULL) {
+        Py_INCREF(form); /* whoever executes may forget it */
+        done = express_lone_answer(self, answers ? (int)fd : -1, lane, now_ns, frame, form);
+        Py_DECREF(form);
+    }
+    PyObject *result = NULL;
+    if (done != NULL && done != Py_None)
+        result = Py_BuildValue("OKO", frame, (unsigned long long)now_ns, done);
+    else if (!PyErr_Occurred()) {
+        Py_INCREF(frames);
+        result = frames;
+    }
+    Py_XDECREF(done);
+    Py_DECREF(frames);
     return result;
 }
 
 static PyMethodDef express_methods[] = {
+    {"turn", (PyCFunction)(void (*)(void))express_turn, METH_FASTCALL,
+     "turn(reader, fd, takes_descriptors, lane, forms, shared_forms, answers) -> the frames that "
+     "came; but of one that was executed at once (frame, when it came, as from run), where an answer "
+     "is sent only if answers is true"},
     {"run", (PyCFunction)(void (*)(void))express_run, METH_FASTCALL,
-     "run(frame, fd, lane, now_ns, forms, shared_header, name) -> None when the request is not for here; when the model had "
-     "done if it was answered; (frame, when) for an fd below 0; else (failed, outcome, sent, when), and "
-     "the answer, of which the peer took so many bytes, is the caller's to send"},
+     "run(frame, fd, lane, now_ns, form, name) -> None when the request is not for here; when the "
+     "model had done if it was answered; (frame, when) for an fd below 0; else (failed, outcome, "
+     "sent, when), and the answer, of which the peer took so many bytes, is the caller's to send"},
     {NULL},
 };
 

@@ -9,10 +9,12 @@
  *              send      writes and sends one  as transport/stream_socket.py
  *   packing.c  Packing   tensors like the last as wire/datatypes.py
  *   express.c  Express   executes a request    as serve/execution.py
+ *   ask.c      ask       asks and is answered  as client/connection.py
  *
  * Rules: the stable ABI of Python 3.11 and nothing of numpy's C API, so that one build fits all; every
  * length that a peer says is compared before it is used; no system call waits, and the interpreter
- * lock is let go around each; a Reader that two threads use at once says so instead of being harmed.
+ * lock is let go around each, or around a moment of them; a Reader that two threads use at once says
+ * so instead of being harmed.
  */
 
 #ifndef SUPERBRAIN_LOOP_H
@@ -25,6 +27,7 @@
 
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 /* The headers of Python 3.12 give None away uncounted, for to 3.12 it is immortal. To a 3.11 that
  * loads the same file it is not, and ends when the last count is gone. */
@@ -35,7 +38,7 @@
 #error "frames are little-endian; on other processors the Python twins serve"
 #endif
 
-#define REVISION 3 /* of what is offered here; transport/compiled.py wants the same */
+#define REVISION 4 /* of what is offered here; transport/compiled.py wants the same */
 
 /* As wire/lane.py and wire/messages.py have them; a test compares. */
 enum {
@@ -56,13 +59,21 @@ typedef struct {
 
 _Static_assert(sizeof(Prefix) == PREFIX_BYTES, "the prefix has no gaps");
 
+enum { REQUEST = 2, RESPONSE = 3, FORWARD = 6 };
+
 typedef struct {
-    PyObject *frame_type, *packing_type;
+    PyObject *frame_type, *packing_type, *reader_type;
 } State;
 
 #define TYPE_OF(self) Py_TYPE((PyObject *)(self))
 
 static inline uint64_t padding(uint64_t size) { return -size % ALIGNMENT; }
+
+static inline uint64_t monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail for this clock */
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
 
 /* Give memory of its own with a copy of `size` bytes, as a memoryview. */
 static inline PyObject *copy_of(const void *data, uint64_t size) {
@@ -80,6 +91,12 @@ typedef struct {
     PyObject *header, *tensors;
 } Frame;
 
+/* How long to look for something, giving way in between; 0 for once. Who gives way for too long is
+ * crowded, and looks no more. */
+typedef struct {
+    uint64_t moment_ns, crowded_ns;
+} Look;
+
 /* What `frame_send` gives if not the number of bytes that the peer took. */
 enum { SENT_BROKEN = -1, SENT_ERROR = -2, SENT_ALL = -3 };
 
@@ -90,8 +107,10 @@ Py_ssize_t frame_send(int fd, const Prefix *prefix, PyObject *header, PyObject *
 PyObject *frame_encode(const Prefix *prefix, PyObject *header, PyObject *tensors);
 PyObject *packing_pack(PyObject *packing, PyObject *arrays);
 PyObject *packing_unpack(PyObject *packing, PyObject *tensors);
+PyObject *reader_frames(PyObject *reader, int fd, int takes_descriptors, Look look);
 
 PyObject *loop_encode(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *loop_ask(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *loop_send(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 #endif

@@ -5,6 +5,10 @@
 static PyMethodDef methods[] = {
     {"encode", (PyCFunction)(void (*)(void))loop_encode, METH_FASTCALL,
      "encode(kind, priority, request_id, deadline_ns, header, tensors) -> bytes of a small frame"},
+    {"ask", (PyCFunction)(void (*)(void))loop_ask, METH_FASTCALL,
+     "ask(reader, fd, packing, inputs, header, number, deadline_ns, answers, moment_ns, crowded_ns) "
+     "-> None when the inputs are not like those; (arrays, the entry of answers) if it was answered "
+     "within the moment, by a header in there; else (tensors, bytes sent or None for all, frames)"},
     {"send", (PyCFunction)(void (*)(void))loop_send, METH_FASTCALL,
      "send(fd, kind, priority, request_id, deadline_ns, header, tensors) -> bytes sent, None for all"},
     {NULL},
@@ -21,12 +25,11 @@ static PyObject *add_type(PyObject *module, PyType_Spec *spec) {
 static int execute(PyObject *module) {
     State *state = PyModule_GetState(module);
     state->frame_type = add_type(module, &frame_spec);
-    PyObject *reader = add_type(module, &reader_spec);
+    state->reader_type = add_type(module, &reader_spec);
     state->packing_type = add_type(module, &packing_spec);
     PyObject *express = add_type(module, &express_spec);
-    int failed = state->frame_type == NULL || reader == NULL || state->packing_type == NULL ||
-                 express == NULL;
-    Py_XDECREF(reader);
+    int failed = state->frame_type == NULL || state->reader_type == NULL ||
+                 state->packing_type == NULL || express == NULL;
     Py_XDECREF(express);
     return failed ? -1 : PyModule_AddIntConstant(module, "REVISION", REVISION);
 }
@@ -35,6 +38,7 @@ static int traverse(PyObject *module, visitproc visit, void *arg) {
     State *state = PyModule_GetState(module);
     Py_VISIT(state->frame_type);
     Py_VISIT(state->packing_type);
+    Py_VISIT(state->reader_type);
     return 0;
 }
 
@@ -42,6 +46,7 @@ static int clear(PyObject *module) {
     State *state = PyModule_GetState(module);
     Py_CLEAR(state->frame_type);
     Py_CLEAR(state->packing_type);
+    Py_CLEAR(state->reader_type);
     return 0;
 }
 

@@ -7,6 +7,7 @@
 #include "loop.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -28,7 +29,7 @@ typedef struct {
     Prefix prefix; /* of that frame */
     uint64_t sizes[MAX_TENSORS];
     PyObject *frame_type;
-    char busy, ended;
+    char busy, ended, crowded;
 } Reader;
 
 static void reader_drop_body(Reader *self) {
@@ -307,8 +308,28 @@ static int reader_keep(Reader *self, struct msghdr *message) {
     return 0;
 }
 
+/* Receive what is there, or comes while it is looked for. The interpreter lock is not held. */
+static Py_ssize_t receive(int fd, struct msghdr *message, const Look *look, char *crowded) {
+    const int flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
+    uint64_t now = look->moment_ns != 0 ? monotonic_ns() : 0, until = now + look->moment_ns;
+    for (;;) {
+        Py_ssize_t count = recvmsg(fd, message, flags);
+        if (count >= 0 || (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK))
+            return count;
+        if (errno == EINTR)
+            continue;
+        if (now >= until || *crowded)
+            return count;
+        uint64_t before = now;
+        sched_yield();
+        now = monotonic_ns();
+        *crowded = now - before > look->crowded_ns;
+    }
+}
+
 /* Receive once. Bytes, 0 at the end of the lane, -1 when there is nothing, -2 for error. */
-static Py_ssize_t reader_read(Reader *self, int fd, int takes_descriptors, size_t *room_bytes) {
+static Py_ssize_t reader_read(Reader *self, int fd, int takes_descriptors, const Look *look,
+                              size_t *room_bytes) {
     union {
         struct cmsghdr alignment;
         char bytes[CMSG_SPACE(MAX_DESCRIPTORS * sizeof(int))];
@@ -317,6 +338,7 @@ static Py_ssize_t reader_read(Reader *self, int fd, int takes_descriptors, size_
     struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
     Py_ssize_t count;
     int failure;
+    char crowded = 0;
     part.iov_base = reader_room(self, &part.iov_len);
     *room_bytes = part.iov_len;
     if (takes_descriptors) {
@@ -324,11 +346,11 @@ static Py_ssize_t reader_read(Reader *self, int fd, int takes_descriptors, size_
         message.msg_controllen = sizeof(control.bytes);
     }
     Py_BEGIN_ALLOW_THREADS
-    do
-        count = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    while (count < 0 && errno == EINTR);
+    count = receive(fd, &message, look, &crowded);
     failure = errno;
     Py_END_ALLOW_THREADS
+    if (look->moment_ns != 0)
+        self->crowded = crowded;
     if (count < 0) /* a reset comes after everything that was sent before it */
         return failure == EAGAIN || failure == EWOULDBLOCK ? -1 : 0;
     if (takes_descriptors && (message.msg_controllen != 0 || message.msg_flags & MSG_CTRUNC) &&
@@ -337,13 +359,14 @@ static Py_ssize_t reader_read(Reader *self, int fd, int takes_descriptors, size_
     return count;
 }
 
-static PyObject *reader_receive_all(Reader *self, int fd, int takes_descriptors) {
+static PyObject *reader_receive_all(Reader *self, int fd, int takes_descriptors, Look look) {
     PyObject *frames = PyList_New(0);
     if (frames == NULL)
         return NULL;
     for (int turn = 0; turn < READS_PER_TURN; turn++) {
         size_t room_bytes;
-        Py_ssize_t count = reader_read(self, fd, takes_descriptors, &room_bytes);
+        Py_ssize_t count = reader_read(self, fd, takes_descriptors, &look, &room_bytes);
+        look.moment_ns = 0; /* what has begun to come is not waited for */
         if (count == 0)
             self->ended = 1;
         if (count == 0 || count == -1)
@@ -358,25 +381,44 @@ static PyObject *reader_receive_all(Reader *self, int fd, int takes_descriptors)
     return frames;
 }
 
-static PyObject *reader_receive(Reader *self, PyObject *const *args, Py_ssize_t count) {
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "receive takes a descriptor and whether others may come");
+/* Give the frames that are now whole, as a list. */
+PyObject *reader_frames(PyObject *reader, int fd, int takes_descriptors, Look look) {
+    Reader *self = (Reader *)reader;
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "a Reader is for one thread at a time");
         return NULL;
     }
+    self->busy = 1;
+    PyObject *frames = reader_receive_all(self, fd, takes_descriptors, look);
+    self->busy = 0;
+    return frames;
+}
+
+static PyObject *reader_turn(Reader *self, PyObject *const *args, Look look) {
     long fd = PyLong_AsLong(args[0]);
     if (fd == -1 && PyErr_Occurred())
         return NULL;
     int takes_descriptors = PyObject_IsTrue(args[1]);
     if (takes_descriptors < 0)
         return NULL;
-    if (self->busy) {
-        PyErr_SetString(PyExc_RuntimeError, "a Reader is for one thread at a time");
+    return reader_frames((PyObject *)self, (int)fd, takes_descriptors, look);
+}
+
+static PyObject *reader_receive(Reader *self, PyObject *const *args, Py_ssize_t count) {
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "receive takes a descriptor and whether others may come");
         return NULL;
     }
-    self->busy = 1;
-    PyObject *frames = reader_receive_all(self, (int)fd, takes_descriptors);
-    self->busy = 0;
-    return frames;
+    return reader_turn(self, args, (Look){0});
+}
+
+static PyObject *reader_look(Reader *self, PyObject *const *args, Py_ssize_t count) {
+    if (count != 4) {
+        PyErr_SetString(PyExc_TypeError, "look takes what receive takes, and two times");
+        return NULL;
+    }
+    Look look = {PyLong_AsUnsignedLongLong(args[2]), PyLong_AsUnsignedLongLong(args[3])};
+    return PyErr_Occurred() ? NULL : reader_turn(self, args, look);
 }
 
 static PyObject *reader_between_frames(Reader *self, void *Py_UNUSED(closure)) {
@@ -386,6 +428,8 @@ static PyObject *reader_between_frames(Reader *self, void *Py_UNUSED(closure)) {
 static PyMethodDef reader_methods[] = {
     {"receive", (PyCFunction)(void (*)(void))reader_receive, METH_FASTCALL,
      "receive(fd, takes_descriptors) -> list of the frames that are now whole"},
+    {"look", (PyCFunction)(void (*)(void))reader_look, METH_FASTCALL,
+     "look(fd, takes_descriptors, moment_ns, crowded_ns) -> as receive, looking for so long"},
     {NULL},
 };
 
@@ -396,6 +440,7 @@ static PyGetSetDef reader_getset[] = {
 
 static PyMemberDef reader_members[] = {
     {"ended", T_BOOL, offsetof(Reader, ended), READONLY, NULL},
+    {"crowded", T_BOOL, offsetof(Reader, crowded), READONLY, NULL},
     {NULL},
 };
 

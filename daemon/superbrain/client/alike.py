@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 import numpy as np
 
 from superbrain.client import calls
-from superbrain.client.result import Result, read_result
+from superbrain.client.result import ResponseForm, Result, read_result, response_form
 from superbrain.transport.packing import Packing, packing_of
 from superbrain.wire import messages
 
@@ -19,34 +19,56 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _MOST_MODELS: Final = 256
+_MOST_ANSWERS: Final = 16
 _Shapes = tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
 
 
-class _Last(NamedTuple):
+class Last(NamedTuple):
+    """What requests like the last one of a model have in common.
+
+    Attributes:
+        packing: of their inputs.
+        what: is asked, as in `calls.Call`; so is `header`.
+        header: writes it.
+        model: the model's name.
+        answers: what is known of their answers, by header: their packing, and their form.
+    """
+
     packing: Packing
     what: str
     header: Callable[[str, int, bool], bytes]
+    model: str
+    answers: dict[bytes, tuple[Packing, ResponseForm]]
+
+    def call(self, inputs: Mapping[str, Any]) -> calls.Call[Result] | None:
+        """Give the call for these inputs; None when they are not alike."""
+        tensors = self.packing.pack(inputs)
+        return None if tensors is None else self.call_on(tensors)
+
+    def call_on(self, tensors: list[memoryview]) -> calls.Call[Result]:
+        """Give the call for inputs that are packed."""
+        frames = cast("list[calls.Frame]", tensors)
+        return calls.Call(self.what, messages.INFER, self.header, read_result, frames, self.model)
+
+    def learn(self, header: bytes) -> None:
+        """Take note of the header of an answer; what comes again and again is known then."""
+        form = response_form(header)
+        if form.packing is not None and not any(form.places):
+            if len(self.answers) >= _MOST_ANSWERS:
+                self.answers.clear()
+            self.answers[header] = form.packing, form
 
 
 class Alike:
     """The last request of each model: of no version, for all outputs, of no priority."""
 
     def __init__(self) -> None:
-        self._last: dict[str, _Last] = {}
+        self._last: dict[str, Last] = {}
         self._seen: dict[str, _Shapes] = {}
 
-    def call(self, model: str, inputs: Mapping[str, Any]) -> calls.Call[Result] | None:
-        """Give the call for a request like the last of this model; None for any other."""
-        last = self._last.get(model)
-        if last is None:
-            return None
-        packing, what, header = last
-        tensors = packing.pack(inputs)
-        if tensors is None:
-            return None
-        return calls.Call(
-            what, messages.INFER, header, read_result, cast("list[calls.Frame]", tensors), model
-        )
+    def last(self, model: str) -> Last | None:
+        """Give what the last requests of this model have in common, if there were two alike."""
+        return self._last.get(model)
 
     def remember(self, call: calls.Call[Result], inputs: Mapping[str, Any]) -> None:
         """Take note of a request that `calls.infer` has made; the second one alike pays for it."""
@@ -64,4 +86,4 @@ class Alike:
         if packing is None:
             return
         header = calls.last_written(call.header)
-        self._last[call.model] = _Last(packing, call.what, header)
+        self._last[model] = Last(packing, call.what, header, model, {})

@@ -109,8 +109,10 @@ class Client:
                 wanted = Inference(model, inputs, version, outputs, priority, trace)
                 return self._infer(wanted, timeout)
         plain = not (version or outputs or priority or self._retry_unavailable)
-        if plain and (like_the_last := self._alike.call(model, inputs)) is not None:
-            return self._ask(like_the_last, self._deadline(timeout))  # the usual case
+        if plain and (last := self._alike.last(model)) is not None:  # the usual case
+            result = self._connection().ask_alike(last, inputs, self._deadline(timeout))
+            if result is not None:
+                return result
         return self._infer(Inference(model, inputs, version, outputs, priority), timeout)
 
     def _infer(self, wanted: Inference, timeout: float | None) -> Result:
@@ -120,8 +122,10 @@ class Client:
             return self._drive(self._long_way(wanted), timeout)
         alike = self._alike_untraced if trace else self._alike
         plain = not (version or outputs or priority or self._retry_unavailable)
-        if plain and (like_the_last := alike.call(model, inputs)) is not None:
-            return self._ask(like_the_last, self._deadline(timeout))
+        if plain and (last := alike.last(model)) is not None:
+            result = self._connection().ask_alike(last, inputs, self._deadline(timeout))
+            if result is not None:
+                return result
         if self._retry_unavailable or needs_interface(inputs.values()):
             return self._drive(self._long_way(wanted), timeout)
         call = wanted.call()

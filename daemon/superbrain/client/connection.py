@@ -13,18 +13,21 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable
-from typing import Generic, TypeVar, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, TypeVar, cast
 
+from superbrain.client.alike import Last
 from superbrain.client.calls import Call
 from superbrain.client.endpoint import CurveKeys
 from superbrain.client.ledger import Exchange
 from superbrain.client.link import Link
 from superbrain.client.region import Region
+from superbrain.client.result import Result
 from superbrain.wire.errors import SuperbrainError
 
 T = TypeVar("T")
 _LONGEST_SLEEP_S = 3600.0
+_SEVERAL = -1
 
 
 class ClientClosed(SuperbrainError):
@@ -48,6 +51,7 @@ class Connection:
         self._asleep: dict[threading.Lock, None] = {}
         self._bell_fd = -1
         self._closed = False
+        self._user = 0  # the thread that sends; `_SEVERAL` once there was another
 
     def send(self, exchange: Exchange) -> None:
         """Start a request.
@@ -72,17 +76,45 @@ class Connection:
         with self._lock:
             self._start(exchange)
             leads = self._leading is None and not exchange.settled
+            if leads and self._user != _SEVERAL:
+                self._ring_for(self._link.look())
+                leads = not exchange.settled
             if leads:
                 self._leading = exchange
+        return cast("T", self._outcome(exchange, leads=leads))
+
+    def ask_alike(self, last: Last, inputs: Mapping[str, Any], deadline: float) -> Result | None:
+        """As `ask`, for inputs like the last; None when they are not, and nothing was asked."""
+        with self._lock:
+            self._check_usable()
+            exchange: Exchange | None = None
+            if self._leading is None and self._user == threading.get_ident():
+                answer = self._link.ask(last, inputs, deadline)
+                if isinstance(answer, Result):
+                    return answer
+                exchange = answer
+                self._announce(self._link.pump(()))  # the lane may have ended
+            leads = exchange is not None and not exchange.settled
+            if leads:
+                self._leading = exchange
+        if exchange is not None:
+            return cast("Result", self._outcome(exchange, leads=leads))
+        call = last.call(inputs)
+        return None if call is None else self.ask(call, deadline)
+
+    def _outcome(self, exchange: Exchange, *, leads: bool) -> object:
+        """Wait for what a request ends with; who `leads` reads for everybody."""
         if leads:
-            self._lead(exchange, deadline)
-        if not exchange.settled and not self.wait(exchange, deadline):
+            self._lead(exchange, exchange.deadline)
+        if not exchange.settled and not self.wait(exchange, exchange.deadline):
             self.give_up(exchange)
-        return cast("T", exchange.outcome())
+        return exchange.outcome()
 
     def _start(self, exchange: Exchange) -> None:
         """Send a request, under the lock."""
         self._check_usable()
+        if self._user != (thread := threading.get_ident()):
+            self._user = _SEVERAL if self._user else thread
         if not self._link.ever_connected:
             self._open()
         settled = self._link.send(exchange)

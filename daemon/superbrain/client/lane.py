@@ -9,16 +9,20 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
-from superbrain.client.ledger import Exchange
+from superbrain.client.alike import Last
+from superbrain.client.ledger import Exchange, Ledger
 from superbrain.client.region import REGION_BIT, Region
+from superbrain.client.result import Result
 from superbrain.transport import flight
-from superbrain.transport.lane_socket import LaneSocket
+from superbrain.transport.brief_wait import CROWDED_NS, BriefWait
+from superbrain.transport.lane_socket import LaneSocket, Sent
 from superbrain.wire import lane
+from superbrain.wire.lane import LaneFrame
 from superbrain.wire.messages import UNREADABLE
 
 MAX_DEADLINE_NS: Final = (1 << 63) - 1
@@ -81,18 +85,67 @@ class Lane:
             header, tensors = shared.header(exchange.name), shared.tensors
         else:
             header, tensors = call.header(exchange.name, 0, False), call.tensors
-        deadline_ns = exchange.deadline * 1e9  # CLOCK_MONOTONIC, as `time.monotonic` is
         link = self.socket
         link.send_frame(
             lane.REQUEST,
             header,
             tensors,
             exchange.number,
-            int(deadline_ns) if deadline_ns < MAX_DEADLINE_NS else 0,
+            _nanoseconds(exchange.deadline),
             call.priority,
         )
         if link.pending_bytes:
             link.watch(self._epoll)
+
+    @property
+    def idle(self) -> bool:
+        """Whether a request may travel here, and none does."""
+        return self.window > 0 and not self.outstanding
+
+    def ask(
+        self,
+        last: Last,
+        inputs: Mapping[str, Any],
+        deadline: float,
+        ledger: Ledger,
+        wait: BriefWait,
+    ) -> Result | Exchange | None:
+        """Send a request while nothing else is under way, and look for its answer.
+
+        Give what was answered, or the exchange that goes on; None when the inputs are not alike.
+        A lane that has broken its rules has ended.
+        """
+        name, number = ledger.next_id()
+        done = self.socket.ask(
+            last.packing,
+            inputs,
+            last.header(name, 0, False),
+            number,
+            _nanoseconds(deadline),
+            last.answers,
+            wait.lane_moment_ns,
+            CROWDED_NS,
+        )
+        if done is None:
+            return None
+        if not isinstance(done, Sent):
+            arrays, (_, form) = done
+            return Result(form.model_name, form.model_version, arrays, f"{name}-{number}")
+        exchange = Exchange(last.call_on(done.tensors), deadline)
+        exchange.name, exchange.number = name, number
+        self.outstanding[number] = exchange
+        if self.socket.pending_bytes:
+            self.socket.watch(self._epoll)
+        if done.frames:
+            try:
+                self._take(done.frames)
+            except lane.LaneError:
+                self.socket.ended = True
+            if exchange.header is not None:
+                last.learn(bytes(exchange.header))
+        elif done.crowded is not None:
+            wait.looked(crowded=done.crowded)
+        return exchange
 
     def flush(self) -> None:
         """Send what the worker has not taken so far."""
@@ -106,8 +159,15 @@ class Lane:
         Raises:
             LaneError: what came is not a worker's; the lane must be closed.
         """
+        return self._take(self.socket.receive())
+
+    def look(self, wait: BriefWait) -> list[Exchange]:
+        """Read what comes within a moment, if `wait` would look; else nothing."""
+        return self._take(wait.receive(self.socket))
+
+    def _take(self, frames: Sequence[LaneFrame]) -> list[Exchange]:
         answered: list[Exchange] = []
-        for frame in self.socket.receive():
+        for frame in frames:
             if frame.request_id & REGION_BIT:
                 self._about_region(frame)
             elif frame.kind in {lane.RESPONSE, lane.ERROR}:
@@ -151,7 +211,7 @@ class Lane:
             self._regions.add(region.number)
         return True
 
-    def _about_region(self, frame: lane.LaneFrame) -> None:
+    def _about_region(self, frame: LaneFrame) -> None:
         if frame.kind == lane.ERROR:
             number = frame.request_id ^ REGION_BIT
             self._regions.discard(number)
@@ -181,7 +241,7 @@ class Lane:
             exchange.suspect |= executing is None or exchange.number in executing
         return unanswered
 
-    def _greeted(self, frame: lane.LaneFrame) -> None:
+    def _greeted(self, frame: LaneFrame) -> None:
         try:
             hello = _HELLO.decode(frame.header)
         except UNREADABLE as error:
@@ -191,3 +251,9 @@ class Lane:
         self._number = hello.lane
         self._flight_fd = self.socket.take_descriptor()
         self.socket.takes_descriptors = False
+
+
+def _nanoseconds(deadline: float) -> int:
+    """Give a time of CLOCK_MONOTONIC as a frame has it; 0 for none."""
+    deadline_ns = deadline * 1e9  # as `time.monotonic` counts it
+    return int(deadline_ns) if deadline_ns < MAX_DEADLINE_NS else 0

@@ -11,13 +11,16 @@ from __future__ import annotations
 import heapq
 import select
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from superbrain.client import calls
+from superbrain.client.alike import Last
 from superbrain.client.lane import Lane
-from superbrain.client.ledger import Exchange
+from superbrain.client.ledger import Exchange, Ledger
 from superbrain.client.region import Region
+from superbrain.client.result import Result
+from superbrain.transport.brief_wait import BriefWait
 from superbrain.wire.errors import SuperbrainError
 from superbrain.wire.lane import LaneError
 from superbrain.wire.messages import Resolved
@@ -84,6 +87,7 @@ class Lanes:
         self._models: dict[str, ModelLanes] = {}
         self._by_fd: dict[int, tuple[ModelLanes, Lane]] = {}
         self._asking: dict[Exchange, ModelLanes] = {}
+        self._latest: tuple[ModelLanes, Lane] | None = None  # where the last request was sent
         self.questions: list[Exchange] = []  # for the gateway; the link sends and clears them
         self.returned: list[Exchange] = []  # what has to go through the gateway; likewise
 
@@ -96,8 +100,10 @@ class Lanes:
         if lane is not None and not model.waits and not exchange.suspect:
             if model.asks_at != _NEVER:
                 self._ask(model)
+            self._latest = model, lane
             lane.send(exchange)
             return True
+        self._latest = None
         return self._take_slowly(model, exchange)
 
     def _take_slowly(self, model: ModelLanes, exchange: Exchange) -> bool:
@@ -114,9 +120,40 @@ class Lanes:
         found = self._by_fd.get(fd)
         if found is None:
             return None
-        model, lane = found
+        return self._read(*found)
+
+    def ask(
+        self,
+        last: Last,
+        inputs: Mapping[str, Any],
+        deadline: float,
+        ledger: Ledger,
+        wait: BriefWait,
+    ) -> Result | Exchange | None:
+        """Send a request on a lane that has no other and look for its answer; as `Link.ask`."""
+        model = self._models.get(last.model)
+        if model is None or model.waits or len(model.lanes) != 1:
+            return None
+        if model.asks_at != _NEVER or self._asking:  # the gateway has something to say, or will
+            return None
+        lane = model.lanes[0]
+        if not lane.idle:
+            return None
+        answer = lane.ask(last, inputs, deadline, ledger, wait)
+        if lane.socket.ended:
+            self._end(model, lane)
+        return answer
+
+    def look(self, wait: BriefWait) -> list[Exchange]:
+        """Look for an answer to the last request for a moment, if that is alone on its lane."""
+        latest = self._latest
+        if latest is None or len(latest[1].outstanding) != 1 or self._asking:
+            return []
+        return self._read(*latest, wait)
+
+    def _read(self, model: ModelLanes, lane: Lane, wait: BriefWait | None = None) -> list[Exchange]:
         try:
-            answered = lane.receive()
+            answered = lane.receive() if wait is None else lane.look(wait)
         except LaneError:
             self._end(model, lane)
             return []
@@ -178,6 +215,7 @@ class Lanes:
                 left.append(exchange)
         self._by_fd.clear()
         self._models.clear()
+        self._latest = None
         self._asking.clear()
         self.questions, self.returned = [], []
         return left
@@ -201,6 +239,7 @@ class Lanes:
 
     def _end(self, model: ModelLanes, lane: Lane) -> None:
         """Forget a lane; what it leaves behind goes through the gateway."""
+        self._latest = None
         del self._by_fd[lane.socket.fd]
         model.had = max(model.had, len(model.lanes))
         model.lanes.remove(lane)

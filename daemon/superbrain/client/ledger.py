@@ -86,6 +86,11 @@ class Exchange:
         """The request's id, as the host's log has it."""
         return f"{self.name}-{self.number}" if self.number else ""
 
+    @property
+    def header(self) -> Frame | None:
+        """The header of its answer; None before, and where it ended with an error."""
+        return self._header if self.settled and self._error is None else None
+
     def frames(self, now: float) -> list[Frame]:
         """Write the request as of `now`: the time that is left is part of it."""
         left = self.deadline - now
@@ -141,7 +146,11 @@ class Ledger:
 
     def enter(self, exchange: Exchange) -> None:
         """Give an exchange its id; whoever sends it without `add` keeps it."""
-        exchange.name, exchange.number = self._name, next(self._numbers)
+        exchange.name, exchange.number = self.next_id()
+
+    def next_id(self) -> tuple[str, int]:
+        """Give an id that no exchange has: the ledger's name, and a number."""
+        return self._name, next(self._numbers)
 
     def add(self, exchange: Exchange) -> None:
         """Take an exchange in and line it up for sending."""

@@ -23,17 +23,19 @@ import os
 import select
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import zmq
 
+from superbrain.client.alike import Last
 from superbrain.client.endpoint import CurveKeys, probe
 from superbrain.client.handshake import WATCHED, Handshake
 from superbrain.client.lanes import Lanes
 from superbrain.client.ledger import Exchange, Ledger
 from superbrain.client.region import Region
+from superbrain.client.result import Result
 from superbrain.transport.brief_wait import BriefWait
 from superbrain.wire.errors import DeadlineExceeded, InvalidArgument, SuperbrainError
 
@@ -41,6 +43,7 @@ RECONNECT_MS = 10
 RECONNECT_MAX_MS = 320
 HEARTBEAT_MS = 5_000
 _EVENT = struct.Struct("=H")
+_MOMENT_NS = 400_000  # an answer is worth more waiting for than the next question is to a worker
 # pyzmq's enums cost a microsecond each time they are combined or looked up.
 _EVENTS = int(zmq.EVENTS)
 _RCVMORE = int(zmq.RCVMORE)
@@ -101,7 +104,7 @@ class Link:
             msg = f"expected an endpoint and keys that ZeroMQ takes, found {self.endpoint}: {error}"
             raise InvalidArgument(msg) from error
         self._epoll = select.epoll()
-        self._wait = BriefWait(self._epoll)
+        self._wait = BriefWait(self._epoll, _MOMENT_NS)
         self._dealer_fd = self._sockets.dealer.fileno()
         self._monitor_fd = self._sockets.monitor.fileno()
         self.watch(self._dealer_fd)
@@ -134,6 +137,33 @@ class Link:
             self._refused = False
             self._opened().dealer.connect(self.endpoint)
         return self._pump_gateway(watch=not self.connected)
+
+    def ask(
+        self, last: Last, inputs: Mapping[str, Any], deadline: float
+    ) -> Result | Exchange | None:
+        """Send a request like the last and look for its answer, as `send` and `look`, in one step.
+
+        Give what was answered, or the exchange that goes on; None where it is not the usual case:
+        a single lane with nothing else under way, which is expected to answer within a moment, and
+        inputs that are alike. Where it is an exchange, `pump` comes next.
+        """
+        lanes = self._lanes
+        if lanes is None or self._wait is None or not self._wait.brief:
+            return None
+        return lanes.ask(last, inputs, deadline, self.ledger, self._wait)
+
+    def look(self) -> list[Exchange]:
+        """Look for the answer to the last request, where it comes straight, for a moment at most.
+
+        Give what was answered. Whoever calls this keeps the others from the link for that moment.
+        """
+        lanes = self._lanes
+        if lanes is None:
+            return []
+        settled = lanes.look(self._opened_wait())
+        if lanes.has_mail:
+            settled += self._pump_gateway(watch=False)
+        return settled
 
     def pump(self, ready: Iterable[tuple[int, int]]) -> list[Exchange]:
         """Do all that can be done without waiting; give the exchanges that got their outcome.

@@ -115,6 +115,8 @@ class Execution:
                 form.fits = True
             header, tensors = form.respond(model, outputs, rooms)
             outcome = Outcome(frame.request_id, with_id(header, name), tensors)
+            if form.shares:
+                self._remember(frame, form, regions)
             if self._told:
                 outcome.made_of = form, outputs
             return outcome
@@ -122,14 +124,15 @@ class Execution:
             return _failed(frame, error)
 
     def conclude(
-        self, frame: lane.LaneFrame, answer: Mapping[str, Array] | BaseException
+        self, frame: lane.LaneFrame, answer: Mapping[str, Array] | BaseException, regions: Regions
     ) -> Outcome:
         """Give the outcome of a usual request that the model has answered; never raises."""
         if isinstance(answer, BaseException):
             return _failed(frame, answer)
         try:
             form, name = self._form(frame)
-            header, tensors = form.respond(self._model, answer, NO_ROOMS)
+            rooms = form.rooms(regions) if form.outputs else NO_ROOMS
+            header, tensors = form.respond(self._model, answer, rooms)
             outcome = Outcome(frame.request_id, with_id(header, name), tensors)
             outcome.made_of = form, answer
             return outcome
@@ -178,6 +181,17 @@ class Execution:
         elif (usual := form.usual) is not None:
             self.usual[header] = usual
         return form, name
+
+    def _remember(self, frame: lane.LaneFrame, form: RequestForm, regions: Regions) -> None:
+        """Keep how a request in shared memory was answered, as long as its regions stay."""
+        header = shared_header(frame)[0]
+        if header in regions.usual or header not in self._forms:
+            return
+        usual = form.usual_on(regions)
+        if usual is not None:
+            if len(regions.usual) >= _MOST_FORMS:
+                regions.usual.clear()
+            regions.usual[header] = usual
 
     def _outcome(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from superbrain.domain.batching import Patience
 from superbrain.domain.manifest import Batching
@@ -31,8 +31,12 @@ if TYPE_CHECKING:
     from superbrain.transport._loop import Express
     from superbrain.transport.flight import FlightPage
 
+    _Done = int | tuple[bytes, int] | tuple[bool, Any, int, int]
+
 # Answers wait for each other, to travel together, no longer than this.
-_TOGETHER_NS = 200_000
+TOGETHER_NS = 200_000
+# Whose runs are shorter than this takes requests as they come: none of them waits for its turn.
+_QUICK_NS = 50_000
 # Who has less time left than this is looked after one by one.
 _SOON_NS = 50_000_000
 _HIGHEST_PRIORITY = 9
@@ -80,6 +84,7 @@ class Executor:
         self._express: Express | None = None
         self._picks = picks
         self._held_until_ns = 0
+        self._took_ns = self._ended_ns = 0  # the last execution
         self._running: Sequence[Admitted] = ()
         figures.executing = self._executing
 
@@ -121,6 +126,34 @@ class Executor:
         except ResourceExhausted as error:
             self._answer(request, refuse(frame, error), request.arrived_ns, None)
 
+    def receive(self, link: WorkerLane, until_ns: int = 0) -> list[lane.LaneFrame]:
+        """Receive what a lane has; a usual request that comes alone is executed at once.
+
+        Give the frames that are to be taken in.
+
+        Args:
+            link: the lane.
+            until_ns: where other lanes have something too: so long answers may wait to be sent
+                together. Only a quick model goes on then, for others the most urgent goes first.
+
+        Raises:
+            LaneError: as of the lane.
+        """
+        express, execution, picks = self._express, self._execution, self._picks
+        busy = self._queue or self._waits or (picks is not None and picks.left <= 1)
+        if express is None or execution is None or busy or link.direct_fd < 0:
+            return link.receive()
+        if until_ns and (self._took_ns > _QUICK_NS or self._ended_ns >= until_ns):
+            return link.receive()
+        self._clock.start(0)
+        done = link.turn(express, execution.usual, answers=not until_ns)
+        if isinstance(done, list):
+            return done
+        frame, now_ns, how = done
+        self._clock.began_ns = now_ns
+        self._conclude(execution, Admitted(link, frame, now_ns), now_ns, how)
+        return []
+
     def take(self, arrivals: list[Admitted]) -> None:
         """Take in what has come together, and work.
 
@@ -132,7 +165,7 @@ class Executor:
             self.work()
             return
         now_ns = arrivals[0].arrived_ns
-        until_ns = now_ns + _TOGETHER_NS
+        until_ns = now_ns + TOGETHER_NS
         for position, request in enumerate(arrivals):
             if now_ns >= until_ns:
                 for later in arrivals[position:]:
@@ -165,7 +198,7 @@ class Executor:
         if not queue:
             return
         now_ns = time.monotonic_ns()
-        until_ns = now_ns + _TOGETHER_NS
+        until_ns = now_ns + TOGETHER_NS
         while True:
             self._refuse_expired(now_ns)
             if not queue or (self._patience.ever_waits and self._held(now_ns)):
@@ -226,34 +259,41 @@ class Executor:
         if self._express is not None and (picks is None or picks.left > 1):
             fd = link.direct_fd if alone else -1
             header, name = shared_header(request.frame)
-            done = self._express.run(
-                request.frame, fd, link.number, now_ns, self._execution.usual, header, name
-            )
+            usual = self._execution.usual.get(header) or link.regions.usual.get(header)
+            if usual is not None:
+                done = self._express.run(request.frame, fd, link.number, now_ns, usual, name)
         if done is None:
             ended_ns = self._execute_in_steps(self._execution, request, now_ns)
-        elif isinstance(done, int):
-            ended_ns = done
-            self._count(request, now_ns, ended_ns)
-        elif len(done) == 2:
-            written, ended_ns = done
-            self._count(request, now_ns, ended_ns)
-            self._post(link, written)
         else:
-            _, answer, sent, ended_ns = done
-            self._figures.ran(ended_ns - now_ns)
-            outcome = self._execution.conclude(request.frame, answer)
-            outcome.sent = sent
-            self._answer(request, outcome, ended_ns, self._clock)
+            ended_ns = self._conclude(self._execution, request, now_ns, done)
         if self._waits:
             self._patience.executed(1, ended_ns)
+        return ended_ns
+
+    def _conclude(self, execution: Execution, request: Admitted, now_ns: int, done: _Done) -> int:
+        """Count what the express has executed, and answer what it did not; give when it ended."""
+        if isinstance(done, int):
+            self._count(request, now_ns, done)
+            return done
+        if len(done) == 2:
+            written, ended_ns = done
+            self._count(request, now_ns, ended_ns)
+            self._post(request.link, written)
+            return ended_ns
+        _, answer, sent, ended_ns = done
+        self._took_ns, self._ended_ns = ended_ns - now_ns, ended_ns
+        self._figures.ran(ended_ns - now_ns)
+        outcome = execution.conclude(request.frame, answer, request.link.regions)
+        outcome.sent = sent
+        self._answer(request, outcome, ended_ns, self._clock)
         return ended_ns
 
     def _count(self, request: Admitted, began_ns: int, ended_ns: int) -> None:
         if self._picks is not None:
             self._picks.left -= 1
-        self._figures.ran(ended_ns - began_ns)
+        self._took_ns, self._ended_ns = ended_ns - began_ns, ended_ns
         direct = request.frame.kind == lane.REQUEST
-        self._figures.finished(None, request.arrived_ns, ended_ns, self._clock, direct=direct)
+        self._figures.answered(request.arrived_ns, ended_ns, self._clock, direct=direct)
 
     def _execute_in_steps(self, execution: Execution, request: Admitted, now_ns: int) -> int:
         figures, flight, frame, link = self._figures, self.flight, request.frame, request.link

@@ -135,6 +135,19 @@ class WorkerFigures:
         else:
             self.caller_errors += 1
 
+    def answered(self, arrived_ns: int, ended_ns: int, clock: StageClock, *, direct: bool) -> None:
+        """Count one request that ended well and had its run for itself: `finished` and `ran`."""
+        took_ns = ended_ns - clock.began_ns
+        self.requests += 1
+        self.ok += 1
+        self.runs += 1
+        self.executed_ns += took_ns
+        self.longest_ns = max(self.longest_ns, took_ns)
+        if direct:
+            self.direct_requests += 1
+        self.latency.add(ended_ns - arrived_ns)
+        self.durations.add(arrived_ns, clock, ended_ns)
+
     def ran(self, duration_ns: int) -> None:
         """Count one run, of one request or of a batch."""
         self.runs += 1

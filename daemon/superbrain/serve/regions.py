@@ -33,6 +33,8 @@ from superbrain.wire.messages import SharedMemory, decode_header
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from superbrain.serve.request_form import Usual
+    from superbrain.wire.datatypes import TensorLayout
     from superbrain.wire.messages import RequestedOutput
 
 MAX_REGION_BYTES: Final = 256 << 20
@@ -83,11 +85,15 @@ class RegionBudget:
 
 
 class Regions:
-    """What one lane's peer has registered. Unmapped when this and every tensor in it is gone."""
+    """What one lane's peer has registered. Unmapped when this and every tensor in it is gone.
+
+    `usual`: by header, how requests in these regions were answered; forgotten with any of them.
+    """
 
     def __init__(self, budget: RegionBudget | None = None) -> None:
         self._views: dict[int, memoryview] = {}
         self._budget = budget or RegionBudget.of_this_process()
+        self.usual: dict[bytes, Usual] = {}
 
     def register(self, header: memoryview, fd: int | None) -> None:
         """Map the region that a REGION frame announces; the descriptor stays the caller's.
@@ -119,12 +125,14 @@ class Regions:
         """
         number = decode_header(header, _RELEASE, "a region's release").region
         self._budget.give_back(len(self._known(number)))
+        self.usual.clear()
         del self._views[number]
 
     def close(self) -> None:
         """Forget all regions; they are unmapped as soon as no tensor in them is used any more."""
         for view in self._views.values():
             self._budget.give_back(len(view))
+        self.usual.clear()
         self._views = {}
 
     def tensor_bytes(self, name: str, datatype: str, place: SharedMemory) -> memoryview | bytes:
@@ -141,6 +149,22 @@ class Regions:
                 f"for {datatype}, found {place.offset}"
             )
         return bytes(view) if datatype in _COPIED else view.toreadonly()
+
+    def in_place(
+        self, inputs: Sequence[tuple[TensorLayout, SharedMemory | None]]
+    ) -> list[memoryview] | None:
+        """Give the bytes of input tensors where they are; None if one is copied for its datatype.
+
+        Raises:
+            InvalidArgument: as `tensor_bytes`.
+        """
+        tensors: list[memoryview] = []
+        for layout, place in inputs:
+            if place is None or layout.datatype in _COPIED:
+                return None
+            data = self.tensor_bytes(layout.name, layout.datatype, place)
+            tensors.append(memoryview(data))
+        return tensors
 
     def rooms(self, outputs: Sequence[RequestedOutput]) -> dict[str, Room]:
         """Find the places that requested outputs have to be written to, by name.
@@ -205,14 +229,14 @@ class Regions:
 
 
 class Room:
-    """Where one output has to go."""
+    """Where one output has to go: `view` is all of it."""
 
-    __slots__ = ("_name", "_place", "_view")
+    __slots__ = ("_name", "_place", "view")
 
     def __init__(self, name: str, place: SharedMemory, view: memoryview) -> None:
         self._name = name
         self._place = place
-        self._view = view
+        self.view = view
 
     def put(self, data: memoryview | bytes) -> SharedMemory:
         """Write the output; say where it is.
@@ -221,12 +245,12 @@ class Room:
             InvalidArgument: it needs more room.
         """
         size = len(data)
-        if size > len(self._view):
+        if size > len(self.view):
             raise InvalidArgument(
-                f"output {self._name!r}: expected room for {size} bytes, found {len(self._view)}",
+                f"output {self._name!r}: expected room for {size} bytes, found {len(self.view)}",
                 mend="Ask for it with more room, or without shared memory",
             )
-        self._view[:size] = data
+        self.view[:size] = data
         return SharedMemory(self._place.region, size, self._place.offset)
 
 

@@ -34,7 +34,11 @@ if TYPE_CHECKING:
     from superbrain.transport.packing import Packing
     from superbrain.wire import lane
 
-    Usual = tuple[Packing, Packing, bytes]
+    # How the arrays of a request are made and those of its answer taken apart, the answer's header;
+    # with shared memory the bytes of the inputs that are there, and the room of each output.
+    Usual = tuple[
+        Packing, Packing, bytes, list[memoryview] | None, Sequence[memoryview | None] | None
+    ]
     _Output = tuple[np.dtype[Any], tuple[int, ...], SharedMemory | None]
 
 _REQUEST = msgspec.json.Decoder(InferRequest)
@@ -47,6 +51,7 @@ class RequestForm:
 
     `fits`: a request of this form has been found to fit the model's interface. `trace`: what its
     caller says it belongs to; `lone`: no other request bears the same header, for the ids in it.
+    `shares`: some of its tensors are in shared memory.
     """
 
     __slots__ = (
@@ -59,6 +64,7 @@ class RequestForm:
         "id",
         "lone",
         "outputs",
+        "shares",
         "trace",
         "wanted",
     )
@@ -79,6 +85,7 @@ class RequestForm:
             for one in request.inputs
         ]
         self._placed = sum(one.parameters is not None for one in request.inputs)
+        self.shares = bool(self._placed or self.outputs)
         self._answers: dict[tuple[_Output, ...], bytes] = {}
         _check_names(request.inputs)
         self._packing: Packing | None = None
@@ -114,9 +121,30 @@ class RequestForm:
     def usual(self) -> Usual | None:
         """How a request of this form was answered the last time; None when that says nothing."""
         packing, header = self._last
-        if self._packing is None or packing is None:
+        if self.shares or self._packing is None or packing is None:
             return None
-        return self._packing, packing, header
+        return self._packing, packing, header, None, None
+
+    def usual_on(self, regions: Regions) -> Usual | None:
+        """As `usual`, for tensors in these regions; None where they are not all used in place.
+
+        Raises:
+            InvalidArgument: a region is not what the request says.
+        """
+        packing, header = self._last
+        if packing is None:
+            return None
+        unpacking, placed = self._packing, None
+        if self._placed:
+            if self._placed < len(self._inputs):
+                return None
+            unpacking = packing_for([layout for layout, _ in self._inputs])
+            placed = regions.in_place(self._inputs)
+        if unpacking is None or (self._placed and placed is None):
+            return None
+        rooms = self.rooms(regions)
+        views = [rooms[name].view if name in rooms else None for name in self.wanted]
+        return unpacking, packing, header, placed, tuple(views) if rooms else None
 
     def rooms(self, regions: Regions) -> Mapping[str, Room]:
         """Find where outputs have to be written to, by name."""
@@ -127,7 +155,7 @@ class RequestForm:
     ) -> tuple[bytes, list[lane.Data]]:
         """Give the header of the response, and what of its tensors is not in shared memory."""
         packing, header = self._last
-        if packing is not None:
+        if packing is not None and not rooms:
             packed = packing.pack(outputs)
             if packed is not None:
                 return header, cast("list[lane.Data]", packed)
@@ -152,7 +180,7 @@ class RequestForm:
             header = self._header(model, outputs, answer)
             if len(self._answers) < _MOST_ANSWERS:
                 self._answers[answer] = header
-        if self.fits and not rooms:
+        if self.fits:
             self._last = packing_of({name: outputs[name] for name in self.wanted}), header
         return header, tensors
 
@@ -181,6 +209,9 @@ def _wanted_outputs(model: ServedModel, request: InferRequest) -> Sequence[str]:
     if not request.outputs:
         return model.outputs
     wanted = [output.name for output in request.outputs]
+    if len(set(wanted)) < len(wanted):
+        twice = next(name for name in wanted if wanted.count(name) > 1)
+        raise InvalidArgument(f"expected each requested output once, found {twice[:100]!r} twice")
     for name in wanted:
         if name not in model.outputs:
             raise InvalidArgument(

@@ -22,7 +22,7 @@ import msgspec
 
 from superbrain.domain.batching import window
 from superbrain.serve import child
-from superbrain.serve.executor import Admitted, Executor
+from superbrain.serve.executor import TOGETHER_NS, Admitted, Executor
 from superbrain.serve.regions import RegionBudget
 from superbrain.serve.worker_lane import SHARING, WorkerLane
 from superbrain.transport.brief_wait import BriefWait
@@ -133,7 +133,7 @@ class LaneLoop:
         else:
             ready = self._wait.poll()
         if len(ready) == 1 and (link := self._lanes.get(ready[0][0])) is not None:
-            self._take_in(link)
+            self._take_in(link, 0)
         else:
             self._take_all([fd for fd, _ in ready])
         if self._arrived:
@@ -154,11 +154,12 @@ class LaneLoop:
         if self._wake_fd in ready:  # first: after StandBy nothing more is read
             os.eventfd_read(self._wake_fd)
             self._on_wake()
+        until_ns = time.monotonic_ns() + TOGETHER_NS
         for fd in ready:
             if fd == self._listener.fileno():
                 self._accept(self._listener)
             elif (link := self._lanes.get(fd)) is not None:
-                self._take_in(link)
+                self._take_in(link, until_ns)
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -185,9 +186,9 @@ class LaneLoop:
         link.send_descriptor(lane.encode(lane.HELLO, hello)[0], self._executor.flight.fd)
         link.watch(self._epoll)
 
-    def _take_in(self, link: WorkerLane) -> None:
+    def _take_in(self, link: WorkerLane, until_ns: int) -> None:
         try:
-            frames = link.receive()
+            frames = self._executor.receive(link, until_ns)
         except (lane.LaneError, MemoryError) as error:
             child.log("lane_closed", error=str(error))
             self._close(link)

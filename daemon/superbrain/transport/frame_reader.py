@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import array
+import os
 import socket
+import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -31,6 +33,10 @@ class FrameReader(Protocol):
         """Whether the end of the lane was read."""
 
     @property
+    def crowded(self) -> bool:
+        """Whether the last `look` was given up, because somebody else wants the processor."""
+
+    @property
     def between_frames(self) -> bool:
         """Whether no part of a frame has been received that is not whole."""
 
@@ -43,6 +49,26 @@ class FrameReader(Protocol):
 
         Raises:
             LaneError: what came is no frame, or too many descriptors; the lane must be closed.
+        """
+
+    def look(
+        self,
+        fd: int,
+        takes_descriptors: bool,  # noqa: FBT001
+        moment_ns: int,
+        crowded_ns: int,
+        /,
+    ) -> list[LaneFrame]:
+        """Look until something has come, for a moment at most, and give way in between.
+
+        Args:
+            fd: as for `receive`.
+            takes_descriptors: as for `receive`.
+            moment_ns: so long.
+            crowded_ns: who gives way for longer than this is `crowded` and looks no more.
+
+        Raises:
+            LaneError: as `receive`.
         """
 
 
@@ -64,6 +90,7 @@ class PythonReader:
 
     def __init__(self, sock: socket.socket, descriptors: list[int]) -> None:
         self.ended = False
+        self.crowded = False
         self._socket = sock
         self._descriptors = descriptors
         self._decoder = LaneDecoder(MAX_MESSAGE_BYTES)
@@ -89,6 +116,28 @@ class PythonReader:
             if frames or count < len(room):
                 break
         return frames
+
+    def look(
+        self,
+        fd: int,
+        takes_descriptors: bool,  # noqa: FBT001
+        moment_ns: int,
+        crowded_ns: int,
+        /,
+    ) -> list[LaneFrame]:
+        now_ns = time.monotonic_ns()
+        until_ns = now_ns + moment_ns
+        self.crowded = False
+        while True:
+            frames = self.receive(fd, takes_descriptors)
+            if frames or self.ended or not self.between_frames:
+                return frames
+            if now_ns >= until_ns or self.crowded:
+                return frames
+            before_ns = now_ns
+            os.sched_yield()
+            now_ns = time.monotonic_ns()
+            self.crowded = now_ns - before_ns > crowded_ns
 
     def _read(self, room: memoryview) -> int:
         """Receive bytes, and descriptors if any came; the kernel gives no more than we may keep."""

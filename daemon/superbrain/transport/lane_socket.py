@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from superbrain.transport import compiled
 from superbrain.transport.frame_reader import frame_reader
@@ -16,9 +16,26 @@ from superbrain.wire import lane
 from superbrain.wire.lane import LaneError, LaneFrame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from superbrain.transport.packing import Packing
+    from superbrain.wire.datatypes import Array
     from superbrain.wire.lane import Data
+
+    _Asked = tuple[list[memoryview], int | None, list[LaneFrame]]
+
+A = TypeVar("A")
+
+
+class Sent(NamedTuple):
+    """A request that was sent, or is kept to be: its tensors, and what came while one looked.
+
+    `crowded`: somebody else wants the processor; None where nobody looked, for not all was sent.
+    """
+
+    tensors: list[memoryview]
+    frames: list[LaneFrame]
+    crowded: bool | None
 
 
 class LaneSocket(StreamSocket):
@@ -54,6 +71,87 @@ class LaneSocket(StreamSocket):
         if reader.ended:
             self.ended = True
         return frames
+
+    def look(self, moment_ns: int, crowded_ns: int) -> tuple[list[LaneFrame], bool]:
+        """Receive, looking for a moment; also, whether somebody else wants the processor.
+
+        Raises:
+            LaneError: as `receive`.
+        """
+        if self.ended:
+            return [], False
+        reader = self._reader
+        try:
+            frames = reader.look(self.fd, self.takes_descriptors, moment_ns, crowded_ns)
+        except LaneError:
+            self._close_descriptors()
+            raise
+        if reader.ended:
+            self.ended = True
+        return frames, reader.crowded
+
+    def ask(
+        self,
+        packing: Packing,
+        inputs: Mapping[str, Array],
+        header: bytes,
+        number: int,
+        deadline_ns: int,
+        answers: dict[bytes, A],
+        moment_ns: int,
+        crowded_ns: int,
+    ) -> tuple[dict[str, Array], A] | Sent | None:
+        """Send a request and look for its answer for a moment, where the loop is compiled.
+
+        Args:
+            packing: of the inputs.
+            inputs: one array by name for each.
+            header: of the request.
+            number: its own.
+            deadline_ns: 0 for none.
+            answers: headers that answers may have; each with something whose first is its packing.
+            moment_ns: as for `look`.
+            crowded_ns: as for `look`.
+
+        Returns:
+            The arrays of the answer and what `answers` has for its header; or how far this came;
+            None when nothing was done, because the inputs are not of that packing. Where what came
+            is no frame, the lane has `ended`.
+        """
+        if self._loop is None or self.direct_fd < 0:
+            return None
+        reader = self._reader
+        try:
+            done: tuple[dict[str, Array], A] | _Asked | None = self._loop.ask(
+                reader,
+                self.fd,
+                packing,
+                inputs,
+                header,
+                number,
+                deadline_ns,
+                answers,
+                moment_ns,
+                crowded_ns,
+            )
+        except LaneError:
+            self.ended = True
+            return Sent(packing.pack(inputs) or [], [], None)
+        if done is None:
+            return None
+        if len(done) == 2:
+            return done[0], done[1]
+        if reader.ended:
+            self.ended = True
+        tensors, sent, frames = done
+        if sent is not None:
+            self.keep(
+                lane.encode(
+                    lane.REQUEST, header, tensors, request_id=number, deadline_ns=deadline_ns
+                ),
+                sent,
+            )
+        return Sent(tensors, frames, reader.crowded if sent is None else None)
 
     def send_frame(
         self,

@@ -63,14 +63,16 @@ def test_requests_like_the_last_are_written_in_one_step_and_are_the_same() -> No
     alike = Alike()
     x = np.arange(4, dtype=np.float32)
     for _ in range(2):
-        assert alike.call("m", {"x": x}) is None
+        assert alike.last("m") is None
         alike.remember(calls.infer("m", {"x": x}), {"x": x})
+    last = alike.last("m")
+    assert last is not None
     for inputs in ({"x": x}, {"x": x + 1}):
-        found, expected = alike.call("m", inputs), calls.infer("m", inputs)
+        found, expected = last.call(inputs), calls.infer("m", inputs)
         assert found is not None
         assert [bytes(one) for one in found.tensors] == [bytes(one) for one in expected.tensors]
         for request in (("a-1", 0, False), ("a", 0, False), ("b", 0, False), ("a", 70, True)):
             assert found.header(*request) == expected.header(*request)
         assert (found.what, found.verb, found.model) == (expected.what, expected.verb, "m")
-    assert alike.call("m", {"x": x[:2]}) is None
-    assert alike.call("other", {"x": x}) is None
+    assert last.call({"x": x[:2]}) is None
+    assert alike.last("other") is None

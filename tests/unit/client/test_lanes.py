@@ -2,100 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import os
-import select
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-import numpy as np
 import pytest
 
-from superbrain.client import calls
-from superbrain.client.lanes import Lanes
-from superbrain.client.ledger import Exchange, Ledger
-from superbrain.transport.flight import FlightPage
-from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
-from superbrain.wire.errors import DeadlineExceeded, Internal, NotFound, RequestError
-from superbrain.wire.messages import InferResponse, Resolved, encode_error
+from superbrain.wire.errors import DeadlineExceeded, Internal, NotFound
+from tests.support.lane_ends import ClientEnd, WorkerEnd, connected
 from tests.support.twins import twin
 
 __all__ = ["twin"]
 pytestmark = pytest.mark.usefixtures("twin")
-X = {"x": np.ones(1, np.float32)}
-
-
-class WorkerEnd:
-    """The worker's end of a lane, played by the test."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-        self.page = FlightPage()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
-        self._listener.listen()
-        self.socket: LaneSocket | None = None
-
-    def greet(self, window: int = 2) -> None:
-        self.socket = LaneSocket(self._listener.accept()[0])
-        hello = lane.Hello("m", "1", 1, window, lane=5)
-        frame = lane.encode(lane.HELLO, msgspec.json.encode(hello))
-        self.socket.send_descriptor(frame[0], self.page.fd)
-
-    @property
-    def open_socket(self) -> LaneSocket:
-        assert self.socket is not None
-        return self.socket
-
-    def requests(self) -> list[lane.LaneFrame]:
-        return self.open_socket.receive()
-
-    def answer(self, frame: lane.LaneFrame, error: RequestError | None = None) -> None:
-        header = msgspec.json.encode(InferResponse("m", "1", []))
-        kind = lane.RESPONSE
-        if error is not None:
-            kind, header = lane.ERROR, encode_error(error)
-        self.open_socket.send(lane.encode(kind, header, request_id=frame.request_id))
-
-    def close(self) -> None:
-        self._listener.close()
-        os.close(self.page.fd)
-        if self.socket is not None:
-            self.socket.close()
-
-    def end(self, *, goodbye: bool) -> None:
-        if goodbye:
-            self.open_socket.send(lane.encode(lane.GOODBYE))
-        self.open_socket.close()
-
-
-class ClientEnd:
-    """The lanes under test and what stands around them."""
-
-    def __init__(self) -> None:
-        self.epoll = select.epoll()
-        self.lanes = Lanes(self.epoll, lambda _: DeadlineExceeded("late"))
-        self.ledger = Ledger("a")
-
-    def ask(self, *, deadline: float = math.inf, priority: int = 0) -> tuple[Exchange, bool]:
-        exchange = Exchange(calls.infer("m", X, priority=priority), deadline)
-        self.ledger.enter(exchange)
-        return exchange, self.lanes.take(exchange)
-
-    def resolve(self, *paths: str) -> None:
-        (question,) = self.lanes.take_mail()
-        reply = msgspec.json.encode(Resolved("m", "1", list(paths)))
-        question.answer(reply, [])
-        assert self.lanes.resolved(question)
-
-    def read(self) -> list[Exchange]:
-        settled: list[Exchange] = []
-        for fd, _ in self.epoll.poll(5):
-            settled += self.lanes.ready(fd) or []
-        return settled
 
 
 @pytest.fixture
@@ -110,14 +28,6 @@ def worker(tmp_path: Path) -> Iterator[WorkerEnd]:
     worker = WorkerEnd(tmp_path / "lane")
     yield worker
     worker.close()
-
-
-def connected(client: ClientEnd, worker: WorkerEnd, window: int = 2) -> None:
-    client.ask()
-    client.ask()
-    client.resolve(worker.path)
-    worker.greet(window)
-    client.read()
 
 
 def test_the_first_request_of_a_model_asks_for_no_lane(client: ClientEnd) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,10 +16,25 @@ import pytest
 
 from scripts.build_loop import compile_loop
 from superbrain.transport import compiled
+from superbrain.wire import lane, messages
 
 ROOT = Path(__file__).parents[3]
 MANY = 1000
 SHOW = "from superbrain.transport import compiled; print(compiled.described())"
+
+# As the loop calls it: the number that Python has for it.
+NUMBERS = {
+    "ALIGNMENT": lane.ALIGNMENT,
+    "PREFIX_BYTES": lane._PREFIX.size,
+    "FIRST_KIND": lane.HELLO,
+    "LAST_KIND": lane.ALONE,
+    "MAX_TENSORS": messages.MAX_TENSORS,
+    "MAX_HEADER_BYTES": messages.MAX_HEADER_BYTES,
+    "REQUEST": lane.REQUEST,
+    "RESPONSE": lane.RESPONSE,
+    "FORWARD": lane.FORWARD,
+    "REVISION": compiled.REVISION,
+}
 
 
 def described(**environment: str) -> str:
@@ -40,6 +56,13 @@ def test_a_module_of_another_release_is_not_used(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "superbrain.transport._loop", other)
     monkeypatch.setattr("superbrain.transport._loop", other, raising=False)
     assert compiled.loop.__wrapped__() is None
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_of_the_loop_is_that_of_its_twin(name: str) -> None:
+    text = (ROOT / "daemon/loop/loop.h").read_text()
+    found = re.findall(rf"(?:#define {name} |\b{name} = )(\d+)(?: << (\d+))?", text)
+    assert [int(number) << int(shift or 0) for number, shift in found] == [NUMBERS[name]]
 
 
 def test_a_host_without_a_compiler_gets_no_module_and_no_error(

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,9 @@ from tests.support.twins import MISSING, twin
 
 __all__ = ["twin"]
 PREFIX = struct.Struct("<BBHIQQ")
+MOMENT_NS = 5_000_000
+LONG_NS = 10_000_000_000
+NEVER_NS = 2**62  # nobody gives way for so long
 FEW = settings(max_examples=60, deadline=None)
 FRAMES = st.lists(
     st.tuples(
@@ -55,6 +59,15 @@ class Ends(NamedTuple):
             frames += self.reader.receive(self.ours.fileno(), takes_descriptors)
             if self.reader.ended or not readable(self.ours):
                 return frames
+
+    def look(
+        self, moment_ns: int, crowded_ns: int = NEVER_NS, *, takes_descriptors: bool = False
+    ) -> list[lane.LaneFrame]:
+        began_ns = time.monotonic_ns()
+        frames = self.reader.look(self.ours.fileno(), takes_descriptors, moment_ns, crowded_ns)
+        if moment_ns == LONG_NS:  # something ends it earlier
+            assert time.monotonic_ns() - began_ns < LONG_NS // 2
+        return frames
 
     def close(self) -> None:
         self.ours.close()
@@ -221,6 +234,104 @@ def test_descriptors_that_may_not_come_are_dropped_by_the_kernel(pair: Ends) -> 
     assert len(pair.read()) == 1
     assert pair.descriptors == []
     assert open_descriptors() == before
+
+
+LOOKED_FOR: Fields = (lane.RESPONSE, b"{}", [b"seven"], 7)
+
+
+def test_a_look_gives_what_is_there_at_once(pair: Ends) -> None:
+    pair.theirs.sendall(wire(LOOKED_FOR) * 2)
+    assert plain(pair.look(LONG_NS)) == [LOOKED_FOR] * 2
+    assert (pair.reader.ended, pair.reader.crowded) == (False, False)
+
+
+def test_a_look_in_vain_takes_the_moment_and_gives_nothing(pair: Ends) -> None:
+    for moment_ns in (MOMENT_NS, 0):
+        began_ns = time.monotonic_ns()
+        assert pair.look(moment_ns) == []
+        assert time.monotonic_ns() - began_ns >= moment_ns
+    assert (pair.reader.ended, pair.reader.crowded) == (False, False)
+
+
+def test_a_look_of_no_time_is_one_look(pair: Ends) -> None:
+    assert pair.look(0, 0) == []
+    assert not pair.reader.crowded  # it has not given way
+    pair.theirs.sendall(wire(LOOKED_FOR))
+    assert plain(pair.look(0, 0)) == [LOOKED_FOR]
+
+
+def test_a_look_gives_what_comes_meanwhile(pair: Ends) -> None:
+    looks = threading.Semaphore(0)
+
+    def send() -> None:
+        for _ in range(10):
+            looks.acquire()
+            pair.theirs.sendall(wire(LOOKED_FOR))
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    for _ in range(10):
+        looks.release()
+        assert plain(pair.look(LONG_NS)) == [LOOKED_FOR]
+    sender.join()
+
+
+def test_a_look_ends_with_the_lane(pair: Ends) -> None:
+    pair.theirs.sendall(wire(LOOKED_FOR))
+    pair.theirs.close()
+    assert plain(pair.look(LONG_NS)) == [LOOKED_FOR]
+    assert not pair.reader.ended
+    assert pair.look(LONG_NS) == []
+    assert pair.reader.ended
+
+
+def test_who_gives_way_for_too_long_looks_no_more(pair: Ends) -> None:
+    assert pair.look(LONG_NS, 0) == []
+    assert pair.reader.crowded
+    pair.theirs.sendall(wire(LOOKED_FOR))
+    assert plain(pair.look(LONG_NS, 0)) == [LOOKED_FOR]
+    assert not pair.reader.crowded  # this time it has not given way
+
+
+@pytest.mark.parametrize("begun", [40, 65_536])
+def test_a_look_does_not_wait_for_the_rest_of_a_frame(pair: Ends, begun: int) -> None:
+    fields: Fields = (lane.RESPONSE, b"{}", [bytes(70_000)], 7)
+    stream = wire(fields)
+    pair.theirs.sendall(stream[:begun])
+    assert pair.look(LONG_NS) == []
+    assert not pair.reader.between_frames
+    pair.theirs.sendall(stream[begun:])
+    frames: list[lane.LaneFrame] = []
+    while not frames:
+        frames = pair.look(LONG_NS)
+    assert plain(frames) == [fields]
+    assert pair.reader.between_frames
+
+
+def test_a_look_refuses_what_is_no_frame(pair: Ends) -> None:
+    pair.theirs.sendall(b"\xff" * 40)
+    with pytest.raises(LaneError, match="found kind 255"):
+        pair.look(LONG_NS)
+
+
+def test_a_look_takes_descriptors_where_they_may_come(pair: Ends) -> None:
+    send_descriptors(pair, 1)
+    assert len(pair.look(LONG_NS, takes_descriptors=True)) == 1
+    send_descriptors(pair, 1)
+    assert len(pair.look(LONG_NS)) == 1
+    assert len(pair.descriptors) == 1
+
+
+def test_looking_keeps_nothing(pair: Ends) -> None:
+    stream = wire(LOOKED_FOR)
+
+    def once() -> None:
+        assert pair.look(1) == []
+        assert pair.look(LONG_NS, 0) == []
+        pair.theirs.sendall(stream)
+        assert len(pair.look(LONG_NS)) == 1
+
+    assert_keeps_nothing(once)
 
 
 TENSORS = st.lists(st.one_of(st.binary(max_size=90), st.integers(0, 9_000).map(bytes)), max_size=70)

@@ -1,0 +1,75 @@
+/* The usual request of a client that is alone on its lane, in one step: send, look, make arrays.
+ *
+ * The usual request is like the last one, and so is its answer. Its twin is the way that all others
+ * go, by client/connection.py. What this does not finish, that goes on with.
+ */
+
+#include "loop.h"
+
+/* The answer that is the only frame, made into arrays: (arrays, what is known of such answers). None
+ * when it is not one like those before. */
+static PyObject *answer_of(const State *state, PyObject *frames, uint64_t number,
+                           PyObject *answers) {
+    if (PyList_Size(frames) != 1)
+        Py_RETURN_NONE;
+    const Frame *frame = (const Frame *)PyList_GetItem(frames, 0);
+    if (frame->kind != RESPONSE || frame->request_id != number)
+        Py_RETURN_NONE;
+    PyObject *known = PyDict_GetItemWithError(answers, frame->header);
+    if (known == NULL && PyErr_Occurred())
+        return NULL;
+    if (known == NULL || !PyTuple_Check(known) || PyTuple_Size(known) < 1 ||
+        !PyObject_TypeCheck(PyTuple_GetItem(known, 0), (PyTypeObject *)state->packing_type))
+        Py_RETURN_NONE;
+    Py_INCREF(known); /* whoever collects meanwhile may forget it */
+    PyObject *arrays = packing_unpack(PyTuple_GetItem(known, 0), frame->tensors);
+    if (arrays != NULL && arrays != Py_None)
+        arrays = Py_BuildValue("NO", arrays, known);
+    Py_DECREF(known);
+    return arrays;
+}
+
+/* Send the request and look for its answer. */
+static PyObject *exchange(const State *state, PyObject *reader, int fd, const Prefix *prefix,
+                          PyObject *header, PyObject *tensors, PyObject *answers, Look look) {
+    Py_ssize_t sent = frame_send(fd, prefix, header, tensors);
+    if (sent == SENT_ERROR)
+        return NULL;
+    if (sent != SENT_ALL)
+        return Py_BuildValue("On[]", tensors, sent);
+    PyObject *frames = reader_frames(reader, fd, 0, look);
+    if (frames == NULL)
+        return NULL;
+    PyObject *answer = answer_of(state, frames, prefix->request_id, answers);
+    if (answer == Py_None) {
+        Py_DECREF(answer);
+        answer = Py_BuildValue("OOO", tensors, Py_None, frames);
+    }
+    Py_DECREF(frames);
+    return answer;
+}
+
+/* ask(reader, fd, packing, inputs, header, number, deadline_ns, answers, moment_ns, crowded_ns) */
+PyObject *loop_ask(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    const State *state = PyModule_GetState(module);
+    if (count != 10 || !PyObject_TypeCheck(args[0], (PyTypeObject *)state->reader_type) ||
+        !PyObject_TypeCheck(args[2], (PyTypeObject *)state->packing_type) ||
+        !PyDict_Check(args[7])) {
+        PyErr_SetString(PyExc_TypeError, "ask takes a Reader, a Packing and what belongs to them");
+        return NULL;
+    }
+    long fd = PyLong_AsLong(args[1]);
+    Prefix prefix = {.kind = REQUEST,
+                     .request_id = PyLong_AsUnsignedLongLong(args[5]),
+                     .deadline_ns = PyLong_AsUnsignedLongLong(args[6])};
+    Look look = {PyLong_AsUnsignedLongLong(args[8]), PyLong_AsUnsignedLongLong(args[9])};
+    if (PyErr_Occurred())
+        return NULL;
+    PyObject *tensors = packing_pack(args[2], args[3]);
+    if (tensors == NULL || tensors == Py_None)
+        return tensors;
+    PyObject *result =
+        exchange(state, args[0], (int)fd, &prefix, args[4], tensors, args[7], look);
+    Py_DECREF(tensors);
+    return result;
+}
