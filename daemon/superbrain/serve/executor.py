@@ -143,7 +143,7 @@ class Executor:
         busy = self._queue or self._waits or (picks is not None and picks.left <= 1)
         if express is None or execution is None or busy or link.direct_fd < 0:
             return link.receive()
-        if until_ns and (self._took_ns > _QUICK_NS or self._ended_ns >= until_ns):
+        if until_ns and not self._goes_on(until_ns):
             return link.receive()
         self._clock.start(0)
         done = link.turn(express, execution.usual, answers=not until_ns)
@@ -153,6 +153,11 @@ class Executor:
         self._clock.began_ns = now_ns
         self._conclude(execution, Admitted(link, frame, now_ns), now_ns, how)
         return []
+
+    def _goes_on(self, until_ns: int) -> bool:
+        """Whether requests of several lanes are executed one by one as they are received."""
+        quick = self._took_ns <= _QUICK_NS and self._ended_ns < until_ns
+        return quick and self._patience.max_size == 1
 
     def take(self, arrivals: list[Admitted]) -> None:
         """Take in what has come together, and work.

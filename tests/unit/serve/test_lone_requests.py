@@ -187,6 +187,27 @@ def test_a_quick_model_takes_what_two_lanes_send_as_it_comes_for_a_while(
     bench.loop.assert_idle()
 
 
+def test_where_requests_share_runs_all_lanes_are_read_first(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "_QUICK_NS", FAR_NS)
+    bench.loop.loop.stand_by()
+    bench.model.batching = Batching(max_size=4)
+    bench.loop.serve()
+    lanes = [bench.loop.connect() for _ in range(2)]
+    for _ in range(3):
+        bench.loop.ask(lanes[0], HEADER, [X.tobytes()])
+    bench.loop.at_once = 0
+    before = bench.loop.figures.batches
+    for value, peer in enumerate(lanes):
+        bench.loop.send(peer, HEADER, [np.full(2, value, "f4").tobytes()])
+    bench.turn()
+    for value, peer in enumerate(lanes):
+        assert numbers(*bench.loop.answers(peer)) == [value + 1] * 2
+    bench.assert_at_once(0)
+    assert bench.loop.figures.batches == before + 1
+
+
 def test_where_runs_take_longer_all_is_read_and_the_most_urgent_goes_first(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
