@@ -55,6 +55,7 @@ class AsyncClient:
         self._pid = os.getpid()
         self._waiting: dict[Exchange, asyncio.Future[None]] = {}
         self._closed = False
+        self._retry: asyncio.TimerHandle | None = None
 
     async def infer(
         self,
@@ -196,6 +197,8 @@ class AsyncClient:
         self._closed = True
         error = ClientClosed("the client was closed while the request was under way")
         self._wake(self._link.fail_all(error))
+        if self._retry is not None:
+            self._retry.cancel()
         if self._loop is not None:
             if not self._loop.is_closed():
                 self._loop.remove_reader(self._link.fd)
@@ -268,6 +271,13 @@ class AsyncClient:
             future = self._waiting.pop(exchange, None)
             if future is not None and not future.done():
                 future.set_result(None)
+        retry_at = self._link.retry_at
+        if retry_at is not None and self._retry is None and self._loop is not None:
+            self._retry = self._loop.call_later(retry_at - time.monotonic(), self._on_retry)
+
+    def _on_retry(self) -> None:
+        self._retry = None
+        self._on_news()
 
     def _set_timer(
         self, loop: asyncio.AbstractEventLoop, exchange: Exchange

@@ -238,7 +238,7 @@ class Connection:
         """Wake whoever waits for one of these; for threads that do not lead."""
         self._ring_for(settled)
         leading = self._leading
-        if leading is not None and leading.settled:
+        if leading is not None and (leading.settled or self._link.retry_at is not None):
             os.eventfd_write(self._bell_fd, 1)
 
     def _ring_for(self, settled: list[Exchange]) -> None:

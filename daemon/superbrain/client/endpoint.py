@@ -92,7 +92,7 @@ def probe(endpoint: str) -> None:
     kind, _, address = endpoint.partition("://")
     try:
         if kind == "ipc":
-            _probe_path(address)
+            _probe_path(unix_address(endpoint))
         else:
             host, _, port = address.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), TCP_PROBE_S).close()
@@ -108,8 +108,13 @@ def probe(endpoint: str) -> None:
         raise Unavailable(msg, mend=_IS_IT_RUNNING) from error
 
 
-def _probe_path(path: str) -> None:
-    name = "\0" + path[1:] if path.startswith("@") else path
+def unix_address(endpoint: str) -> str:
+    """Give what a Unix socket connects to for an `ipc://` endpoint; `@` begins an abstract name."""
+    path = endpoint.removeprefix("ipc://")
+    return "\0" + path[1:] if path.startswith("@") else path
+
+
+def _probe_path(name: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as plain:
         plain.setblocking(False)
         status = plain.connect_ex(name)

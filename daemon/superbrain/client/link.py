@@ -1,70 +1,37 @@
-"""The way to one host: a DEALER socket to the gateway with its ledger, and lanes around it.
+"""The way to one host: a connection to the gateway with its ledger, and lanes around it.
 
 A `Link` never waits and knows no threads: its owner decides when to call it (`connection` for
-threads, `asynchronous` for an event loop), one call at a time. What has to be known of ZeroMQ:
-
-- `IMMEDIATE=1`: the socket takes a message only for a peer that is there, and drops its queue with
-  the connection. So ZeroMQ never holds a request that the ledger does not know to be in doubt, and
-  after a reconnect everything unanswered is sent exactly once. With 0, what lay in the queue would
-  be sent by ZeroMQ and again by us.
-- Between DISCONNECTED and HANDSHAKE_SUCCEEDED nothing is sent: in that gap the old queue may still
-  take messages and lose them. Both events come in order with the queue's end and the new one.
-- `RCVHWM=0`: a gateway drops the answers of a peer that does not take them, and what can come is
-  bounded by what was asked.
-- `LINGER=0`: on close nobody is left who would read the answers.
-- A socket's FD reports news once (edge-triggered), and any use of the socket may consume them. So
-  every use goes through `pump`, which ends only when there is nothing to read and to send.
-- `HEARTBEAT_*` for TCP alone: a network may fall silent, the peer of a Unix socket cannot.
+threads, `asynchronous` for an event loop), one call at a time.
 """
 
 from __future__ import annotations
 
 import os
 import select
-import struct
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from typing import Any, NamedTuple
-
-import zmq
+from typing import Any
 
 from superbrain.client.alike import Last
 from superbrain.client.endpoint import CurveKeys, probe
-from superbrain.client.handshake import WATCHED, Handshake
+from superbrain.client.gateway import Gateway
 from superbrain.client.lanes import Lanes
 from superbrain.client.ledger import Exchange, Ledger
 from superbrain.client.region import Region
 from superbrain.client.result import Result
+from superbrain.client.unix_gateway import UnixGateway
 from superbrain.transport.brief_wait import BriefWait
-from superbrain.wire.errors import DeadlineExceeded, InvalidArgument, SuperbrainError
+from superbrain.wire.errors import DeadlineExceeded, SuperbrainError
 
-RECONNECT_MS = 10
-RECONNECT_MAX_MS = 320
-HEARTBEAT_MS = 5_000
-_EVENT = struct.Struct("=H")
 _MOMENT_NS = 400_000  # an answer is worth more waiting for than the next question is to a worker
-# pyzmq's enums cost a microsecond each time they are combined or looked up.
-_EVENTS = int(zmq.EVENTS)
-_RCVMORE = int(zmq.RCVMORE)
-_POLLIN = int(zmq.POLLIN)
-_POLLOUT = int(zmq.POLLOUT)
-_NOBLOCK = int(zmq.NOBLOCK)
-_SEND_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
-
-
-class _Sockets(NamedTuple):
-    context: zmq.Context[zmq.Socket[bytes]]
-    dealer: zmq.Socket[bytes]
-    monitor: zmq.Socket[bytes]
+_NOT_OPENED = "Link.open comes before its use"
 
 
 class Link:
     """The way to one gateway, and with `lanes` around it, straight to the workers.
 
     Attributes:
-        connected: a gateway has shaken hands and has not gone since.
-        ever_connected: one has, some time.
+        ever_connected: a gateway has shaken hands, some time.
         ledger: the requests at the gateway without an outcome.
     """
 
@@ -72,21 +39,17 @@ class Link:
         self, endpoint: str, curve: CurveKeys | None = None, *, lanes: bool = False
     ) -> None:
         self.endpoint = endpoint
-        self.connected = False
         self.ever_connected = False
         self.ledger = Ledger(os.urandom(3).hex())
         self._curve = curve
-        self._handshake = Handshake(endpoint, curve)
-        self._refused = False
-        self._sockets: _Sockets | None = None
+        self._gateway: Gateway | None = None
         self._epoll: select.epoll | None = None
         self._wait: BriefWait | None = None
-        self._dealer_fd = self._monitor_fd = -1
         self._uses_lanes = lanes and endpoint.startswith("ipc:")  # a lane is a path of this host
         self._lanes: Lanes | None = None
 
     def open(self) -> bool:
-        """Make the sockets unless they are there; tell whether this call made them.
+        """Begin to connect unless that was done; tell whether this call did.
 
         Raises:
             Unavailable: nobody listens, or this user may not connect.
@@ -94,24 +57,30 @@ class Link:
         """
         if not self.ever_connected:
             probe(self.endpoint)
-        if self._sockets is not None:
+        if self._gateway is not None:
             return False
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        epoll = select.epoll()
         try:
-            self._sockets = self._make(context)
-        except zmq.ZMQError as error:
-            context.destroy(linger=0)
-            msg = f"expected an endpoint and keys that ZeroMQ takes, found {self.endpoint}: {error}"
-            raise InvalidArgument(msg) from error
-        self._epoll = select.epoll()
-        self._wait = BriefWait(self._epoll, _MOMENT_NS)
-        self._dealer_fd = self._sockets.dealer.fileno()
-        self._monitor_fd = self._sockets.monitor.fileno()
-        self.watch(self._dealer_fd)
-        self.watch(self._monitor_fd)
+            self._gateway = connect(self.endpoint, self._curve, epoll)
+        except BaseException:
+            epoll.close()
+            raise
+        self._epoll = epoll
+        self._wait = BriefWait(epoll, _MOMENT_NS)
         if self._uses_lanes:
-            self._lanes = Lanes(self._epoll, self.overdue)
+            self._lanes = Lanes(epoll, self.overdue)
         return True
+
+    @property
+    def connected(self) -> bool:
+        """Whether a gateway has shaken hands and has not gone since."""
+        return self._gateway is not None and self._gateway.connected
+
+    @property
+    def retry_at(self) -> float | None:
+        """When `pump` is due though `poll` has nothing to report, as `time.monotonic` counts."""
+        gateway = self._gateway
+        return gateway.retry_at if gateway is not None and self.ledger else None
 
     @property
     def fd(self) -> int:
@@ -123,7 +92,13 @@ class Link:
         self._opened_epoll().register(fd, select.EPOLLIN)
 
     def poll(self, timeout_s: float) -> list[tuple[int, int]]:
-        """Wait for news for `pump`. Any thread may, while others use the link."""
+        """Wait for news for `pump`, which is also due when there are none.
+
+        Any thread may, while others use the link.
+        """
+        retry_at = self.retry_at
+        if retry_at is not None:
+            timeout_s = min(timeout_s, max(0.0, retry_at - time.monotonic()))
         return self._opened_wait().poll(timeout_s)
 
     def send(self, exchange: Exchange) -> list[Exchange]:
@@ -133,9 +108,7 @@ class Link:
         if lanes is not None and exchange.call.model and lanes.take(exchange):
             return self._pump_gateway(watch=False) if lanes.questions else []
         self.ledger.add(exchange)
-        if self._refused:  # ZeroMQ has given up; who asks again wants to know how it is now
-            self._refused = False
-            self._opened().dealer.connect(self.endpoint)
+        self._opened_gateway().ask_again()
         return self._pump_gateway(watch=not self.connected)
 
     def ask(
@@ -172,41 +145,48 @@ class Link:
             ready: what `poll` reported.
         """
         settled: list[Exchange] = []
-        lanes = self._lanes
-        gateway = watch = False
+        lanes, gateway = self._lanes, self._opened_gateway()
+        watch = not gateway.connected
         for fd, _ in ready:
             answered = lanes.ready(fd) if lanes is not None else None
             if answered is not None:
                 settled += answered
-            elif fd == self._dealer_fd:
-                gateway = True
-            elif fd == self._monitor_fd:
+            elif gateway.owns(fd):
                 watch = True
-        if gateway or watch or (lanes is not None and lanes.has_mail):
+        if watch or (lanes is not None and lanes.has_mail):
             settled += self._pump_gateway(watch=watch)
         return settled
 
     def _pump_gateway(self, *, watch: bool) -> list[Exchange]:
         """Send to the gateway and read from it until neither goes on."""
-        sockets = self._opened()
-        settled = self._read_monitor(sockets) if watch else []
-        if settled and self._lanes is not None:
-            settled = [exchange for exchange in settled if not self._lanes.resolved(exchange)]
+        gateway = self._opened_gateway()
+        settled = self._catch_up(gateway) if watch else []
         if self._lanes is not None:
             for mail in self._lanes.take_mail():
                 self.ledger.add(mail)
-        dealer = sockets.dealer
         while True:
-            events: Any = dealer.get(_EVENTS)
-            if events & _POLLIN:
-                exchange = self.ledger.settle(_receive(dealer))
-            elif events & _POLLOUT and self.connected and self.ledger.unsent:
-                exchange = self._send_next(dealer)
+            frames = gateway.receive()
+            if frames is not None:
+                exchange = self.ledger.settle(frames)
+            elif gateway.takes and self.ledger.unsent:
+                exchange = self._send_next(gateway)
             else:
                 return settled
             if exchange is None or (self._lanes is not None and self._lanes.resolved(exchange)):
                 continue
             settled.append(exchange)
+
+    def _catch_up(self, gateway: Gateway) -> list[Exchange]:
+        """Take note of what became of the connection; give what a refusal has settled."""
+        change = gateway.catch_up()
+        self.ever_connected |= gateway.connected
+        if change.lost:
+            self.ledger.lost()
+        if change.refusal is None:
+            return []
+        refused = self.ledger.fail_all(change.refusal)
+        lanes = self._lanes
+        return [one for one in refused if lanes is None or not lanes.resolved(one)]
 
     def fail_all(self, error: SuperbrainError) -> list[Exchange]:
         """Settle everything with `error`; give what was settled."""
@@ -229,7 +209,7 @@ class Link:
         if self.connected:
             msg = f"{what}: no answer within the time given"
             return DeadlineExceeded(msg, mend="`superbrain status` shows latency and queue")
-        suspicion = self._handshake.suspicion()
+        suspicion = self._gateway.suspicion() if self._gateway is not None else None
         if suspicion is not None:
             return DeadlineExceeded(f"{what}: {suspicion.message}", mend=suspicion.mend)
         msg = f"{what}: the connection to {self.endpoint} was lost and did not come back in time"
@@ -237,21 +217,16 @@ class Link:
 
     def close(self) -> None:
         """Release the sockets; what has no outcome must have been settled before."""
-        if self._sockets is None:
+        if self._gateway is None:
             return
-        context, dealer, monitor = self._sockets
-        self._sockets = None
-        self.connected = False
         if self._lanes is not None:
             self._lanes.close()
+        self._gateway.close()
+        self._gateway = None
         self._opened_epoll().close()
         self._epoll = self._wait = None
-        dealer.disable_monitor()
-        monitor.close(linger=0)
-        dealer.close(linger=0)
-        context.term()
 
-    def _send_next(self, dealer: zmq.Socket[bytes]) -> Exchange | None:
+    def _send_next(self, gateway: Gateway) -> Exchange | None:
         """Send one; an exchange comes back only if its deadline has passed before."""
         exchange = self.ledger.next_to_send()
         if exchange is None:
@@ -261,90 +236,33 @@ class Link:
             self.ledger.forget(exchange)
             exchange.fail(self.overdue(exchange))
             return exchange
-        frames = exchange.frames(now)
-        # The socket said that it takes a message; it then takes all its frames.
-        for frame in frames[:-1]:
-            dealer.send(frame, _SEND_MORE)
-        dealer.send(frames[-1], _NOBLOCK)
+        gateway.send(exchange.frames(now))
         return None
-
-    def _read_monitor(self, sockets: _Sockets) -> list[Exchange]:
-        """Take note of what became of the connection; give what a refusal has settled."""
-        refusal: SuperbrainError | None = None
-        while True:
-            events: Any = sockets.monitor.get(_EVENTS)
-            if not events & _POLLIN:
-                break
-            event = _EVENT.unpack_from(sockets.monitor.recv_multipart(_NOBLOCK)[0])[0]
-            refusal = self._handshake.event(event) or refusal
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self.connected = self.ever_connected = True
-                refusal = None
-            elif event == zmq.EVENT_DISCONNECTED:
-                self.connected = False
-                self.ledger.lost()
-        if refusal is None or self._refused:
-            return []
-        self._refused = True
-        with suppress(zmq.ZMQError):  # it may have forgotten the endpoint already
-            sockets.dealer.disconnect(self.endpoint)
-        return self.ledger.fail_all(refusal)
-
-    def _make(self, context: zmq.Context[zmq.Socket[bytes]]) -> _Sockets:
-        dealer = context.socket(zmq.DEALER)
-        dealer.set(zmq.IMMEDIATE, 1)
-        dealer.set(zmq.LINGER, 0)
-        dealer.set(zmq.RCVHWM, 0)
-        dealer.set(zmq.RECONNECT_IVL, RECONNECT_MS)
-        dealer.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
-        if self.endpoint.startswith("tcp:"):
-            dealer.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-            dealer.set(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
-            dealer.set(zmq.IPV6, int("[" in self.endpoint))
-        if self._curve is not None:
-            dealer.set(zmq.CURVE_SERVERKEY, self._curve.server.encode())
-            dealer.set(zmq.CURVE_PUBLICKEY, self._curve.public.encode())
-            dealer.set(zmq.CURVE_SECRETKEY, self._curve.secret.encode())
-        dealer.monitor("inproc://monitor", WATCHED)
-        monitor = context.socket(zmq.PAIR)
-        # Without a limit: at its limit a monitor stops the whole context until it is read.
-        monitor.set(zmq.RCVHWM, 0)
-        monitor.set(zmq.LINGER, 0)
-        monitor.connect("inproc://monitor")
-        dealer.connect(self.endpoint)
-        return _Sockets(context, dealer, monitor)
 
     def _opened_wait(self) -> BriefWait:
         if self._wait is None:
-            msg = "Link.open comes before its use"
-            raise RuntimeError(msg)
+            raise RuntimeError(_NOT_OPENED)
         return self._wait
 
     def _opened_epoll(self) -> select.epoll:
         if self._epoll is None:
-            msg = "Link.open comes before its use"
-            raise RuntimeError(msg)
+            raise RuntimeError(_NOT_OPENED)
         return self._epoll
 
-    def _opened(self) -> _Sockets:
-        if self._sockets is None:
-            msg = "Link.open comes before its use"
-            raise RuntimeError(msg)
-        return self._sockets
+    def _opened_gateway(self) -> Gateway:
+        if self._gateway is None:
+            raise RuntimeError(_NOT_OPENED)
+        return self._gateway
 
 
-def _receive(dealer: zmq.Socket[bytes]) -> list[Any]:
-    """Give verb and header as bytes and each tensor as the memory ZeroMQ received it in."""
-    first = dealer.recv(_NOBLOCK)
-    if not first and dealer.get(_RCVMORE):  # the delimiter of REQ and REP
-        first = dealer.recv(_NOBLOCK)
-    frames: list[Any] = [first]
-    more: Any = dealer.get(_RCVMORE)
-    if more:
-        frames.append(dealer.recv(_NOBLOCK))
-        more = dealer.get(_RCVMORE)
-    while more:
-        frame = dealer.recv(_NOBLOCK, copy=False)
-        frames.append(frame.buffer)
-        more = frame.more
-    return frames
+def connect(endpoint: str, curve: CurveKeys | None, epoll: select.epoll) -> Gateway:
+    """Begin to connect to a gateway, whose news are reported to `epoll`.
+
+    Raises:
+        InvalidArgument: ZeroMQ refuses the endpoint or the keys.
+    """
+    if endpoint.startswith("ipc:") and curve is None:
+        return UnixGateway(endpoint, epoll)
+    from superbrain.client.zmq_gateway import ZmqGateway
+
+    return ZmqGateway(endpoint, curve, epoll)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from superbrain.transport.stream_socket import StreamSocket
+from superbrain.transport.zmtp_socket import ZmtpSocket
 from superbrain.wire.errors import InvalidArgument
 from superbrain.wire.messages import (
     MAX_HEADER_BYTES,
@@ -16,7 +16,7 @@ from superbrain.wire.messages import (
     MAX_TENSORS,
     PROTOCOL,
 )
-from superbrain.wire.zmtp import GREETING, Decoder, Message
+from superbrain.wire.zmtp import Decoder, Message
 
 if TYPE_CHECKING:
     import socket
@@ -27,7 +27,6 @@ _MAX_HOPS = 8
 _MAX_FRAMES = _MAX_HOPS + 2 + MAX_TENSORS
 _MAX_TENSOR_BYTES = MAX_MESSAGE_BYTES - 2 * MAX_HEADER_BYTES  # room for the header and padding
 _VERB_BYTES = len(PROTOCOL) + 1
-_READS_PER_TURN = 4  # the head of a large frame, its body; then others get their turn
 # A client that leaves this much unread is not read either until it has taken some.
 PATIENCE_BYTES: Final = 1 << 20
 
@@ -62,13 +61,13 @@ class Malformed(InvalidArgument):
         self.envelope = envelope
 
 
-class Peer(StreamSocket):
+class Peer(ZmtpSocket):
     """A connected client. Not thread-safe."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__(sock)
-        self._decoder = Decoder(_MAX_FRAMES, MAX_MESSAGE_BYTES)
-        self.send([GREETING])
+    def __init__(
+        self, sock: socket.socket, decoder: Decoder | None = None, ready: bytes = b""
+    ) -> None:
+        super().__init__(sock, decoder or Decoder(_MAX_FRAMES, MAX_MESSAGE_BYTES), ready)
 
     @property
     def patient(self) -> bool:
@@ -78,41 +77,11 @@ class Peer(StreamSocket):
     @property
     def settled(self) -> bool:
         """Whether it has shaken hands, or has gone."""
-        return self.ended or self._decoder.greeted
+        return self.ended or self.greeted
 
     def receive(self, scratch: memoryview) -> list[ClientMessage | Malformed]:
-        """Read what is there, within a fair share; sets `ended` at end of file.
-
-        Args:
-            scratch: memory to read into, free again on return.
-
-        Raises:
-            ZmtpError: it does not speak ZMTP 3; the connection must be closed.
-        """
-        messages: list[Message] = []
-        decoder = self._decoder
-        for _ in range(_READS_PER_TURN):
-            room = decoder.room
-            into = scratch if room is None else room
-            try:
-                count = self._socket.recv_into(into)
-            except BlockingIOError:
-                break
-            except OSError:  # a reset comes after everything that was sent before it
-                count = 0
-            if not count:
-                self.ended = True
-                break
-            if room is None:
-                messages += decoder.feed(bytes(scratch[:count]))
-            else:
-                messages += decoder.filled(count)
-            if messages or count < len(into):
-                break
-        if decoder.replies:
-            self.send(decoder.replies)
-            decoder.replies = []
-        return [self._take_apart(frames) for frames in messages]
+        """As `read`, with the messages taken apart."""
+        return [self._take_apart(frames) for frames in self.read(scratch)]
 
     def _take_apart(self, frames: Message) -> ClientMessage | Malformed:
         """Give the message, or what is wrong with it."""

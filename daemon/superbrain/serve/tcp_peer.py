@@ -16,9 +16,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from superbrain.serve.peer import ClientMessage, Malformed, Peer
+from superbrain.transport.zmtp_socket import READY_AS_DEALER
 from superbrain.wire.errors import ResourceExhausted
 from superbrain.wire.messages import MAX_MESSAGE_BYTES, PROTOCOL
-from superbrain.wire.zmtp import Decoder, encode, encode_command
+from superbrain.wire.zmtp import Decoder, encode
 
 if TYPE_CHECKING:
     import select
@@ -30,14 +31,10 @@ if TYPE_CHECKING:
 UNSENT_BYTES: Final = 64 << 20
 ANSWERS_AHEAD: Final = 16
 _MAX_FRAMES = 2048
-_READY = encode_command(b"READY", b"\x0bSocket-Type\0\0\0\6DEALER")
 
 
 class GatewayLink(Peer):
-    """A client's connection to the gateway: ZMTP from the asking side.
-
-    Greeting and READY are sent without waiting for the gateway's, which speaks no other mechanism.
-    """
+    """A client's connection to the gateway: ZMTP from the asking side."""
 
     def __init__(self, path: str) -> None:
         """Connect.
@@ -52,9 +49,8 @@ class GatewayLink(Peer):
         except OSError:
             sock.close()
             raise
-        super().__init__(sock)
-        self._decoder = Decoder(_MAX_FRAMES, MAX_MESSAGE_BYTES, peers=(b"ROUTER",), ready=b"")
-        self.send([_READY])
+        decoder = Decoder(_MAX_FRAMES, MAX_MESSAGE_BYTES, peers=(b"ROUTER",), ready=b"")
+        super().__init__(sock, decoder, READY_AS_DEALER)
 
 
 class TcpPeer:
