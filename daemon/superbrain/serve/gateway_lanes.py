@@ -10,14 +10,17 @@ import msgspec
 
 from superbrain.serve.directory import ModelRoute, PendingRequest, Slot
 from superbrain.transport import flight
+from superbrain.transport.frame_writer import encode_frame
 from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
 from superbrain.wire.messages import UNREADABLE
 
 if TYPE_CHECKING:
     import select
+    from collections.abc import Sequence
 
     from superbrain.domain.ctl import LaneAddress
+    from superbrain.wire.lane import Data
 
 _HELLO = msgspec.json.Decoder(lane.Hello)
 
@@ -45,29 +48,28 @@ class GatewayLane(Slot):
             sock.close()
             raise
         self.link = LaneSocket(sock, takes_descriptors=True)
+        self._posted: list[PendingRequest] = []
         self._number = 0
         self._flight_fd: int | None = None
 
     def post(self, request: PendingRequest) -> bool:
-        """Pass a request on with `deliver`: header and tensors untouched, behind our own number.
+        """Pass a request on with the next `deliver`.
 
         Returns:
             Whether it is the first since the last `deliver`.
         """
-        return self.link.post(
-            lane.encode(
-                lane.ALONE if request.deaths else lane.FORWARD,
-                request.header,
-                request.tensors,
-                request_id=request.number,
-                deadline_ns=request.deadline_ns,
-                priority=request.priority,
-            )
-        )
+        self._posted.append(request)
+        return len(self._posted) == 1
 
     def deliver(self, epoll: select.epoll) -> None:
         """Send what was posted, all at once."""
-        self.link.deliver()
+        posted, self._posted = self._posted, []
+        if len(posted) == 1:
+            self.link.send_frame(*_fields(posted[0]))
+        else:
+            for request in posted:
+                self.link.post(encode_frame(*_fields(request)))
+            self.link.deliver()
         if self.link.broken:
             self.retiring = True
         if not self.link.ended:
@@ -117,3 +119,15 @@ class GatewayLane(Slot):
     def executing(self) -> frozenset[int] | None:
         """Give the numbers of the requests that the worker was executing; None: not known."""
         return flight.executing(self._flight_fd, self._number)
+
+
+def _fields(request: PendingRequest) -> tuple[int, Data, Sequence[Data], int, int, int]:
+    """Give a request's frame: header and tensors untouched, behind our own number."""
+    return (
+        lane.ALONE if request.deaths else lane.FORWARD,
+        request.header,
+        request.tensors,
+        request.number,
+        request.deadline_ns,
+        request.priority,
+    )

@@ -6,7 +6,7 @@ whatever hops proxies added, and the empty delimiter if there was one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from superbrain.transport.zmtp_socket import ZmtpSocket
 from superbrain.wire.errors import InvalidArgument
@@ -84,9 +84,9 @@ class Peer(ZmtpSocket):
         return [self._take_apart(frames) for frames in self.read(scratch)]
 
     def _take_apart(self, frames: Message) -> ClientMessage | Malformed:
-        """Give the message, or what is wrong with it."""
-        verb_at = 0 if _is_verb(frames[0]) else _behind_delimiter(frames)
-        envelope = Envelope(self, [frame for frame in frames[:verb_at] if frame is not None])
+        """Give the message, or what is wrong with it; only its last frame may be None."""
+        verb_at = _verb_at(frames)
+        envelope = Envelope(self, cast("list[Data]", frames[:verb_at]))
         verb = frames[verb_at] if verb_at < len(frames) else None
         if verb is None or not _is_verb(verb):
             found = bytes((verb or frames[-1] or b"")[:20])
@@ -95,30 +95,33 @@ class Peer(ZmtpSocket):
         if verb_at + 1 == len(frames):
             return Malformed(envelope, "expected a JSON header frame behind the verb, found none")
         header = frames[verb_at + 1]
-        tensors = [frame for frame in frames[verb_at + 2 :] if frame is not None]
         if header is None or len(header) > MAX_HEADER_BYTES:
             what = f"expected a header of at most {MAX_HEADER_BYTES} bytes, found a longer one"
             return Malformed(envelope, what)
-        if frames[-1] is None or len(tensors) > MAX_TENSORS or _size(tensors) > _MAX_TENSOR_BYTES:
+        if frames[-1] is None or not _fits(tensors := cast("list[Data]", frames[verb_at + 2 :])):
             what = (
                 f"expected at most {MAX_TENSORS} tensor frames of together {_MAX_TENSOR_BYTES} "
                 "bytes, found more"
             )
             return Malformed(envelope, what)
-        return ClientMessage(envelope, bytes(verb)[3:], header, tensors)
+        return ClientMessage(envelope, bytes(verb[3:]), header, tensors)
 
 
 def _is_verb(frame: Data | None) -> bool:
     return frame is not None and len(frame) == _VERB_BYTES and frame[:3] == PROTOCOL
 
 
-def _behind_delimiter(frames: Message) -> int:
-    """Where the protocol begins: behind the first empty frame; 0 when there is none."""
+def _verb_at(frames: Message) -> int:
+    """Where the protocol begins: at once, or behind the first empty frame, such as REQ's."""
+    if frames[0] == b"":
+        return 1
+    if _is_verb(frames[0]):
+        return 0
     for index, frame in enumerate(frames[: _MAX_HOPS + 1]):
-        if frame is not None and not len(frame):
+        if frame == b"":
             return index + 1
     return 0
 
 
-def _size(tensors: list[Data]) -> int:
-    return sum(map(len, tensors))
+def _fits(tensors: list[Data]) -> bool:
+    return len(tensors) <= MAX_TENSORS and sum(map(len, tensors)) <= _MAX_TENSOR_BYTES

@@ -8,14 +8,15 @@ from superbrain.transport import compiled
 from superbrain.wire import lane
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from superbrain.wire.lane import Data
 
 
 def encode_frame(
     kind: int,
     header: Data,
-    tensors: list[Data],
-    *,
+    tensors: Sequence[Data],
     request_id: int,
     deadline_ns: int = 0,
     priority: int = 0,
