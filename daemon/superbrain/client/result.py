@@ -16,6 +16,7 @@ from superbrain.transport.packing import Packing, packing_for
 from superbrain.wire.datatypes import Array, TensorLayout
 from superbrain.wire.errors import Internal, InvalidArgument
 from superbrain.wire.messages import UNREADABLE, InferResponse
+from superbrain.wire.naming import without_id
 
 _RESPONSE = msgspec.json.Decoder(InferResponse)
 _FORMS = 256
@@ -102,10 +103,7 @@ class ResponseForm:
 
     @property
     def packing(self) -> Packing | None:
-        """How its tensors become arrays in one step: made when the header comes a second time.
-
-        What comes through the gateway bears an id of its own and never comes again.
-        """
+        """How its tensors become arrays in one step: made when the header comes a second time."""
         if self._packing is None:
             if self._comes_again:
                 self._packing = packing_for(self.layouts)
@@ -113,13 +111,18 @@ class ResponseForm:
         return self._packing
 
 
-@lru_cache(_FORMS)
 def response_form(header: bytes) -> ResponseForm:
-    """Read the header of a response; on a lane there are few different ones.
+    """Read the header of a response, of which there are few different ones but for the id.
 
     Raises:
         Internal: it contradicts itself or the protocol.
     """
+    return form_without_id(without_id(header)[0])
+
+
+@lru_cache(_FORMS)
+def form_without_id(header: bytes) -> ResponseForm:
+    """As `response_form`, for a header whose id has been taken out."""
     try:
         return ResponseForm(_RESPONSE.decode(header))
     except (*UNREADABLE, InvalidArgument) as error:

@@ -20,7 +20,7 @@ from superbrain.client.connection import ClientClosed, Connection
 from superbrain.client.ledger import Exchange
 from superbrain.client.link import Link
 from superbrain.client.region import REGION_BIT
-from superbrain.client.result import Result, response_form
+from superbrain.client.result import Result, form_without_id
 from superbrain.transport import compiled
 from superbrain.transport.brief_wait import BriefWait
 from superbrain.wire import lane
@@ -48,7 +48,7 @@ LONG_NS = 10_000_000_000  # all that happens in a test is brief
 def _compiled() -> None:
     if compiled.loop() is None:
         pytest.skip(MISSING)
-    response_form.cache_clear()  # what other tests have seen is not known
+    form_without_id.cache_clear()  # what other tests have seen is not known
 
 
 @pytest.fixture
