@@ -24,7 +24,8 @@ from superbrain.engines.tensorrt_run import CAPTURE_AFTER, Runner
 from tests.support.devices import HOST
 from tests.support.host_device import HostDevice
 from tests.support.standin_kernels import kernels_on
-from tests.support.standin_tensorrt import Affine, Engine, Library
+from tests.support.standin_models import Affine
+from tests.support.standin_tensorrt import Engine, Library
 
 CONTRACT: Final = "tests/unit/engines/test_engine_contract.py"
 DEVICES: Final = "tests/unit/engines/test_devices.py"

@@ -26,9 +26,11 @@ BACKENDS: Final = (HOST, DEFAULT, OPT_IN)
 def opened(backend: str) -> Iterator[Device]:
     """Open a device and close it, when nothing that uses it is left."""
     device = HostDevice() if backend == HOST else _on_a_gpu(backend)
-    yield device
-    gc.collect()  # an error that was caught holds what it was raised in
-    device.close()
+    try:
+        yield device
+    finally:
+        gc.collect()  # an error that was caught holds what it was raised in
+        device.close()
 
 
 def _on_a_gpu(backend: str) -> Device:

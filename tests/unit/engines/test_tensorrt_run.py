@@ -22,16 +22,8 @@ from superbrain.engines.tensorrt_run import CAPTURE_AFTER, MOST_GRAPHS, MOST_SHA
 from tests.support.devices import BACKENDS, opened
 from tests.support.host_device import HostDevice
 from tests.support.standin_kernels import ELEMENTS, kernels_on
-from tests.support.standin_tensorrt import (
-    Affine,
-    Engine,
-    Library,
-    Model,
-    Positives,
-    RowSums,
-    RtxLibrary,
-    WeightedSum,
-)
+from tests.support.standin_models import Affine, Model, Positives, RowSums, WeightedSum
+from tests.support.standin_tensorrt import Engine, Library, RtxLibrary
 
 WAIT_US = 300  # on a GPU, so that what is not waited for is not there yet
 MANY = CAPTURE_AFTER + 3
