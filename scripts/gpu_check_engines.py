@@ -21,7 +21,7 @@ from scripts.gpu_check_report import Found, Table
 from scripts.gpu_check_scene import Plan, Skipped, builds_without_gpu, gpus
 from superbrain.domain.engine import EngineFile
 from superbrain.domain.quantities import bytes_text
-from superbrain.engines.device_memory import Device, DeviceError, open_device
+from superbrain.engines.device_memory import DEFAULT, OPT_IN, Device, DeviceError, open_device
 from superbrain.engines.port import Engine, RungUnavailable
 from superbrain.engines.registry import built_runtime_for
 from tests.support.engines import BuilderProcess, convolutions
@@ -156,25 +156,39 @@ def device(plan: Plan) -> Found:
     """Page-locked memory, copies there and back, and the same as one captured graph."""
     if plan.rehearsal:
         raise Skipped("it takes a GPU")
-    try:
-        opened = open_device()
-    except RungUnavailable as error:
-        raise Skipped(str(error)) from error
+    rows, notes, wrong = [], [], []
+    for backend in (DEFAULT, OPT_IN):
+        try:
+            opened = open_device(backend)
+        except RungUnavailable as error:
+            notes.append(f"{backend}: {error.message}")
+            continue
+        try:
+            moved, faults = _there_and_back(opened)
+        finally:
+            opened.close()
+        rows += [[backend, *row] for row in moved]
+        wrong += [f"{backend}: {fault}" for fault in faults]
+    if not rows:
+        raise Skipped(notes[0])
+    head = ["backend", "16 MiB to the GPU and back", "median ms", "GB/s"]
+    return Found([Table(head, rows)], notes, wrong)
+
+
+def _there_and_back(opened: Device) -> tuple[list[list[str]], list[str]]:
+    """Copy there and back, also as a graph where there are any; figures, and what was wrong."""
     wrong = []
-    try:
-        there, back, address = _two_ends(opened)
-        rows = [["copies", *_moved(opened, there, back, address)]]
-        if not np.array_equal(there, back):
-            wrong.append("what came back is not what was sent")
+    there, back, address = _two_ends(opened)
+    rows = [["copies", *_moved(opened, there, back, address)]]
+    if not np.array_equal(there, back):
+        wrong.append("what came back is not what was sent")
+    if opened.supports_graphs:
         graph = _captured(opened, there, back, address)
         there[:] = there[::-1].copy()
         rows.append(["a captured graph", *_timed(lambda: _launched(opened, graph))])
         if not np.array_equal(there, back):
             wrong.append("a captured graph brought back something else than was sent")
-        wrong += _refuses_too_much(opened)
-    finally:
-        opened.close()
-    return Found([Table(["16 MiB to the GPU and back", "median ms", "GB/s"], rows)], [], wrong)
+    return rows, wrong + _refuses_too_much(opened)
 
 
 @contextmanager

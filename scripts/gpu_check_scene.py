@@ -42,6 +42,7 @@ PACKAGES: Final = (
     "tensorrt",
     "tensorrt-rtx-cu13-libs",
     "cuda-bindings",
+    "pycuda",
     "torch",
     "numpy",
 )

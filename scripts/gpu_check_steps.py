@@ -9,14 +9,11 @@ runs one and writes what it found into the file ANSWER. A step that finds someth
 from __future__ import annotations
 
 import itertools
-import re
 import subprocess
 import sys
 import tempfile
 import time
-import xml.etree.ElementTree as ET
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +35,7 @@ from scripts.gpu_check_scene import (
     is_native,
     meter,
 )
+from scripts.gpu_check_suites import contract, runner
 from superbrain.deploy.crew import WORKER_MODULE
 from superbrain.domain.diagnosis import Diagnosis
 from superbrain.domain.operations import GetReport, ReportReply
@@ -47,7 +45,6 @@ from tests.support.engines import convolutions, make_sample_bundle
 from tests.support.load import GAP_S, Load
 from tests.support.releases import LARGE, MODELS_MIB, go_live, release
 
-CONTRACT: Final = "tests/unit/engines/test_engine_contract.py"
 SWAPS: Final = 5
 HEALTH_S: Final = 5.0
 LONGEST: Final = 4000
@@ -76,48 +73,6 @@ def doctor(plan: Plan) -> Found:
     )
     rungs = [[one.rung, "yes" if one.possible else "no", one.why_not] for one in diagnosis.rungs]
     return Found([said, Table(["rung", "possible", "why not"], rungs)], wrong=wrong)
-
-
-def contract(plan: Plan) -> Found:
-    """The suite that every engine must pass, on every rung that this host can make."""
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "contract.xml"
-        command = [sys.executable, "-m", "pytest", CONTRACT, "-q", "-p", "no:randomly"]
-        done = subprocess.run(
-            [*command, f"--junitxml={result}"], capture_output=True, text=True, check=False
-        )
-        if not result.exists():
-            return Found(wrong=[f"the suite did not run: {done.stdout[-500:]}{done.stderr[-500:]}"])
-        cases = list(ET.parse(result).getroot().iter("testcase"))  # noqa: S314 - pytest wrote it
-    counts, wrong, notes = count_cases(cases, [*plan.plain, CPU_RUNG])
-    rows = [[rung, *(str(found[kind]) for kind in _KINDS)] for rung, found in counts.items()]
-    wrong += [f"{rung}: nothing of it ran" for rung in plan.plain if not counts[rung]["passed"]]
-    return Found([Table(["rung", *_KINDS], rows)], notes, wrong)
-
-
-_KINDS: Final = ("passed", "failed", "skipped")
-
-
-def count_cases(
-    cases: Sequence[ET.Element], rungs: Sequence[str]
-) -> tuple[dict[str, Counter[str]], list[str], list[str]]:
-    """Count a suite's cases by rung; what failed, and what was skipped and why."""
-    counts: dict[str, Counter[str]] = {rung: Counter() for rung in rungs}
-    wrong, notes = [], []
-    for case in cases:
-        name = case.get("name", "")
-        ids = re.split(r"[\[\]]", name)[1].split("-") if "[" in name else []
-        rung = max((one for one in counts if one in ids or f"{one}]" in name), key=len, default="")
-        failure, skip = case.find("failure"), case.find("skipped")
-        failure = failure if failure is not None else case.find("error")
-        kind = "failed" if failure is not None else "skipped" if skip is not None else "passed"
-        if rung:
-            counts[rung][kind] += 1
-        if failure is not None:
-            wrong.append(f"{name}: {failure.get('message', '')[:300]}")
-        elif skip is not None and rung:
-            notes.append(f"{name}: {skip.get('message', '')[:200]}")
-    return counts, wrong, notes
 
 
 def ladder(plan: Plan) -> Found:
@@ -344,6 +299,7 @@ STEPS: Final[Mapping[str, tuple[str, Step]]] = {
     "contract": ("Engine contract suite", contract),
     "ladder": ("Ladder with select = fastest", ladder),
     "device": ("Memory of the GPU, copies and captured graphs", device),
+    "runner": ("Running engines, with a stand-in for TensorRT", runner),
     "graphs": ("CUDA graphs of engines", graphs),
     "swaps": ("Swaps under load", swaps),
     "outage": ("Brief outage", outage),

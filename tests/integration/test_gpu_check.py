@@ -15,7 +15,8 @@ from scripts.gpu_check import run_step
 from scripts.gpu_check_engines import latency_ms
 from scripts.gpu_check_report import Found, Report, Step, Table, markdown
 from scripts.gpu_check_scene import Plan, rungs_to_check
-from scripts.gpu_check_steps import TITLES, count_cases, run
+from scripts.gpu_check_steps import TITLES, run
+from scripts.gpu_check_suites import NO_KERNELS, count_all, count_cases
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = Plan(rehearsal=True, rungs=["onnxruntime:cpu"], minutes=0.0)
@@ -41,7 +42,7 @@ def test_without_a_gpu_one_line_says_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.integration
 def test_a_rehearsal_runs_the_steps_and_says_that_it_is_one(tmp_path: Path) -> None:
     out = tmp_path / "report.md"
-    steps = "graphs,soak"  # what the others do is in other tests
+    steps = "runner,graphs,soak"  # what the others do is in other tests
     command = [sys.executable, "-m", "scripts.gpu_check", "--cpu", "--minutes", "0"]
     done = subprocess.run(
         [*command, "--steps", steps, "--out", str(out), "--note", "a test"],
@@ -59,6 +60,8 @@ def test_a_rehearsal_runs_the_steps_and_says_that_it_is_one(tmp_path: Path) -> N
     assert "| note | a test |" in page
     assert f"## {TITLES['soak']}: ok (rehearsed)" in page
     assert "| onnxruntime:cpu | 0 | 1 | 1 |" in page
+    assert f"## {TITLES['runner']}: ok (rehearsed)\n\n- {NO_KERNELS}" in page
+    assert "| host | " in page
     built = f"## {TITLES['graphs']}: ok (rehearsed)"
     assert built in page or f"## {TITLES['graphs']}: skipped" in page
 
@@ -94,6 +97,16 @@ def test_cases_are_counted_by_the_rung_in_their_name() -> None:
     assert dict(counts[rungs[1]]) == {"failed": 1}
     assert wrong == ["test_c[onnxruntime:cuda-tf32]: it is wrong"]
     assert notes == ["test_b[BF16-onnxruntime:cuda]: no type"]
+
+
+def test_cases_are_counted_as_they_ended() -> None:
+    suite = ET.fromstring(
+        '<suite><testcase name="a"/><testcase name="b"><error message="no fixture"/></testcase>'
+        '<testcase name="c"><skipped message="no GPU"/></testcase></suite>'
+    )
+    counts, failed, skipped = count_all(list(suite))
+    assert dict(counts) == {"passed": 1, "failed": 1, "skipped": 1}
+    assert (failed, skipped) == (["b: no fixture"], ["c: no GPU"])
 
 
 def test_trtexecs_median_is_that_of_the_whole_request() -> None:

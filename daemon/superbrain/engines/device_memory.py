@@ -55,7 +55,7 @@ class Device(Protocol):
         """Begin to copy page-locked memory to the device."""
 
     def download(self, host: Array, address: int) -> None:
-        """Begin to copy from the device into page-locked memory."""
+        """Begin to copy from the device, into page-locked memory or, which is slower, other."""
 
     def synchronize(self) -> None:
         """Wait until everything on the stream is done."""

@@ -34,13 +34,14 @@ class PycudaDevice:
             cuda.init()
             self._context = cuda.Device(0).retain_primary_context()
             self._context.push()
+            self._stream = cuda.Stream()
         except cuda.Error as error:
             raise RungUnavailable(
                 f"expected an NVIDIA GPU that works, found: {error}",
                 mend="Install the NVIDIA driver and see that nvidia-smi lists the GPU",
             ) from error
-        self._stream = cuda.Stream()
         self._allocated: dict[int, Any] = {}
+        self._pinned: list[Array] = []
 
     @property
     def stream(self) -> int:
@@ -56,6 +57,7 @@ class PycudaDevice:
 
     def pinned(self, size_bytes: int) -> Array:
         memory: Array = self._ask(self._cuda.pagelocked_empty, max(1, size_bytes), np.uint8)
+        self._pinned.append(memory)
         return memory
 
     def upload(self, address: int, host: Array) -> None:
@@ -80,6 +82,10 @@ class PycudaDevice:
     def close(self) -> None:
         for address in list(self._allocated):
             self.free(address)
+        for memory in self._pinned:
+            self._ask(memory.base.free)  # type: ignore[union-attr]
+        self._pinned = []
+        del self._stream  # which ends in the context that it is of
         self._context.pop()
 
     def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 MOST_GRAPHS: Final = 4
 CAPTURE_AFTER: Final = 3  # runs with the same shapes
+MOST_SHAPES: Final = 1000  # counted at a time
 _NUMPY: Final = {
     "FLOAT": "float32",
     "HALF": "float16",
@@ -65,6 +66,15 @@ class Port(NamedTuple):
         """See the page-locked memory as an array of `shape`."""
         size = math.prod(shape) * self.inside.itemsize
         return self.host[:size].view(self.inside).reshape(shape)
+
+    def copy(self, shape: tuple[int, ...]) -> Array:
+        """Take values out, of the type outside; the next run may then use the memory again."""
+        return self.view(shape).astype(self.declared)
+
+    def fill(self, array: Array) -> None:
+        """Put values in, of the type inside: what that cannot hold is infinite there."""
+        with np.errstate(over="ignore"):
+            self.view(array.shape)[...] = array
 
 
 class Captured(NamedTuple):
@@ -147,7 +157,11 @@ class Runner:
 
     def _make_outputs(self, graph: Graph) -> list[Port]:
         """Make the outputs, for the largest inputs, whose shapes the context has by now."""
-        if lacking := self._context.infer_shapes():
+        try:
+            lacking = self._context.infer_shapes()
+        except RuntimeError as error:
+            raise EngineRefused(f"the largest inputs do not go together: {error}") from error
+        if lacking:
             raise EngineRefused(f"expected all shapes to follow from the inputs, not {lacking}")
         return [self._output(one) for one in graph.outputs]
 
@@ -200,8 +214,8 @@ class Runner:
             ExecutionFailed: the engine or the device failed.
         """
         shapes: Shapes = tuple(inputs[port.name].shape for port in self._inputs)
-        for port, shape in zip(self._inputs, shapes, strict=True):
-            port.view(shape)[...] = inputs[port.name]  # which converts where types differ
+        for port in self._inputs:
+            port.fill(inputs[port.name])
         try:
             captured = self._graphs.get(shapes) or self._capture(shapes)
             if captured is not None:
@@ -218,12 +232,12 @@ class Runner:
 
     def _execute(self, shapes: Shapes) -> Shapes:
         if shapes != self._shapes:
+            self._shapes = ()  # until all are set, nobody knows which hold
             self._set_shapes(self._context, shapes)
             self._shapes = shapes
         return self._enqueue(self._context, shapes)
 
     def _set_shapes(self, context: Any, shapes: Shapes) -> None:  # noqa: ANN401
-        self._shapes = ()  # until all are set, nobody knows which hold
         for port, shape in zip(self._inputs, shapes, strict=True):
             if not context.set_input_shape(port.name, shape):
                 raise ExecutionFailed(
@@ -245,21 +259,20 @@ class Runner:
         return tuple(found)
 
     def _collect(self, shapes: Shapes) -> dict[str, Array]:
-        outputs = {}
-        for port, shape in zip(self._outputs, shapes, strict=True):
-            found = port.view(shape) if port.address else self._fetch(port)
-            outputs[port.name] = found.astype(port.declared)  # a copy: the buffer is used again
-        return outputs
+        known = zip(self._outputs, shapes, strict=True)
+        return {
+            port.name: port.copy(shape) if port.address else self._fetch(port)
+            for port, shape in known
+        }
 
     def _fetch(self, port: Port) -> Array:
         """Download an output whose size is only known now."""
         allocator = self._allocators[port.name]
-        shape = allocator.shape
-        array = np.empty(shape, port.inside)
+        array = np.empty(allocator.shape, port.inside)
         if array.size:
             self._device.download(array.reshape(-1).view(np.uint8), allocator.address)
             self._device.synchronize()
-        return array
+        return array.astype(port.declared, copy=False)
 
     # --- graphs -------------------------------------------------------------------------------
 
@@ -267,6 +280,8 @@ class Runner:
         """Capture shapes that have come often enough; None where there is no graph for them."""
         if not self._captures or len(self._graphs) >= MOST_GRAPHS:
             return None
+        if len(self._seen) >= MOST_SHAPES:
+            self._seen.clear()  # those that come often are soon known again
         self._seen[shapes] += 1
         if self._seen[shapes] <= CAPTURE_AFTER:
             return None
@@ -281,9 +296,7 @@ class Runner:
     def _record(self, shapes: Shapes) -> Captured:
         context = self._new_context()
         self._attach(context)
-        current, self._shapes = self._shapes, ()
         self._set_shapes(context, shapes)
-        self._shapes = current  # those of the other context have not changed
         self._enqueue(context, shapes)  # what is set up at the first run must not be captured
         self._device.synchronize()
         self._device.begin_capture()
@@ -316,7 +329,7 @@ def _allocator(trt: Any, device: Device) -> Any:  # noqa: ANN401
             self, tensor_name: str, memory: int, size: int, alignment: int
         ) -> int:
             del tensor_name, memory, alignment  # CUDA aligns to 256 bytes, more than is ever asked
-            if size > self.size:
+            if size > self.size or not self.address:
                 try:
                     fresh = device.allocate(size)
                 except EngineError:
@@ -324,7 +337,7 @@ def _allocator(trt: Any, device: Device) -> Any:  # noqa: ANN401
                 if self.address:
                     device.free(self.address)
                 self.address, self.size = fresh, size
-            return self.address or self._something()
+            return self.address
 
         def reallocate_output_async(
             self, tensor_name: str, memory: int, size: int, alignment: int, stream: int
@@ -335,10 +348,5 @@ def _allocator(trt: Any, device: Device) -> Any:  # noqa: ANN401
         def notify_shape(self, tensor_name: str, shape: Any) -> None:  # noqa: ANN401
             del tensor_name
             self.shape = tuple(shape)
-
-        def _something(self) -> int:
-            """An empty output needs an address all the same."""
-            self.address, self.size = device.allocate(1), 1
-            return self.address
 
     return Allocator()
