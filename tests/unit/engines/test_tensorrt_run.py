@@ -8,6 +8,7 @@ here says that TensorRT works.
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -186,6 +187,7 @@ def test_a_large_answer_is_waited_for(device: Device) -> None:
 def test_an_output_that_is_empty_grows_and_shrinks(
     device: Device, asks_async: bool, least: int, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, "superbrain")
     model = Positives(3000, wait_us=WAIT_US)
     runner = runner_of(device, model, asks_async=asks_async, asks_least=least)
     x = np.full(5, -1, np.float32)
@@ -262,6 +264,7 @@ def test_several_inputs_and_outputs_are_captured(device: Device) -> None:
 def test_an_engine_that_cannot_be_captured_runs_on_and_that_is_said_once(
     device: Device, faults: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, "superbrain")
     runner = runner_of(device, affine(), **faults)
     for turn in range(2 * MANY):
         x = numbers(1 + turn % 2, 3, seed=turn)
@@ -307,6 +310,7 @@ def test_what_has_come_is_not_remembered_for_ever(host: HostDevice) -> None:
 def test_a_device_without_graphs_is_not_asked_for_any(
     host: HostDevice, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, "superbrain")
     monkeypatch.setattr(host, "supports_graphs", False)
     runner = runner_of(host, affine())
     for turn in range(MANY):
