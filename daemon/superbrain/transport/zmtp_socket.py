@@ -1,4 +1,4 @@
-"""A connected Unix stream socket on which ZMTP is spoken: a client's to the gateway, or the reverse.
+"""A connected Unix stream socket on which ZMTP is spoken: a client's to the gateway, or back.
 
 Greeting, and on the asking side READY, are sent without waiting for the other end's.
 """
