@@ -222,7 +222,7 @@ class TestThreads:
         self, path: str
     ) -> None:
         connection = Connection(f"ipc://{path}", lanes=False)
-        patience = time.monotonic() + PATIENCE_S
+        patience = time.monotonic() + 2 * PATIENCE_S
         with Listener(path) as listener, ThreadPoolExecutor(2) as pool:
             first = self.ask(pool, connection)
             end = listener.accept()
@@ -235,9 +235,11 @@ class TestThreads:
             listener.close()
             until(lambda: not connection._link.connected, "the loss to be seen")
             time.sleep(0.05)  # the leader goes to sleep with nothing that is due
+            gateway = connection._link._gateway
+            assert gateway is not None
+            due = gateway.retry_at
             asked = self.ask(pool, connection)
-            until(lambda: len(connection._link.ledger), "the request")
-            Path(path).unlink()
+            until(lambda: gateway.retry_at != due, "an attempt in vain")
             with Listener(path) as again:
                 end = again.accept()
                 end.greet()

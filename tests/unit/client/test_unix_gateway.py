@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 from collections.abc import Callable, Iterator
@@ -533,6 +534,7 @@ class TestLoss:
         assert asker.link.poll(0) == []  # the kernel says nothing of it
         exchange = asker.ask()
         assert asker.due() == clock.now
+        assert "was lost" in asker.link.overdue(exchange).message
         end.give(answer(before.id))
         asker.turn()
         assert asker.settled == [before]
@@ -592,7 +594,7 @@ class TestPeerThatDoesNotRead:
         self, asker: Asker, listener: Listener
     ) -> None:
         end = opened(asker, listener)
-        tensors = [np.full(9000, i % 251, np.uint8) for i in range(300)]
+        tensors = [np.full(9000, i % 251, np.uint8) for i in range(600)]
         asker.infer(*tensors)
         (found,) = read_all(asker, end, 1)
         assert found[2:] == [tensor.tobytes() for tensor in tensors]
@@ -764,6 +766,45 @@ def test_a_closed_gateway_is_never_due_and_takes_nothing(path: str, listener: Li
         with pytest.raises(RuntimeError):
             gateway.send([b"SB1l", b"{}"])
         gateway.close()
+
+
+def test_a_gateway_that_was_closed_while_it_was_due_is_never_due(path: str, clock: Clock) -> None:
+    with select.epoll() as epoll:
+        gateway = UnixGateway(f"ipc://{path}", epoll)
+        gateway.close()
+        clock.now += 1
+        with Listener(path) as listener:
+            assert gateway.catch_up() == (False, None)
+            assert not listener.called
+        assert gateway.retry_at is None
+
+
+def test_closing_forgets_what_nobody_has_asked_for(path: str, listener: Listener) -> None:
+    with select.epoll() as epoll:
+        gateway = UnixGateway(f"ipc://{path}", epoll)
+        end = listener.accept()
+        for data in (HELLO + answer("a-1"), answer("a-2"), answer("a-3")):
+            end.give(data)
+            gateway.catch_up()
+        for request_id in (b"a-1", b"a-2"):
+            frames = gateway.receive()
+            assert frames is not None
+            assert request_id in frames[1]
+        gateway.close()
+        assert gateway.receive() is None
+
+
+def test_closing_is_seen_at_the_other_end_though_a_fork_has_the_socket_too(
+    asker: Asker, listener: Listener
+) -> None:
+    end = opened(asker, listener)
+    gateway = asker.link._gateway
+    assert isinstance(gateway, UnixGateway)
+    assert gateway._talk is not None
+    inherited = os.dup(gateway._talk.fd)
+    asker.link.close()
+    assert end.gone
+    os.close(inherited)
 
 
 def test_retries_leave_no_descriptor(path: str, clock: Clock) -> None:
