@@ -118,7 +118,7 @@ class Connection:
         if not self._link.ever_connected:
             self._open()
         settled = self._link.send(exchange)
-        if settled:
+        if settled or self._leading is not None:
             self._announce(settled)
 
     def wait(self, exchange: Exchange, until: float) -> bool:

@@ -58,17 +58,20 @@ class UnixGateway:
             self._reconnect()
             return NO_CHANGE
         try:
-            self._arrived += map(_form, talk.read(self._scratch))
+            messages = talk.read(self._scratch)
         except ZmtpError as error:
             self._lose()
             return Change(lost=True, refusal=self._no_gateway(error.message))
-        if talk.ended or talk.broken:
+        self._arrived += map(_form, messages)
+        if talk.ended or (talk.broken and not messages):
             self._lose()
             return Change(lost=True)
         if talk.pending_bytes:
             talk.flush()
         talk.watch(self._epoll)
-        if talk.greeted and not self.connected:
+        if talk.broken:
+            self._read_on()
+        elif talk.greeted and not self.connected:
             self.connected, self._retry_s = True, RETRY_S
         return NO_CHANGE
 
@@ -86,9 +89,11 @@ class UnixGateway:
         talk.send(encode(frames))
         if talk.pending_bytes:
             talk.watch(self._epoll)
+        if talk.broken:
+            self._read_on()
 
     def suspicion(self) -> Unavailable | None:
-        if self._talk is None or self.connected:
+        if self._talk is None or self._talk.greeted:
             return None
         return self._no_gateway("it takes the connection and says nothing")
 
@@ -102,18 +107,20 @@ class UnixGateway:
     def _reconnect(self) -> None:
         if self.retry_at is None or time.monotonic() < self.retry_at:
             return
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
         try:
-            sock.connect(unix_address(self._endpoint))
+            sock = _connected(unix_address(self._endpoint))
         except OSError:  # nobody listens, or somebody does who has a long line of callers
-            sock.close()
             self._try_later()
             return
         self.retry_at = None
-        decoder = Decoder(_MAX_FRAMES, MAX_BODY_BYTES, peers=_PEERS, ready=b"")
-        self._talk = ZmtpSocket(sock, decoder, READY_AS_DEALER)
+        # libzmq hangs up on a READY that does not suit it; to say its own it needs the greeting.
+        decoder = Decoder(_MAX_FRAMES, MAX_BODY_BYTES, peers=_PEERS, ready=READY_AS_DEALER)
+        self._talk = ZmtpSocket(sock, decoder)
         self._talk.watch(self._epoll)
+
+    def _read_on(self) -> None:
+        """Send nothing any more: it is lost when what the other end has left is read."""
+        self.connected, self.retry_at = False, time.monotonic()
 
     def _lose(self) -> None:
         if self._talk is not None:
@@ -131,6 +138,17 @@ class UnixGateway:
             f"{self._endpoint} is no superbrain gateway's: {found}",
             mend="Does something else listen there? Look at: superbrain status",
         )
+
+
+def _connected(address: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.connect(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _form(frames: Sequence[Any]) -> list[Any]:
