@@ -353,7 +353,7 @@ class TestAsync:
 
 
 def test_who_says_nothing_is_named_when_the_time_is_over(path: str) -> None:
-    said = pytest.raises(DeadlineExceeded, match="it takes the connection and says nothing")
+    said = pytest.raises(DeadlineExceeded, match="takes the connection and says nothing")
     with Listener(path), Client(f"ipc://{path}") as client, said:
         client.server(timeout=0.05)
 

@@ -109,7 +109,8 @@ class Link:
             return self._pump_gateway(watch=False) if lanes.questions else []
         self.ledger.add(exchange)
         self._opened_gateway().ask_again()
-        return self._pump_gateway(watch=not self.connected)
+        # Who asks much and waits later must not leave all the answers with the gateway.
+        return self._pump_gateway(watch=not self.connected or len(self.ledger) > 1)
 
     def ask(
         self, last: Last, inputs: Mapping[str, Any], deadline: float

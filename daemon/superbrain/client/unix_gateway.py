@@ -95,7 +95,11 @@ class UnixGateway:
     def suspicion(self) -> Unavailable | None:
         if self._talk is None or self._talk.greeted:
             return None
-        return self._no_gateway("it takes the connection and says nothing")
+        return Unavailable(
+            f"{self._endpoint} takes the connection and says nothing",
+            mend="Does the gateway hang, or does something else listen there? Look at: "
+            "systemctl status superbraind",
+        )
 
     def close(self) -> None:
         self.connected, self.retry_at = False, None
