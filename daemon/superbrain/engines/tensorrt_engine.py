@@ -4,8 +4,8 @@ Loading an engine is running native code, so the bytes must be those that the da
 code for the host inside them is never allowed. The driver is asked before the library is touched:
 without one, its runtime crashes instead of failing.
 
-No engine has been executed by this project so far: no machine with an NVIDIA GPU was at hand.
-docs/gpu.md says what has been checked instead.
+No engine of TensorRT has been executed by this project so far. What runs one has been, on a GPU and
+with a stand-in for TensorRT's contexts; docs/gpu.md says what has been checked where.
 """
 
 from __future__ import annotations
