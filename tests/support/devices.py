@@ -20,8 +20,9 @@ from superbrain.engines.port import RungUnavailable
 from tests.support.host_device import HostDevice
 
 HOST: Final = "host"
-DRIVER: Final = Path("/dev/nvidiactl")
-BACKENDS: Final = (HOST, DEFAULT, OPT_IN) if DRIVER.exists() else (HOST,)
+# What a driver makes on servers, in WSL and on Jetson boards.
+DRIVERS: Final = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu")
+BACKENDS: Final = (HOST, DEFAULT, OPT_IN) if any(Path(one).exists() for one in DRIVERS) else (HOST,)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The connection to a gateway of this host: ZMTP over a Unix stream socket, spoken here.
 
 A request that libzmq sends goes through a thread of its own on both ways, which costs more than the
-gateway takes (docs/decisions/0033-local-clients-speak-zmtp.md). What listens need not be our
-gateway: a proxy of libzmq's is as good.
+gateway takes (docs/decisions/0033-local-clients-speak-zmtp.md). What listens may be libzmq's: a
+ROUTER, or a proxy of DEALERs. No delimiter is sent, so a REP shakes hands and then answers nothing.
 """
 
 from __future__ import annotations
