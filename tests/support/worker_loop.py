@@ -25,7 +25,6 @@ import pytest
 from superbrain.domain.manifest import Batching
 from superbrain.serve.executor import Executor
 from superbrain.serve.figures import WorkerFigures
-from superbrain.serve.request_durations import RequestDurations
 from superbrain.serve.stage_clock import StageClock
 from superbrain.serve.worker_lane import WorkerLane
 from superbrain.serve.worker_loop import LaneLoop
@@ -115,7 +114,7 @@ class Loop:
         self.memory_name = f"superbrain-loop-{next(_names)}:"
         self.at_once = self.in_steps = 0
         self.page = FlightPage()
-        self.figures = WorkerFigures(RequestDurations())
+        self.figures = WorkerFigures()
         self.model = Model(self.page, self.figures)
         self.number = 0
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK)

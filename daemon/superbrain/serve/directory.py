@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from superbrain.serve.admission import AdmissionQueue
-from superbrain.serve.figures import Durations, LatencyWindow
+from superbrain.serve.latency import Durations, LatencyWindow
 from superbrain.wire.errors import NotFound, RequestError, ResourceExhausted, Unavailable
 
 if TYPE_CHECKING:

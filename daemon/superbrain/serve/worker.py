@@ -22,7 +22,6 @@ from superbrain.engines.port import GraphMismatch
 from superbrain.host import scheduling
 from superbrain.serve import child
 from superbrain.serve.figures import WorkerFigures
-from superbrain.serve.request_durations import RequestDurations
 from superbrain.serve.worker_loop import LaneLoop
 from superbrain.serve.worker_records import WorkerRecords
 from superbrain.wire.errors import RequestError, SuperbrainError
@@ -51,7 +50,7 @@ class Worker:
     ) -> None:
         self._channel = channel
         self._open_model = open_model
-        self._figures = WorkerFigures(RequestDurations())
+        self._figures = WorkerFigures()
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
         load = beginning.load

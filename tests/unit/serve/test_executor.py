@@ -15,7 +15,6 @@ from superbrain.domain.manifest import Batching
 from superbrain.serve.execution import Outcome
 from superbrain.serve.executor import Admitted, Executor
 from superbrain.serve.figures import WorkerFigures
-from superbrain.serve.request_durations import RequestDurations
 from superbrain.serve.stage_clock import StageClock
 from superbrain.serve.worker_lane import WorkerLane
 from superbrain.transport import flight
@@ -104,7 +103,7 @@ class Bench:
         self.link = WorkerLane(near, LANE)
         self.peer = LaneSocket(far)
         self.page = FlightPage()
-        self.figures = WorkerFigures(RequestDurations())
+        self.figures = WorkerFigures()
         self.executor = Executor(self.figures, self._answer, self._post, self.page)
         self.model = Model(self.page)
         self.model.figures = self.figures
@@ -188,7 +187,8 @@ def test_requests_alike_are_answered_each_by_its_own(bench: Bench) -> None:
         np.testing.assert_array_equal(bench.ask(value, 2), [value + 1, 3])
     for value in range(8):
         np.testing.assert_array_equal(bench.ask(value), [value + 1])
-    assert bench.figures.ok == bench.figures.direct_requests == bench.figures.runs == 16
+    told = bench.figures.pong(0)
+    assert told.ok == told.direct_requests == told.runs == 16
 
 
 def test_requests_that_the_gateway_forwards_are_answered_each_with_its_own_id(
@@ -205,8 +205,8 @@ def test_requests_that_the_gateway_forwards_are_answered_each_with_its_own_id(
     bench.kind = lane.ALONE
     np.testing.assert_array_equal(bench.ask(1, 5), [2, 6])
 
-    assert bench.figures.direct_requests == 1
-    assert bench.figures.ok == 12
+    told = bench.figures.pong(0)
+    assert (told.direct_requests, told.ok) == (1, 12)
     names = [[f"naïve {number}"] for number in range(1, 12)]
     assert bench.model.names == [*names, ["id"], ["naïve 13"]]
 
@@ -223,7 +223,7 @@ def test_an_error_bears_the_id_of_its_request(bench: Bench) -> None:
 def test_every_answer_leaves_its_stage_times_and_they_add_up(bench: Bench) -> None:
     for value in range(6):
         bench.ask(value)
-    whole, stages = bench.figures.durations.histograms()
+    whole, stages = bench.figures.tally.totals().histograms()
     assert sum(whole.counts) == 6
     assert {name: sum(stage.counts) for name, stage in stages.items()} == dict.fromkeys(stages, 6)
     assert sum(stage.sum_ns for stage in stages.values()) == whole.sum_ns > 0
@@ -240,7 +240,7 @@ def test_those_that_come_together_are_answered_in_their_order(bench: Bench) -> N
     assert [frame.request_id for frame in frames] == numbers
     values = [np.frombuffer(frame.tensors[0], np.float32)[0] for frame in frames]
     assert values == [1, 2, 3, 4]
-    assert bench.figures.ok == 8
+    assert bench.figures.pong(0).ok == 8
 
 
 def test_the_flight_page_names_every_request_while_it_is_executed(bench: Bench) -> None:
@@ -260,11 +260,8 @@ def test_what_the_model_raises_is_the_error_of_this_request_alone(
         assert bench.ask(value).code == "INTERNAL"
         np.testing.assert_array_equal(bench.ask(1), [2])
     assert bench.ask(REFUSE).code == "INVALID_ARGUMENT"
-    assert (bench.figures.ok, bench.figures.internal_errors, bench.figures.caller_errors) == (
-        7,
-        3,
-        1,
-    )
+    told = bench.figures.pong(0)
+    assert (told.ok, told.internal_errors, told.caller_errors) == (7, 3, 1)
 
 
 def test_an_answer_of_another_shape_or_kind_than_the_last_is_described_as_it_is(
@@ -336,5 +333,4 @@ def test_execution_keeps_nothing(bench: Bench) -> None:
         bench.model.seen.clear()
         bench.model.names.clear()
 
-    bench.figures.latency._nanoseconds = [10**6 + n for n in range(1024)]  # it is full
     assert_keeps_nothing(once)

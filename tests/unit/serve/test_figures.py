@@ -1,38 +1,15 @@
-"""Figures: quantiles over a moving window, and every ending counted in its place."""
+"""Figures: every ending counted in its place, what is in the tally together with all else."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from superbrain.domain.ctl import Quantiles
-from superbrain.domain.durations import STAGES
-from superbrain.serve.figures import Durations, LatencyWindow, WorkerFigures
-from superbrain.serve.request_durations import RequestDurations
+from superbrain.serve.figures import WorkerFigures
 from superbrain.serve.stage_clock import StageClock
 from superbrain.wire import errors
 
 MS = 1_000_000
-
-
-def test_an_empty_window_has_zeros() -> None:
-    assert LatencyWindow().quantiles() == Quantiles()
-
-
-def test_quantiles_are_nearest_rank_in_milliseconds() -> None:
-    window = LatencyWindow()
-    for milliseconds in range(101):
-        window.add(milliseconds * 1_000_000)
-    assert window.quantiles() == Quantiles(50.0, 90.0, 99.0, 100.0)
-
-
-def test_the_window_forgets_the_oldest() -> None:
-    window = LatencyWindow(size=2)
-    for milliseconds in (1, 2, 3):
-        window.add(milliseconds * 1_000_000)
-    assert window.quantiles().max == 3
-    assert window.quantiles().p50 == 2
 
 
 @pytest.mark.parametrize(
@@ -49,8 +26,8 @@ def test_the_window_forgets_the_oldest() -> None:
 def test_every_ending_is_counted_in_its_place(
     error: errors.RequestError | None, field: str
 ) -> None:
-    figures = WorkerFigures(RequestDurations())
-    figures.finished(error, 0, 1000, None, direct=True)
+    figures = WorkerFigures()
+    figures.finished(error, 0, 1000, clock(1, 2, 3), direct=True)
     pong = figures.pong(0)
     assert pong.requests == 1
     assert getattr(pong, field) == 1
@@ -65,7 +42,7 @@ def clock(began_ns: int, first_ns: int, engine_ns: int) -> StageClock:
 
 @pytest.mark.parametrize("count", [1, 255, 256, 1000])
 def test_where_the_time_of_requests_went_is_counted_and_adds_up(count: int) -> None:
-    figures = WorkerFigures(RequestDurations())
+    figures = WorkerFigures()
     for _ in range(count):
         figures.finished(None, MS, 11 * MS, clock(2 * MS, 4 * MS, 3 * MS), direct=True)
     pong = figures.pong(0)
@@ -81,52 +58,46 @@ def test_where_the_time_of_requests_went_is_counted_and_adds_up(count: int) -> N
 
 
 def test_a_request_that_failed_or_was_not_executed_has_no_part_in_durations() -> None:
-    figures = WorkerFigures(RequestDurations())
+    figures = WorkerFigures()
     figures.finished(errors.Internal("x"), 0, 1000, clock(1, 2, 3), direct=True)
     figures.finished(errors.ResourceExhausted("x"), 0, 0, None, direct=True)
     assert figures.pong(0).latency.count == 0
 
 
-@given(st.lists(st.tuples(*[st.integers(0, 10**10)] * 5), max_size=6))
-def test_many_at_a_time_are_counted_as_the_clock_says_of_each(
-    requests: list[tuple[int, ...]],
-) -> None:
-    durations = RequestDurations()
-    alone = {stage: Durations() for stage in (*STAGES, "whole")}
-    for waited, before, run, after, arrived in requests:
-        began = arrived + waited
-        first = began + before if run else 0
-        ended = began + before + run + after
-        one = clock(began, first, run)
-        durations.add(arrived, one, ended)
-        _, *times = one.times(ended)
-        for stage, took in zip(STAGES, (waited, *times), strict=True):
-            alone[stage].add(took)
-        alone["whole"].add(ended - arrived)
-    whole, stages = durations.histograms()
-    assert {**stages, "whole": whole} == {stage: one.histogram() for stage, one in alone.items()}
-
-
-@pytest.mark.parametrize(("duration_ns", "bucket"), [(0, 0), (100_000, 0), (100_001, 1)])
-def test_a_bound_belongs_to_its_bucket(duration_ns: int, bucket: int) -> None:
-    durations = Durations()
-    durations.add(duration_ns)
-    durations.add(10**12)
-    histogram = durations.histogram()
-    assert histogram.counts[bucket] == histogram.counts[-1] == 1
-    assert histogram.sum_ns == duration_ns + 10**12
-
-
 def test_how_long_a_request_has_run_is_told() -> None:
-    figures = WorkerFigures(RequestDurations())
+    figures = WorkerFigures()
     figures.executing_since_ns = 1_000_000_000
     assert figures.pong(3_500_000_000).executing_s == 2.5
     figures.executing_since_ns = 0
     assert figures.pong(3_500_000_000).executing_s == 0.0
 
 
+def test_what_the_tally_has_and_all_else_are_told_together() -> None:
+    figures = WorkerFigures()
+    figures.answered(0, 4 * MS, clock(MS, 2 * MS, MS), direct=True)
+    figures.answered(0, 6 * MS, clock(MS, 2 * MS, MS), direct=False)
+    figures.finished(None, 0, 8 * MS, clock(MS, 2 * MS, MS), direct=True)
+    for error in (errors.Internal("x"), errors.NotFound("x"), errors.ResourceExhausted("x")):
+        figures.finished(error, 0, 0, None, direct=True)
+    figures.finished(errors.DeadlineExceeded("x"), 0, 0, None, direct=False)
+    figures.ran(7 * MS)
+    pong = figures.pong(0)
+    assert (pong.requests, pong.ok) == (7, 3)
+    assert (pong.direct_requests, pong.direct_errors) == (5, 3)
+    assert (pong.runs, pong.executed_s) == (3, 0.015)
+    assert pong.latency_ms == Quantiles(6.0, 8.0, 8.0, 8.0)
+
+
+@pytest.mark.parametrize(("alone_ms", "together_ms"), [(3, 2), (2, 3)])
+def test_the_longest_run_is_the_longest_of_all(alone_ms: int, together_ms: int) -> None:
+    figures = WorkerFigures()
+    figures.answered(0, (1 + alone_ms) * MS, clock(MS, 0, 0), direct=True)
+    figures.ran(together_ms * MS)
+    assert figures.pong(0).longest_s == 0.003
+
+
 def test_runs_are_counted_with_their_time_and_the_longest() -> None:
-    figures = WorkerFigures(RequestDurations())
+    figures = WorkerFigures()
     for milliseconds in (2, 5, 3):
         figures.ran(milliseconds * 1_000_000)
     pong = figures.pong(0)
@@ -134,7 +105,7 @@ def test_runs_are_counted_with_their_time_and_the_longest() -> None:
 
 
 def test_what_is_executed_is_named_when_it_takes_long() -> None:
-    figures = WorkerFigures(RequestDurations())
+    figures = WorkerFigures()
     figures.executing = lambda: ["a", "b"]
     figures.executing_since_ns = 1_000_000_000
     assert figures.pong(1_100_000_000).executing == []

@@ -31,6 +31,7 @@ from superbrain.wire.datatypes import Array
 from superbrain.wire.errors import InvalidArgument
 from superbrain.wire.messages import RequestedOutput, SharedMemory, salvage_id
 from tests.support.keeping import assert_keeps_nothing
+from tests.support.tally_rows import rows_of
 from tests.support.twins import twin
 from tests.support.worker_loop import (
     FAR_NS,
@@ -243,17 +244,17 @@ def test_an_output_that_is_asked_for_twice_is_refused_each_time(bench: Bench) ->
 
 def figures(bench: Bench) -> dict[str, Any]:
     found = bench.loop.figures
-    whole, stages = found.durations.histograms()
+    told = found.pong(0)
     return {
-        "requests": found.requests,
-        "direct": (found.direct_requests, found.direct_errors),
-        "ended": (found.ok, found.caller_errors, found.internal_errors),
-        "others": (found.expired, found.refused, found.batches, found.queued),
-        "runs": found.runs,
-        "last error": found.last_error,
-        "latencies": len(found.latency._nanoseconds),
-        "durations": sum(whole.counts),
-        "stages": {name: sum(stage.counts) for name, stage in stages.items()},
+        "requests": told.requests,
+        "direct": (told.direct_requests, told.direct_errors),
+        "ended": (told.ok, told.caller_errors, told.internal_errors),
+        "others": (told.expired, told.refused, told.batches, told.queued),
+        "runs": told.runs,
+        "last error": told.last_error,
+        "latencies": len(found.tally.totals().latest_ns),
+        "durations": told.latency.count,
+        "stages": {name: stage.count for name, stage in told.stages.items()},
         "idle": (found.executing_since_ns, found.executing()),
         "model": (bench.model.flights, bench.model.names),
     }
@@ -282,30 +283,22 @@ def test_it_is_counted_as_by_the_other_way(tmp_path: Path, monkeypatch: pytest.M
     assert expected["direct"] == (12, 4)
 
 
-def test_its_durations_are_those_of_its_own_in_order(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    added: list[tuple[int, int, int, int, int]] = []
-
-    def add(arrived_ns: int, clock: Any, ended_ns: int) -> None:  # noqa: ANN401
-        entry = (arrived_ns, clock.began_ns, clock.first_ns, clock.engine_ns, ended_ns)
-        added.append(entry)
-
-    monkeypatch.setattr(bench.loop.figures, "durations", type("", (), {"add": staticmethod(add)}))
+def test_its_durations_are_those_of_its_own_in_order(bench: Bench) -> None:
+    tally = bench.loop.figures.tally
+    before = len(rows_of(tally.room))
     for value in range(4):
         before_ns = time.monotonic_ns()
         bench.ask(value)
-        arrived_ns, began_ns, first_ns, engine_ns, ended_ns = added[-1]
+        arrived_ns, began_ns, first_ns, engine_ns, ended_ns, _ = rows_of(tally.room)[-1]
         assert before_ns <= arrived_ns <= began_ns <= first_ns <= ended_ns <= time.monotonic_ns()
         assert engine_ns == 1
-        assert bench.loop.figures.latency._nanoseconds[-1] == ended_ns - arrived_ns
-    assert len(added) == 4
+        assert tally.totals().latest_ns[-1] == ended_ns - arrived_ns
+    assert len(rows_of(tally.room)) == before + 4
     bench.assert_at_once(4)
 
 
 def test_the_time_that_it_took_is_that_of_its_run(bench: Bench) -> None:
-    found = bench.loop.figures
-    before_ns = found.executed_ns
+    before_s = bench.loop.figures.pong(0).executed_s
 
     def spins(asked: dict[str, Array]) -> dict[str, Array]:
         end_ns = time.monotonic_ns() + 2_000_000
@@ -318,8 +311,9 @@ def test_the_time_that_it_took_is_that_of_its_run(bench: Bench) -> None:
     for value in range(3):
         bench.ask(value)
     took_ns = time.monotonic_ns() - began_ns
-    assert 6_000_000 <= found.executed_ns - before_ns <= took_ns
-    assert 2_000_000 <= found.longest_ns <= took_ns
+    told = bench.loop.figures.pong(0)
+    assert 6_000_000 <= round((told.executed_s - before_s) * 1e9) <= took_ns
+    assert 2_000_000 <= round(told.longest_s * 1e9) <= took_ns
 
 
 def test_the_page_and_the_figures_name_it_while_it_is_executed(bench: Bench) -> None:
@@ -368,7 +362,7 @@ def test_what_the_gateway_forwards_is_answered_with_its_own_id(bench: Bench, kin
     bench.turn()
     assert response(*bench.loop.answers(bench.peer)).id == ID
     bench.assert_at_once(0)
-    assert bench.loop.figures.direct_requests == 3
+    assert bench.loop.figures.pong(0).direct_requests == 3
 
 
 def test_one_whose_deadline_has_passed_is_not_executed(bench: Bench) -> None:
@@ -691,8 +685,6 @@ def test_a_flood_of_descriptors_ends_the_lane_and_all_are_closed(bench: Bench) -
 
 
 def test_execution_at_once_keeps_nothing(bench: Bench) -> None:
-    bench.loop.figures.latency._nanoseconds = [10**6 + n for n in range(1024)]  # it is full
-
     def once() -> None:
         assert bench.ask(1) == [2, 1]
         assert bench.fail(REFUSE) == "INVALID_ARGUMENT"
@@ -712,7 +704,6 @@ def test_a_lane_that_ends_leaves_nothing(bench: Bench) -> None:
         bench.model.flights.clear()
         bench.model.names.clear()
 
-    bench.loop.figures.latency._nanoseconds = [10**6 + n for n in range(1024)]  # it is full
     before = descriptors()
     for _ in range(50):
         once()

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from superbrain.serve.figures import WorkerFigures
-from superbrain.serve.request_durations import RequestDurations
 from superbrain.serve.worker_lane import WorkerLane
 from superbrain.transport import compiled
 from superbrain.transport.flight import FlightPage
@@ -595,7 +594,6 @@ def test_asking_in_shared_memory_keeps_nothing(bench: Bench) -> None:
     large = np.full(ROOM, 1, np.float32)
     bench.model.does = lambda asked: {"y": large if asked["x"][0] else asked["x"] + np.float32(1)}
     header = asking(placed("x", X, 1), outputs=[Y_IN_2])
-    bench.loop.figures.latency._nanoseconds = [10**6 + n for n in range(1024)]  # full
 
     def once() -> None:
         bench.ask(header)
@@ -632,7 +630,7 @@ def step(does: Callable[[dict[str, Array]], Any], *rooms: memoryview | None) -> 
     asker, asked = LaneSocket(near), WorkerLane(far, 1)
     asker.send_frame(lane.REQUEST, b"header", [], 9)
     (frame,) = asked.receive()
-    express = module.Express(FlightPage().page, WorkerFigures(RequestDurations()), does)
+    express = module.Express(FlightPage().page, WorkerFigures(), does)
     packings = packing_of({"x": X}), packing_of({"y": X, "z": X})
     form = (*packings, b"answer", [memoryview(bytes(12))], rooms)
     done = express.run(frame, asked.fd, 1, 5, form, b"")

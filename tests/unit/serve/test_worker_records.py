@@ -18,7 +18,6 @@ from superbrain.domain.records import RecordPolicy, RequestRecord
 from superbrain.serve.execution import Outcome
 from superbrain.serve.executor import Admitted, Executor
 from superbrain.serve.figures import WorkerFigures
-from superbrain.serve.request_durations import RequestDurations
 from superbrain.serve.stage_clock import StageClock
 from superbrain.serve.worker_lane import WorkerLane
 from superbrain.serve.worker_records import WorkerRecords
@@ -77,7 +76,7 @@ class Desk:
         self.link, self.peer = WorkerLane(near, 5), LaneSocket(far)
         self.records = WorkerRecords(Load(7, "", "", "onnxruntime:cpu", "", records=policy))
         self.records.serve("adder", "3.0.0")
-        figures = WorkerFigures(RequestDurations())
+        figures = WorkerFigures()
         self.page = FlightPage()
         self.executor = Executor(figures, self._answer, self._post, self.page, self.records.picks)
         self.executor.serve(Adder())
