@@ -6,8 +6,11 @@
 
 #include "loop.h"
 
-/* The answer that is the only frame, made into arrays: (arrays, what is known of such answers). None
- * when it is not one like those before. */
+#include <poll.h>
+
+/* The answer that is the only frame, made into arrays: (arrays, what is known of such answers: their
+ * packing, their form, and where they are if that is in shared memory). None when it is not one like
+ * those before. */
 static PyObject *answer_of(const State *state, PyObject *frames, uint64_t number,
                            PyObject *answers) {
     if (PyList_Size(frames) != 1)
@@ -22,22 +25,41 @@ static PyObject *answer_of(const State *state, PyObject *frames, uint64_t number
         !PyObject_TypeCheck(PyTuple_GetItem(known, 0), (PyTypeObject *)state->packing_type))
         Py_RETURN_NONE;
     Py_INCREF(known); /* whoever collects meanwhile may forget it */
-    PyObject *arrays = packing_unpack(PyTuple_GetItem(known, 0), frame->tensors);
+    PyObject *tensors = frame->tensors; /* or where they are in shared memory */
+    if (PyTuple_Size(known) == 3 && PyList_Size(tensors) == 0)
+        tensors = PyTuple_GetItem(known, 2);
+    PyObject *arrays = packing_unpack(PyTuple_GetItem(known, 0), tensors);
     if (arrays != NULL && arrays != Py_None)
         arrays = Py_BuildValue("NO", arrays, known);
     Py_DECREF(known);
     return arrays;
 }
 
-/* Send the request and look for its answer. */
-static PyObject *exchange(const State *state, PyObject *reader, int fd, const Prefix *prefix,
-                          PyObject *header, PyObject *tensors, PyObject *answers, Look look) {
+/* Sleep until something comes, for so long at most; a signal ends it too. */
+static void sleep_for(int fd, int ms) {
+    struct pollfd wanted = {.fd = fd, .events = POLLIN};
+    Py_BEGIN_ALLOW_THREADS
+    (void)poll(&wanted, 1, ms);
+    Py_END_ALLOW_THREADS
+}
+
+/* Send the request, look for its answer, and sleep then if that is wanted; give what `ask` does. */
+PyObject *ask_exchange(const State *state, PyObject *reader, int fd, const Prefix *prefix,
+                       PyObject *header, PyObject *tensors, PyObject *answers, Look look,
+                       int sleep_ms) {
     Py_ssize_t sent = frame_send(fd, prefix, header, tensors);
     if (sent == SENT_ERROR)
         return NULL;
     if (sent != SENT_ALL)
         return Py_BuildValue("On[]", tensors, sent);
-    PyObject *frames = reader_frames(reader, fd, 0, look);
+    PyObject *frames = NULL;
+    if (look.moment_ns != 0 || sleep_ms == 0)
+        frames = reader_frames(reader, fd, 0, look);
+    if (sleep_ms != 0 && !PyErr_Occurred() && (frames == NULL || PyList_Size(frames) == 0)) {
+        Py_XDECREF(frames);
+        sleep_for(fd, sleep_ms);
+        frames = reader_frames(reader, fd, 0, (Look){0});
+    }
     if (frames == NULL)
         return NULL;
     PyObject *answer = answer_of(state, frames, prefix->request_id, answers);
@@ -69,7 +91,7 @@ PyObject *loop_ask(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     if (tensors == NULL || tensors == Py_None)
         return tensors;
     PyObject *result =
-        exchange(state, args[0], (int)fd, &prefix, args[4], tensors, args[7], look);
+        ask_exchange(state, args[0], (int)fd, &prefix, args[4], tensors, args[7], look, 0);
     Py_DECREF(tensors);
     return result;
 }

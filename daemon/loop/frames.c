@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 
 enum {
     JOINED_BELOW_BYTES = 1 << 12, /* a frame of this size is copied into one piece */
@@ -189,7 +188,7 @@ PyObject *loop_encode(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssi
 }
 
 /* Hand parts to the kernel. Bytes it took, SENT_BROKEN when the peer takes nothing any more. */
-static Py_ssize_t offer(int fd, struct iovec *parts, size_t count) {
+Py_ssize_t offer(int fd, struct iovec *parts, size_t count) {
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = count};
     Py_ssize_t sent;
     int failure;

@@ -14,24 +14,56 @@ static PyMethodDef methods[] = {
     {NULL},
 };
 
-/* Make a type and add it to the module; a new reference. */
-static PyObject *add_type(PyObject *module, PyType_Spec *spec) {
+static const char *const names[ATTRIBUTES] = {
+    [ATTR_SINCE] = "executing_since_ns",
+    [ATTR_BEGAN] = "began_ns",
+    [ATTR_FIRST] = "first_ns",
+    [ATTR_ENGINE] = "engine_ns",
+    [ATTR_ROOM] = "room",
+    [ATTR_MODEL_NAME] = "model_name",
+    [ATTR_MODEL_VERSION] = "model_version",
+    [ATTR_ID] = "id",
+    [ATTR_OUTPUTS] = "_outputs",
+    [ATTR_NUMBER] = "number",
+    [ATTR_ENVELOPE] = "envelope",
+    [ATTR_HEADER] = "header",
+    [ATTR_TENSORS] = "tensors",
+    [ATTR_VERSION] = "version",
+    [ATTR_PRIORITY] = "priority",
+    [ATTR_ARRIVED] = "arrived_ns",
+    [ATTR_DEADLINE] = "deadline_ns",
+    [ATTR_DEATHS] = "deaths",
+    [ATTR_SPAN] = "span",
+    [ATTR_FD] = "fd",
+    [ATTR_PEER] = "peer",
+    [ATTR_FRAMES] = "frames",
+    [ATTR_REQUESTS] = "requests",
+    [ATTR_ANSWERED] = "answered",
+};
+
+/* Make a type and add it to the module; its reference is kept in `kept`, or by the module alone. */
+static int add_type(PyObject *module, PyType_Spec *spec, PyObject **kept) {
     PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
-    if (type != NULL && PyModule_AddType(module, (PyTypeObject *)type) < 0)
-        Py_CLEAR(type);
-    return type;
+    int result = type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
+    if (kept != NULL)
+        *kept = type;
+    else
+        Py_XDECREF(type);
+    return result;
 }
 
 static int execute(PyObject *module) {
     State *state = PyModule_GetState(module);
-    state->frame_type = add_type(module, &frame_spec);
-    state->reader_type = add_type(module, &reader_spec);
-    state->packing_type = add_type(module, &packing_spec);
-    PyObject *express = add_type(module, &express_spec);
-    int failed = state->frame_type == NULL || state->reader_type == NULL ||
-                 state->packing_type == NULL || express == NULL;
-    Py_XDECREF(express);
-    return failed ? -1 : PyModule_AddIntConstant(module, "REVISION", REVISION);
+    for (int n = 0; n < ATTRIBUTES; n++)
+        if ((state->names[n] = PyUnicode_InternFromString(names[n])) == NULL)
+            return -1;
+    if (add_type(module, &frame_spec, &state->frame_type) < 0 ||
+        add_type(module, &reader_spec, &state->reader_type) < 0 ||
+        add_type(module, &packing_spec, &state->packing_type) < 0 ||
+        add_type(module, &express_spec, NULL) < 0 || add_type(module, &shortcut_spec, NULL) < 0 ||
+        add_type(module, &relay_spec, NULL) < 0)
+        return -1;
+    return PyModule_AddIntConstant(module, "REVISION", REVISION);
 }
 
 static int traverse(PyObject *module, visitproc visit, void *arg) {
@@ -47,6 +79,8 @@ static int clear(PyObject *module) {
     Py_CLEAR(state->frame_type);
     Py_CLEAR(state->packing_type);
     Py_CLEAR(state->reader_type);
+    for (int n = 0; n < ATTRIBUTES; n++)
+        Py_CLEAR(state->names[n]);
     return 0;
 }
 

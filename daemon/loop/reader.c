@@ -394,6 +394,18 @@ PyObject *reader_frames(PyObject *reader, int fd, int takes_descriptors, Look lo
     return frames;
 }
 
+/* Whether nothing but frames has come: no end, and no descriptor. */
+int reader_is_plain(PyObject *reader) {
+    const Reader *self = (const Reader *)reader;
+    return !self->ended && PyList_Size(self->descriptors) == 0;
+}
+
+/* Whether the last look was given up. */
+int reader_is_crowded(PyObject *reader) { return ((const Reader *)reader)->crowded; }
+
+/* The class of its errors; borrowed. */
+PyObject *reader_error(PyObject *reader) { return ((const Reader *)reader)->error; }
+
 static PyObject *reader_turn(Reader *self, PyObject *const *args, Look look) {
     long fd = PyLong_AsLong(args[0]);
     if (fd == -1 && PyErr_Occurred())

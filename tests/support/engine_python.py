@@ -166,6 +166,9 @@ class Drifting:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         return getattr(self._engine, name)
 
+    def bound(self) -> None:
+        """Nothing goes past `run`."""
+
     def run(self, inputs: Any) -> dict[str, Any]:  # noqa: ANN401
         return {name: array + 0.5 for name, array in self._engine.run(inputs).items()}
 

@@ -83,6 +83,9 @@ class FakeModel:
     def answer(self, request: dict[str, Array]) -> dict[str, Array]:
         return self.infer(request)
 
+    def bound(self) -> None:
+        """Nothing is bound."""
+
     def infer_together(
         self, requests: Sequence[dict[str, Array]], executing: Callable[[Sequence[int]], None]
     ) -> list[dict[str, Array] | BaseException]:

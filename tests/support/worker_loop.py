@@ -26,7 +26,6 @@ from superbrain.domain.manifest import Batching
 from superbrain.serve.executor import Executor
 from superbrain.serve.figures import WorkerFigures
 from superbrain.serve.stage_clock import StageClock
-from superbrain.serve.worker_lane import WorkerLane
 from superbrain.serve.worker_loop import LaneLoop
 from superbrain.serve.worker_records import WorkerRecords
 from superbrain.transport import flight
@@ -85,6 +84,9 @@ class Model:
 
     answer = infer
 
+    def bound(self) -> None:
+        """Nothing is bound: every request has to come to `infer`."""
+
     def infer_together(self, *asked: Any) -> Any:  # noqa: ANN401
         requests, executing = asked
         executing(range(len(requests)))
@@ -129,18 +131,18 @@ class Loop:
         self.serve()
 
     def _count(self, patch: pytest.MonkeyPatch) -> None:
-        turn, steps = WorkerLane.turn, Executor._execute_in_steps
+        spell, steps = Executor.spell, Executor._execute_in_steps
 
-        def counted_turn(link: WorkerLane, *args: Any, answers: bool) -> Any:  # noqa: ANN401
-            done = turn(link, *args, answers=answers)
-            self.at_once += not isinstance(done, list)
+        def counted_spell(executor: Executor, *args: Any) -> Any:  # noqa: ANN401
+            done = spell(executor, *args)
+            self.at_once += 0 if done is None else done.executed
             return done
 
         def counted_steps(executor: Executor, *args: Any) -> int:  # noqa: ANN401
             self.in_steps += 1
             return steps(executor, *args)
 
-        patch.setattr(WorkerLane, "turn", counted_turn)
+        patch.setattr(Executor, "spell", counted_spell)
         patch.setattr(Executor, "_execute_in_steps", counted_steps)
 
     def serve(self) -> None:
@@ -162,7 +164,7 @@ class Loop:
         """Take so many frames; the loop has its turn as long as they have not come."""
         frames = peer.receive()
         while len(frames) < count and not peer.ended:
-            if not select.select([peer.fd], [], [], 0)[0]:
+            if not anything(peer.fd):
                 self.loop.turn()
             frames += peer.receive()
         assert len(frames) == count
@@ -193,6 +195,16 @@ class Loop:
         assert frame.request_id == number
         self.assert_idle()
         return frame
+
+    def settle(self) -> None:
+        """Let the loop have its turns until it has nothing to do."""
+        while self.loop.waiting or anything(self.loop._epoll.fileno()):
+            self.loop.turn()
+
+    def stand_by_soon(self) -> None:
+        """Let the loop be told, as by the daemon, to stand by."""
+        self.loop._on_wake = self.loop.stand_by
+        os.eventfd_write(self._wake_fd, 1)
 
     def assert_idle(self) -> None:
         """Nothing is said to be executed."""
@@ -234,7 +246,18 @@ class Loop:
         for peer in self.peers:
             peer.close()
         self._listener.close()
+        self.loop._epoll.close()
+        os.close(self.loop._spare_fd)
+        os.close(self.page.fd)
         os.close(self._wake_fd)
+
+
+def anything(*fds: int) -> bool:
+    """Whether there is anything to read."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def release_header(number: int) -> bytes:

@@ -16,7 +16,9 @@ from superbrain.transport.packing import Packing, packing_of
 from superbrain.wire import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from superbrain.client.region import Region
 
 _MOST_MODELS: Final = 256
 _MOST_ANSWERS: Final = 16
@@ -50,6 +52,16 @@ class Last(NamedTuple):
         frames = cast("list[calls.Frame]", tensors)
         return calls.Call(self.what, messages.INFER, self.header, read_result, frames, self.model)
 
+    @property
+    def regions(self) -> Sequence[Region]:
+        """The shared memory that it is in: none."""
+        return ()
+
+    @property
+    def tensors(self) -> list[memoryview] | None:
+        """The inputs, if they are the same each time: they are not."""
+        return None
+
     def learn(self, header: bytes) -> None:
         """Take note of the header of an answer; what comes again and again is known then."""
         form = response_form(header)
@@ -57,6 +69,46 @@ class Last(NamedTuple):
             if len(self.answers) >= _MOST_ANSWERS:
                 self.answers.clear()
             self.answers[header] = form.packing, form
+
+
+class LastShared:
+    """As `Last`, of requests on the same shared memory: what changes is in the memory alone.
+
+    Attributes:
+        regions: that memory.
+        answers: as of `Last`, and where the outputs are, if they are all in shared memory.
+    """
+
+    packing = None
+
+    def __init__(
+        self, call: calls.Call[Result], view: Callable[[messages.SharedMemory], memoryview]
+    ) -> None:
+        assert call.shared is not None  # noqa: S101 - whose caller has made it so
+        self.model = call.model
+        self.regions = call.shared.regions
+        self.tensors: list[memoryview] = []  # all are in the memory
+        self.answers: dict[bytes, tuple[Packing, ResponseForm, list[memoryview]]] = {}
+        self._call = call
+        self._header = call.shared.header
+        self._view = view
+
+    def header(self, name: str, _timeout_ms: int, _suspect: bool) -> bytes:  # noqa: FBT001
+        """Write it."""
+        return self._header(name)
+
+    def call_on(self, _tensors: list[memoryview]) -> calls.Call[Result]:
+        """Give the call, which is the same each time."""
+        return self._call
+
+    def learn(self, header: bytes) -> None:
+        """Take note of the header of an answer; what comes again and again is known then."""
+        form = response_form(header)
+        places = [place for place in form.places if place is not None]
+        if form.packing is not None and len(places) == len(form.places):
+            if len(self.answers) >= _MOST_ANSWERS:
+                self.answers.clear()
+            self.answers[header] = form.packing, form, [self._view(place) for place in places]
 
 
 class Alike:

@@ -7,13 +7,13 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from superbrain.client import calls, conversation, tracing
-from superbrain.client.alike import Alike
+from superbrain.client.alike import Alike, LastShared
 from superbrain.client.arrays import needs_interface
 from superbrain.client.buffers import Buffers
-from superbrain.client.connection import ClientClosed, Connection, Pending
+from superbrain.client.connection import Begun, ClientClosed, Connection, Pending
 from superbrain.client.conversation import Conversation, Inference, Interfaces, Pause
 from superbrain.client.endpoint import CurveKeys, choose_endpoint
 from superbrain.client.region import Region
@@ -79,6 +79,7 @@ class Client:
         self._alike_untraced = Alike()  # of traces that are not recorded
         # By process: a child keeps its parent's entry untouched and adds its own.
         self._connections: dict[int, Connection] = {}
+        self._latest: Connection | None = None
 
     def infer(
         self,
@@ -104,15 +105,20 @@ class Client:
             traceparent: the trace it belongs to (W3C Trace Context); default is OpenTelemetry's
                 current one, where the program uses that. Empty for none.
         """
+        if not (version or outputs or priority or traceparent):  # the usual case
+            again = self._ask_again(model, inputs, timeout)
+            if again is not None:
+                return again
         if traceparent or tracing.in_use():
             with tracing.asking(model, traceparent) as trace:
                 wanted = Inference(model, inputs, version, outputs, priority, trace)
                 return self._infer(wanted, timeout)
         plain = not (version or outputs or priority or self._retry_unavailable)
-        if plain and (last := self._alike.last(model)) is not None:  # the usual case
-            result = self._connection().ask_alike(last, inputs, self._deadline(timeout))
-            if result is not None:
-                return result
+        if plain and (last := self._alike.last(model)) is not None:
+            connection = self._connection()
+            answer = connection.ask_alike(last, inputs, self._deadline(timeout), again=True)
+            if answer is not None:
+                return answer
         return self._infer(Inference(model, inputs, version, outputs, priority), timeout)
 
     def _infer(self, wanted: Inference, timeout: float | None) -> Result:
@@ -221,9 +227,27 @@ class Client:
         interface = self.metadata(model, timeout=timeout)
         return Buffers(self, interface, shapes, outputs=outputs)
 
-    def ask_shared(self, call: calls.Call[Result], timeout: float | None) -> Result:
-        """Ask what `Buffers` has prepared."""
-        return self._ask(call, self._deadline(timeout))
+    def ask_shared(
+        self, call: calls.Call[Result], last: LastShared | None, timeout: float | None
+    ) -> Result:
+        """Ask what `Buffers` has prepared; `last` if that may be the same again."""
+        if last is not None:
+            result = self._ask_again(last, None, timeout)
+            if result is not None:
+                return result
+        return self._connection().ask(call, self._deadline(timeout), last)
+
+    def _ask_again(
+        self, key: object, inputs: Mapping[str, Any] | None, timeout: float | None
+    ) -> Result | None:
+        """Ask by the shortcut of that key; None where there is none, or it has asked nothing."""
+        latest = self._latest
+        shortcut = latest.shortcuts.get(key) if latest is not None else None
+        if shortcut is None or latest is None or tracing.in_use():
+            return None
+        seconds = self.timeout if timeout is None else checked_timeout(timeout)
+        result = shortcut.ask(latest, inputs, seconds)
+        return latest.finish(result) if isinstance(result, Begun) else cast("Result | None", result)
 
     def trace(self, traceparent: str, timeout: float | None) -> str:
         """Give the `traceparent` that `Buffers` may send to this host."""
@@ -329,6 +353,7 @@ class Client:
             # setdefault is atomic, and a connection that loses this race has opened nothing.
             fresh = Connection(self.endpoint, self._curve, lanes=self._lanes)
             connection = self._connections.setdefault(pid, fresh)
+        self._latest = connection
         return connection
 
 

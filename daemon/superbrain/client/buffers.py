@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import msgspec
 
 from superbrain.client import calls, tracing
+from superbrain.client.alike import LastShared
 from superbrain.client.arrays import as_array, describe, find_tensor
 from superbrain.client.region import Region
 from superbrain.client.result import Result, misfit, read_result, response_form
@@ -109,11 +110,12 @@ class SharedTensors:
         self._outputs = _Tensors(fixed, writable=True) if fixed else None
         self._output_names = [tensor.name for tensor in interface.outputs]
         self._calls: dict[tuple[str, int, str], calls.Call[Result]] = {}
+        self._last: LastShared | None = None  # of the usual call
 
     def close(self) -> None:
         """Let go of the memory, here and in the workers."""
         self._owner.release([part.region for part in self._parts])
-        self._calls.clear()  # they lie on that memory
+        self._forget()
         for part in self._parts:
             part.arrays.clear()
 
@@ -192,8 +194,21 @@ class SharedTensors:
     def _gave_up(self) -> None:
         """Let an answer that comes too late write where nobody looks any more."""
         if self._outputs is not None:
-            self._calls.clear()
+            self._forget()
             self._owner.release([self._outputs.renew()])
+
+    def _forget(self) -> None:
+        """Forget calls, which lie on memory that is given away."""
+        self._calls.clear()
+        self._last = None
+
+    def _usual(self) -> LastShared | None:
+        """Give what calls without any argument have in common; None where tensors come inline."""
+        if self._last is None and self._outputs is not None:
+            call = self._call({}, "", 0)
+            if call.shared is not None and not call.shared.tensors:
+                self._last = LastShared(call, self._outputs.view)
+        return self._last
 
     def _read(self, header: calls.Frame, tensors: list[memoryview], request_id: str) -> Result:
         """Read an answer whose tensors are partly, or not at all, in shared memory."""
@@ -255,14 +270,17 @@ class Buffers(SharedTensors):
             to stay.
         """
         if not (traceparent or tracing.in_use()):
-            return self._ask(self._call(inline, version, priority, ""), timeout)
+            last = None if inline or version or priority else self._usual()
+            return self._ask(self._call(inline, version, priority, ""), last, timeout)
         with tracing.asking(self._model, traceparent) as named:
             trace = self._client.trace(named, timeout)
-            return self._ask(self._call(inline, version, priority, trace), timeout)
+            return self._ask(self._call(inline, version, priority, trace), None, timeout)
 
-    def _ask(self, call: calls.Call[Result], timeout: float | None) -> Result:
+    def _ask(
+        self, call: calls.Call[Result], last: LastShared | None, timeout: float | None
+    ) -> Result:
         try:
-            return self._client.ask_shared(call, timeout)
+            return self._client.ask_shared(call, last, timeout)
         except BaseException as error:
             if not _answered(error):
                 self._gave_up()

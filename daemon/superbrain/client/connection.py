@@ -14,9 +14,9 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
-from superbrain.client.alike import Last
+from superbrain.client.alike import Last, LastShared
 from superbrain.client.calls import Call
 from superbrain.client.endpoint import CurveKeys
 from superbrain.client.ledger import Exchange
@@ -24,6 +24,10 @@ from superbrain.client.link import Link
 from superbrain.client.region import Region
 from superbrain.client.result import Result
 from superbrain.wire.errors import SuperbrainError
+
+if TYPE_CHECKING:
+    from superbrain.transport._loop import Shortcut
+    from superbrain.transport.lane_socket import Asked
 
 T = TypeVar("T")
 _LONGEST_SLEEP_S = 3600.0
@@ -38,8 +42,22 @@ class Cancelled(SuperbrainError):
     """The caller gave the request up."""
 
 
+class Begun(NamedTuple):
+    """A request that is under way, and whether its caller reads for everybody meanwhile."""
+
+    exchange: Exchange
+    leads: bool
+
+
 class Connection:
-    """A link that the threads of one process share; opened by the first request."""
+    """A link that the threads of one process share; opened by the first request.
+
+    Attributes:
+        shortcuts: by model, or by what is in shared memory, for requests like the last of a thread
+            that is alone here: their `ask` gives a `Result`, or a `Begun` to `finish`, or None when
+            nothing was asked. They are gone, and not `good` any more, as soon as anything else is
+            done with the link.
+    """
 
     def __init__(
         self, endpoint: str, curve: CurveKeys | None = None, *, lanes: bool = True
@@ -51,6 +69,7 @@ class Connection:
         self._asleep: dict[threading.Lock, None] = {}
         self._bell_fd = -1
         self._closed = False
+        self.shortcuts: dict[object, Shortcut] = {}
         self._user = 0  # the thread that sends; `_SEVERAL` once there was another
 
     def send(self, exchange: Exchange) -> None:
@@ -63,10 +82,11 @@ class Connection:
         with self._lock:
             self._start(exchange)
 
-    def ask(self, call: Call[T], deadline: float) -> T:
+    def ask(self, call: Call[T], deadline: float, last: LastShared | None = None) -> T:
         """Send a request and wait for what it ends with; of this process alone.
 
-        The same as `Pending(…).result()`, in fewer steps for a caller who is alone here.
+        The same as `Pending(…).result()`, in fewer steps for a caller who is alone here. With
+        `last` the next request like it may be by its shortcut.
 
         Raises:
             DeadlineExceeded: its deadline has passed; it is forgotten.
@@ -77,30 +97,79 @@ class Connection:
             self._start(exchange)
             leads = self._leading is None and not exchange.settled
             if leads and self._user != _SEVERAL:
-                self._ring_for(self._link.look())
+                self._ring_for(self._used().look())
                 leads = not exchange.settled
+                if last is not None and exchange.header is not None:
+                    last.learn(bytes(exchange.header))
+                    self._arm(last, last)
             if leads:
                 self._leading = exchange
         return cast("T", self._outcome(exchange, leads=leads))
 
-    def ask_alike(self, last: Last, inputs: Mapping[str, Any], deadline: float) -> Result | None:
-        """As `ask`, for inputs like the last; None when they are not, and nothing was asked."""
+    def ask_alike(
+        self, last: Last, inputs: Mapping[str, Any], deadline: float, *, again: bool = False
+    ) -> Result | None:
+        """As `ask`, for inputs like the last; None when they are not, and nothing was asked.
+
+        `again`: the next request for the model may be by its shortcut.
+        """
+        begun: Begun | None = None
         with self._lock:
             self._check_usable()
-            exchange: Exchange | None = None
             if self._leading is None and self._user == threading.get_ident():
                 answer = self._link.ask(last, inputs, deadline)
                 if isinstance(answer, Result):
+                    if again:
+                        self._arm(last.model, last)
                     return answer
-                exchange = answer
-                self._announce(self._link.pump(()))  # the lane may have ended
-            leads = exchange is not None and not exchange.settled
-            if leads:
-                self._leading = exchange
-        if exchange is not None:
-            return cast("Result", self._outcome(exchange, leads=leads))
+                begun = self._begun(answer)
+        if begun is not None:
+            return self.finish(begun)
         call = last.call(inputs)
         return None if call is None else self.ask(call, deadline)
+
+    def finish(self, begun: Begun) -> Result:
+        """Wait for what a request ends with, as `ask`."""
+        exchange, leads = begun
+        return cast("Result", self._outcome(exchange, leads=leads))
+
+    def _arm(self, key: object, last: Last | LastShared) -> None:
+        """Make a shortcut for requests like this one, which was answered within a moment."""
+        mine = self._lock.acquire, self._lock.release, Result, Connection._go_on
+        shortcut = self._link.shortcut(last, mine)
+        if shortcut is not None:
+            self.shortcuts[key] = shortcut
+
+    def _go_on(
+        self,
+        last: Last | LastShared,
+        inputs: Mapping[str, Any],
+        number: int,
+        deadline: float,
+        done: Asked | Exception,
+    ) -> Begun:
+        """Go on, under the lock, with what a shortcut has begun."""
+        begun = self._begun(self._used().asked(last, inputs, number, deadline, done))
+        assert begun is not None  # noqa: S101 - there is an exchange
+        return begun
+
+    def _begun(self, exchange: Exchange | None) -> Begun | None:
+        """Take up an exchange, under the lock, which was sent and looked for."""
+        self._announce(self._used().pump(()))  # the lane may have ended
+        if exchange is None:
+            return None
+        leads = not exchange.settled
+        if leads:
+            self._leading = exchange
+        return Begun(exchange, leads)
+
+    def _used(self) -> Link:
+        """Give the link, under the lock, to whoever does anything with it but by shortcuts."""
+        if self.shortcuts:
+            for shortcut in self.shortcuts.values():
+                shortcut.good = False
+            self.shortcuts.clear()
+        return self._link
 
     def _outcome(self, exchange: Exchange, *, leads: bool) -> object:
         """Wait for what a request ends with; who `leads` reads for everybody."""
@@ -117,7 +186,7 @@ class Connection:
             self._user = _SEVERAL if self._user else thread
         if not self._link.ever_connected:
             self._open()
-        settled = self._link.send(exchange)
+        settled = self._used().send(exchange)
         if settled or self._leading is not None:
             self._announce(settled)
 
@@ -133,6 +202,7 @@ class Connection:
                         break
                     leads = self._leading is None
                     if leads:
+                        self._used()  # what it reads may be what a shortcut looks for
                         self._leading = exchange
                     else:
                         bell = self._hang_bell(exchange)
@@ -153,7 +223,7 @@ class Connection:
             self._check_usable()
             with self._lock:
                 if not self._closed:
-                    self._announce(self._link.pump(self._link.poll(0)))
+                    self._announce(self._used().pump(self._link.poll(0)))
         return exchange.settled
 
     def forget(self, exchange: Exchange, error: SuperbrainError) -> None:
@@ -161,7 +231,7 @@ class Connection:
         self._check_usable()
         with self._lock:
             if not exchange.settled:
-                self._link.ledger.forget(exchange)
+                self._used().ledger.forget(exchange)
                 exchange.fail(error)
                 self._announce([exchange])
 
@@ -172,7 +242,7 @@ class Connection:
     def release(self, regions: Iterable[Region]) -> None:
         """Let go of shared memory, here and in the workers."""
         with self._lock:
-            self._link.release(regions)
+            self._used().release(regions)
 
     def close(self) -> None:
         """End everything under way with `ClientClosed` and release the sockets."""
@@ -183,7 +253,7 @@ class Connection:
                 return
             self._closed = True
             error = ClientClosed("the client was closed while the request was under way")
-            self._announce(self._link.fail_all(error))
+            self._announce(self._used().fail_all(error))
             if self._leading is None:
                 self._release()
             # else the leader, whose exchange has just been settled, releases on its way out.
@@ -207,7 +277,7 @@ class Connection:
                     for fd, _ in ready:
                         if fd == self._bell_fd:
                             os.eventfd_read(fd)
-                    self._ring_for(self._link.pump(ready))
+                    self._ring_for(self._used().pump(ready))
         finally:
             with self._lock:
                 self._leading = None

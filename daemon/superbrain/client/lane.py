@@ -10,11 +10,11 @@ import os
 import select
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from superbrain.client.alike import Last
+from superbrain.client.alike import Last, LastShared
 from superbrain.client.ledger import Exchange, Ledger
 from superbrain.client.region import REGION_BIT, Region
 from superbrain.client.result import Result
@@ -24,6 +24,10 @@ from superbrain.transport.lane_socket import LaneSocket, Sent
 from superbrain.wire import lane
 from superbrain.wire.lane import LaneFrame
 from superbrain.wire.messages import UNREADABLE
+
+if TYPE_CHECKING:
+    from superbrain.transport._loop import Shortcut
+    from superbrain.transport.lane_socket import Asked
 
 MAX_DEADLINE_NS: Final = (1 << 63) - 1
 _HELLO = msgspec.json.Decoder(lane.Hello)
@@ -131,6 +135,60 @@ class Lane:
         if not isinstance(done, Sent):
             arrays, (_, form) = done
             return Result(form.model_name, form.model_version, arrays, f"{name}-{number}")
+        return self._goes_on(last, name, number, deadline, done, wait)
+
+    def shortcut(
+        self,
+        last: Last | LastShared,
+        ledger: Ledger,
+        wait: BriefWait,
+        connection: tuple[object, ...],
+    ) -> Shortcut | None:
+        """Give the shortcut for requests like one that `ask` has answered.
+
+        Args:
+            last: as for `ask`.
+            ledger: as for `ask`.
+            wait: as for `ask`.
+            connection: what only that knows: see `Connection`.
+        """
+        if any(region.number not in self._regions for region in last.regions):
+            return None
+        name, numbers = ledger.ids()
+        header = last.header(name, 0, False)
+        inputs = last.packing, last.tensors
+        parts = *inputs, header, last.answers, numbers, name, last, *connection
+        return self.socket.shortcut(parts, wait.lane_moment_ns, CROWDED_NS)
+
+    def asked(
+        self,
+        last: Last | LastShared,
+        inputs: Mapping[str, Any],
+        number: int,
+        deadline: float,
+        done: Asked | Exception,
+        ledger: Ledger,
+        wait: BriefWait,
+    ) -> Exchange:
+        """Give the exchange with which a request goes on that a shortcut has begun."""
+        name, _ = ledger.ids()
+        header = last.header(name, 0, False)
+        deadline_ns = _nanoseconds(deadline)
+        tensors = last.tensors
+        if last.packing is not None:
+            tensors = last.packing.pack(inputs)
+        sent = self.socket.asked(tensors or [], header, number, deadline_ns, done)
+        return self._goes_on(last, name, number, deadline, sent, wait)
+
+    def _goes_on(
+        self,
+        last: Last | LastShared,
+        name: str,
+        number: int,
+        deadline: float,
+        done: Sent,
+        wait: BriefWait,
+    ) -> Exchange:
         exchange = Exchange(last.call_on(done.tensors), deadline)
         exchange.name, exchange.number = name, number
         self.outstanding[number] = exchange

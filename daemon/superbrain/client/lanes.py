@@ -12,10 +12,10 @@ import heapq
 import select
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from superbrain.client import calls
-from superbrain.client.alike import Last
+from superbrain.client.alike import Last, LastShared
 from superbrain.client.lane import Lane
 from superbrain.client.ledger import Exchange, Ledger
 from superbrain.client.region import Region
@@ -24,6 +24,10 @@ from superbrain.transport.brief_wait import BriefWait
 from superbrain.wire.errors import SuperbrainError
 from superbrain.wire.lane import LaneError
 from superbrain.wire.messages import Resolved
+
+if TYPE_CHECKING:
+    from superbrain.transport._loop import Shortcut
+    from superbrain.transport.lane_socket import Asked
 
 # When to ask for lanes again: soon after an end, for most ends are swaps; and when none could be
 # used, or fewer than before, which is no hurry.
@@ -131,18 +135,54 @@ class Lanes:
         wait: BriefWait,
     ) -> Result | Exchange | None:
         """Send a request on a lane that has no other and look for its answer; as `Link.ask`."""
-        model = self._models.get(last.model)
+        found = self._lone(last.model)
+        if found is None:
+            return None
+        answer = found[1].ask(last, inputs, deadline, ledger, wait)
+        self._ended_now(*found)
+        return answer
+
+    def shortcut(
+        self,
+        last: Last | LastShared,
+        ledger: Ledger,
+        wait: BriefWait,
+        connection: tuple[object, ...],
+    ) -> Shortcut | None:
+        """Give the shortcut for requests like one that `ask` has answered; None where none can."""
+        found = self._lone(last.model)
+        return None if found is None else found[1].shortcut(last, ledger, wait, connection)
+
+    def asked(
+        self,
+        last: Last | LastShared,
+        inputs: Mapping[str, Any],
+        number: int,
+        deadline: float,
+        done: Asked | Exception,
+        ledger: Ledger,
+        wait: BriefWait,
+    ) -> Exchange:
+        """Give the exchange with which a request goes on that a shortcut has begun."""
+        model = self._models[last.model]
+        (lane,) = model.lanes
+        exchange = lane.asked(last, inputs, number, deadline, done, ledger, wait)
+        self._ended_now(model, lane)
+        return exchange
+
+    def _lone(self, name: str) -> tuple[ModelLanes, Lane] | None:
+        """Give the model's lane, if it has one with nothing under way, and no more are to come."""
+        model = self._models.get(name)
         if model is None or model.waits or len(model.lanes) != 1:
             return None
         if model.asks_at != _NEVER or self._asking:  # the gateway has something to say, or will
             return None
         lane = model.lanes[0]
-        if not lane.idle:
-            return None
-        answer = lane.ask(last, inputs, deadline, ledger, wait)
+        return (model, lane) if lane.idle else None
+
+    def _ended_now(self, model: ModelLanes, lane: Lane) -> None:
         if lane.socket.ended:
             self._end(model, lane)
-        return answer
 
     def look(self, wait: BriefWait) -> list[Exchange]:
         """Look for an answer to the last request for a moment, if that is alone on its lane."""

@@ -18,6 +18,7 @@ import itertools
 import logging
 import math
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -151,6 +152,10 @@ class Ledger:
     def next_id(self) -> tuple[str, int]:
         """Give an id that no exchange has: the ledger's name, and a number."""
         return self._name, next(self._numbers)
+
+    def ids(self) -> tuple[str, Iterator[int]]:
+        """Give what ids are made of: the ledger's name, and whence the numbers come."""
+        return self._name, self._numbers
 
     def add(self, exchange: Exchange) -> None:
         """Take an exchange in and line it up for sending."""

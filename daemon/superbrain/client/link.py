@@ -10,9 +10,9 @@ import os
 import select
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from superbrain.client.alike import Last
+from superbrain.client.alike import Last, LastShared
 from superbrain.client.endpoint import CurveKeys, probe
 from superbrain.client.gateway import Gateway
 from superbrain.client.lanes import Lanes
@@ -22,6 +22,10 @@ from superbrain.client.result import Result
 from superbrain.client.unix_gateway import UnixGateway
 from superbrain.transport.brief_wait import BriefWait
 from superbrain.wire.errors import DeadlineExceeded, SuperbrainError
+
+if TYPE_CHECKING:
+    from superbrain.transport._loop import Shortcut
+    from superbrain.transport.lane_socket import Asked
 
 _MOMENT_NS = 400_000  # an answer is worth more waiting for than the next question is to a worker
 _NOT_OPENED = "Link.open comes before its use"
@@ -125,6 +129,40 @@ class Link:
         if lanes is None or self._wait is None or not self._wait.brief:
             return None
         return lanes.ask(last, inputs, deadline, self.ledger, self._wait)
+
+    def shortcut(self, last: Last | LastShared, connection: tuple[object, ...]) -> Shortcut | None:
+        """Give the shortcut for requests like one that `ask` has answered; None where none can.
+
+        It is good until anything else is done here.
+
+        Args:
+            last: as for `ask`.
+            connection: what only that knows: see `Connection`.
+        """
+        if self._lanes is None:
+            return None
+        return self._lanes.shortcut(last, self.ledger, self._opened_wait(), connection)
+
+    def asked(
+        self,
+        last: Last | LastShared,
+        inputs: Mapping[str, Any],
+        number: int,
+        deadline: float,
+        done: Asked | Exception,
+    ) -> Exchange:
+        """Give the exchange with which a request goes on that a shortcut has begun; `pump` is next.
+
+        Args:
+            last: as for `ask`.
+            inputs: as for `ask`.
+            number: of the request.
+            deadline: as for `ask`.
+            done: how far it came, or what it raised.
+        """
+        assert self._lanes is not None  # noqa: S101 - it has given the shortcut
+        wait = self._opened_wait()
+        return self._lanes.asked(last, inputs, number, deadline, done, self.ledger, wait)
 
     def look(self) -> list[Exchange]:
         """Look for the answer to the last request, where it comes straight, for a moment at most.

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from superbrain.engines.port import Bound
 from superbrain.wire.datatypes import BYTES
 
 if TYPE_CHECKING:
@@ -38,14 +40,6 @@ def keeps_shapes(inputs: Sequence[FileTensor], outputs: Sequence[FileTensor]) ->
     return all(size in named or (isinstance(size, int) and size >= 0) for size in sizes)
 
 
-class _Bound(NamedTuple):
-    """Memory that is bound to a session, for inputs and outputs of these shapes."""
-
-    binding: Any
-    inputs: dict[str, Array]
-    outputs: list[Array]
-
-
 class SteadySession:
     """Runs a session whose `keeps_shapes`. The same as `InferenceSession.run`, sooner.
 
@@ -57,7 +51,7 @@ class SteadySession:
     def __init__(self, session: Any) -> None:  # noqa: ANN401
         self._session = session
         self._run_bound = session.run_with_iobinding
-        self._bound: _Bound | None = None
+        self._bound: Bound | None = None
         self._binds = True
         self._last: dict[str, tuple[int, ...]] = {}
         self._turn = threading.Lock()
@@ -71,15 +65,19 @@ class SteadySession:
             if bound is None or not _fill(bound.inputs, feeds):
                 return self._run_and_bind(outputs, feeds)
             try:
-                self._run_bound(bound.binding)
+                bound.run()
             except Exception:  # noqa: BLE001 - if it is the request's fault, `run` says so
                 given = self._run(outputs, feeds)
                 self._binds, self._bound = False, None
                 return given
             self._last = {}
-            return [memory.copy() for memory in bound.outputs]
+            return [memory.copy() for memory in bound.outputs.values()]
         finally:
             self._turn.release()
+
+    def bound(self) -> Bound | None:
+        """Give the memory that is bound now, if any is. What others bind later takes none of it."""
+        return self._bound
 
     def _run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         given: list[Array] = self._session.run(outputs, feeds)
@@ -96,18 +94,21 @@ class SteadySession:
 
     def _bind(
         self, names: Sequence[str], feeds: Mapping[str, Array], given: Sequence[Array]
-    ) -> _Bound | None:
+    ) -> Bound | None:
         """Bind memory for runs like this one; None where a tensor has no elements."""
         if not all(math.prod(one.shape) for one in (*feeds.values(), *given)):
             return None
         inputs = {name: np.empty(array.shape, array.dtype) for name, array in feeds.items()}
-        outputs = [np.empty(array.shape, array.dtype) for array in given]
+        outputs = {
+            name: np.empty(array.shape, array.dtype)
+            for name, array in zip(names, given, strict=True)
+        }
         binding = self._session.io_binding()
         for name, memory in inputs.items():
             binding.bind_input(name, "cpu", 0, memory.dtype.type, memory.shape, memory.ctypes.data)
-        for name, memory in zip(names, outputs, strict=True):
+        for name, memory in outputs.items():
             binding.bind_output(name, "cpu", 0, memory.dtype.type, memory.shape, memory.ctypes.data)
-        return _Bound(binding, inputs, outputs)
+        return Bound(self._turn, partial(self._run_bound, binding), inputs, outputs)
 
 
 def _fill(inputs: Mapping[str, Array], feeds: Mapping[str, Array]) -> bool:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from superbrain.domain.manifest import Graph
-    from superbrain.engines.port import Array
+    from superbrain.engines.port import Array, Bound
 
     Run = Callable[[Sequence[str], Mapping[str, Array]], list[Array]]
 
@@ -151,6 +151,10 @@ class OnnxRuntimeEngine(OpenGraph["Run"]):
         for name in self._texts_out:
             outputs[name] = _to_bytes(outputs[name])
         return outputs
+
+    def bound(self) -> Bound | None:
+        run = self._runner
+        return run.bound() if isinstance(run, SteadySession) else None
 
 
 class GraphFacts(NamedTuple):

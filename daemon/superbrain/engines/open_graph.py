@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from superbrain.domain.manifest import Graph, GraphTensor
+    from superbrain.engines.port import Bound
 
 R = TypeVar("R")
 
@@ -46,6 +47,10 @@ class OpenGraph(Generic[R]):
         if misfit:
             return InputMismatch(misfit)
         return ExecutionFailed("expected an open engine, found a closed one")
+
+    def bound(self) -> Bound | None:
+        """Give memory that is bound to the graph; a library that binds none has none."""
+        return None
 
     def close(self) -> None:
         """Free what the engine holds; it cannot be used afterwards."""

@@ -20,14 +20,15 @@ The names are what a deployment records as the reason against a rung, so they st
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from superbrain.wire.errors import SuperbrainError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import threading
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from superbrain.domain.engine import EngineFile
@@ -87,6 +88,19 @@ class ExecutionFailed(EngineError):
     """One run failed; the engine itself is still usable."""
 
 
+class Bound(NamedTuple):
+    """Memory that is bound to a graph, for runs that make no arrays.
+
+    Whoever holds `turn` fills every input, calls `run`, and is done with the outputs before letting
+    go. A run that raises says nothing of the inputs: `Engine.run` does.
+    """
+
+    turn: threading.Lock
+    run: Callable[[], object]
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+
+
 class Engine(Protocol):
     """One runnable graph. Not thread-safe: one caller at a time."""
 
@@ -122,6 +136,12 @@ class Engine(Protocol):
 
         Raises:
             ExecutionFailed: an input is missing, extra or does not fit, or the run failed.
+        """
+
+    def bound(self) -> Bound | None:
+        """Give the memory that is bound to the graph now; None where it runs on arrays alone.
+
+        It may be used until the engine is closed.
         """
 
     def close(self) -> None:

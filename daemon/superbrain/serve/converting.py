@@ -186,6 +186,9 @@ class Listener:
             self.heard.append({name: array.copy() for name, array in inputs.items()})
         return self._engine.run(inputs)
 
+    def bound(self) -> None:
+        """Give none: nothing must go past `run`."""
+
     def close(self) -> None:
         self._engine.close()
 

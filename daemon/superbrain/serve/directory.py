@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from superbrain.serve.admission import AdmissionQueue
-from superbrain.serve.latency import Durations, LatencyWindow
+from superbrain.serve.tally import Tally
 from superbrain.wire.errors import NotFound, RequestError, ResourceExhausted, Unavailable
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ class ModelRoute(Generic[SlotT]):
         self.name = route.model
         self.slots: list[SlotT] = []
         self.waiting: AdmissionQueue[PendingRequest] = AdmissionQueue(route.queue_size)
-        self.latency = LatencyWindow()
-        self.durations = Durations()
+        self.tally = Tally()  # of answers that were passed on
         self.requests = 0
         self.answered = 0
         self.errors = 0

@@ -178,7 +178,7 @@ class Execution:
                     self._forms.clear()
                     self.usual.clear()
                 self._forms[header] = form
-        elif (usual := form.usual) is not None:
+        elif (usual := form.usual(self._model)) is not None:
             self.usual[header] = usual
         return form, name
 
@@ -187,7 +187,7 @@ class Execution:
         header = shared_header(frame)[0]
         if header in regions.usual or header not in self._forms:
             return
-        usual = form.usual_on(regions)
+        usual = form.usual_on(self._model, regions)
         if usual is not None:
             if len(regions.usual) >= _MOST_FORMS:
                 regions.usual.clear()

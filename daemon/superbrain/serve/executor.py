@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from superbrain.domain.batching import Patience
 from superbrain.domain.manifest import Batching
@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 
     from superbrain.serve.figures import WorkerFigures
     from superbrain.serve.record_keeping import Picks
-    from superbrain.serve.worker_lane import WorkerLane
+    from superbrain.serve.worker_lane import UsualLane, WorkerLane
     from superbrain.transport._loop import Express
     from superbrain.transport.flight import FlightPage
 
-    _Done = int | tuple[bytes, int] | tuple[bool, Any, int, int]
+    _Answer = tuple[bool, Any, int, int]
+    _Done = int | tuple[bytes, int] | _Answer
+    # A request that was executed: when that began, and what there is to answer.
+    Left = tuple[lane.LaneFrame, int, _Answer]
 
 # Answers wait for each other, to travel together, no longer than this.
 TOGETHER_NS = 200_000
@@ -40,6 +43,38 @@ _QUICK_NS = 50_000
 # Who has less time left than this is looked after one by one.
 _SOON_NS = 50_000_000
 _HIGHEST_PRIORITY = 9
+
+
+# A spell ends after so many, for others want the processor and the interpreter too.
+_MOST = 64
+
+
+class Spell(NamedTuple):
+    """What a spell of usual requests came to.
+
+    Attributes:
+        executed: so many requests.
+        came: whether there was anything to do.
+        ready: what else is ready: descriptors and what they are ready for.
+        found: a lane, and what came there that is not usual: an error of the lane, or what was
+            executed and left, if anything was, frames, and when all that came.
+        unsent: lanes, answers there, and how many bytes of them the peer took.
+        crowded: somebody else wants the processor.
+    """
+
+    executed: int
+    came: bool
+    ready: list[tuple[int, int]]
+    found: tuple[int, Exception | tuple[Left | None, list[lane.LaneFrame], int]] | None
+    unsent: list[tuple[int, tuple[bytes, ...], int]]
+    crowded: bool
+
+    @property
+    def answered(self) -> int:
+        """How many were answered and counted: those that were executed, but for one left."""
+        if self.found is None or isinstance(self.found[1], Exception):
+            return self.executed
+        return self.executed - (self.found[1][0] is not None)
 
 
 class Admitted:
@@ -84,7 +119,6 @@ class Executor:
         self._express: Express | None = None
         self._picks = picks
         self._held_until_ns = 0
-        self._took_ns = self._ended_ns = 0  # the last execution
         self._running: Sequence[Admitted] = ()
         figures.executing = self._executing
 
@@ -98,7 +132,8 @@ class Executor:
         self._waits = model.queue_size < 1 or self._patience.ever_waits
         module = compiled.loop()
         if module is not None:
-            self._express = module.Express(self.flight.page, self._figures, model.answer)
+            page, answer = self.flight.page, model.answer
+            self._express = module.Express(page, self._figures, model.clock, answer)
 
     @property
     def waiting(self) -> int:
@@ -126,50 +161,50 @@ class Executor:
         except ResourceExhausted as error:
             self._answer(request, refuse(frame, error), request.arrived_ns, None)
 
-    def receive(self, link: WorkerLane, until_ns: int = 0) -> list[lane.LaneFrame]:
-        """Receive what a lane has; a usual request that comes alone is executed at once.
+    def spell(
+        self, epoll_fd: int, lanes: dict[int, UsualLane], moment_ns: int, crowded_ns: int
+    ) -> Spell | None:
+        """Execute usual requests as they come, as long as nothing else does.
 
-        Give the frames that are to be taken in.
+        Give None, and do nothing, where every request has to take its turn in Python.
 
         Args:
-            link: the lane.
-            until_ns: where other lanes have something too: so long answers may wait to be sent
-                together. Only a quick model goes on then, for others the most urgent goes first.
-
-        Raises:
-            LaneError: as of the lane.
+            epoll_fd: on which `lanes` are watched.
+            lanes: by descriptor, those on which nothing waits to be sent.
+            moment_ns: so long to look for the next one.
+            crowded_ns: who gives way for longer than this looks no more.
         """
         express, execution, picks = self._express, self._execution, self._picks
-        busy = self._queue or self._waits or (picks is not None and picks.left <= 1)
-        if express is None or execution is None or busy or link.direct_fd < 0:
-            return link.receive()
-        if until_ns and not self._goes_on(until_ns):
-            return link.receive()
-        self._clock.start(0)
-        done = link.turn(express, execution.usual, answers=not until_ns)
-        if isinstance(done, list):
-            return done
-        frame, now_ns, how = done
-        self._clock.began_ns = now_ns
-        self._conclude(execution, Admitted(link, frame, now_ns), now_ns, how)
-        return []
+        if express is None or execution is None or self._queue or self._waits:
+            return None
+        most = _MOST if picks is None else min(_MOST, picks.left - 1)
+        if most < 1:
+            return None
+        quick_ns = _QUICK_NS if self._patience.max_size == 1 else 0
+        waits = TOGETHER_NS, quick_ns, self._queue.size, _SOON_NS
+        limits = moment_ns, crowded_ns, most, *waits
+        done = Spell(*express.spell(epoll_fd, lanes, execution.usual, limits))
+        if picks is not None:
+            picks.left -= done.answered
+        return done
 
-    def _goes_on(self, until_ns: int) -> bool:
-        """Whether requests of several lanes are executed one by one as they are received."""
-        quick = self._took_ns <= _QUICK_NS and self._ended_ns < until_ns
-        return quick and self._patience.max_size == 1
+    def conclude(self, link: WorkerLane, left: Left, arrived_ns: int) -> None:
+        """Answer and count what was executed in a spell, and left."""
+        assert self._execution is not None  # noqa: S101 - it has executed it
+        frame, now_ns, answer = left
+        self._conclude(self._execution, Admitted(link, frame, arrived_ns), now_ns, answer)
 
     def take(self, arrivals: list[Admitted]) -> None:
         """Take in what has come together, and work.
 
         What needs no queue, because it would leave it as it came, is executed without.
         """
-        if not self._may_go_at_once(arrivals):
+        now_ns = time.monotonic_ns()
+        if not self._may_go_at_once(arrivals, now_ns):
             for request in arrivals:
                 self.admit(request)
             self.work()
             return
-        now_ns = arrivals[0].arrived_ns
         until_ns = now_ns + TOGETHER_NS
         for position, request in enumerate(arrivals):
             if now_ns >= until_ns:
@@ -179,18 +214,18 @@ class Executor:
             if not request.link.ended:
                 now_ns = self._execute_one(request, now_ns, alone=len(arrivals) == 1)
 
-    def _may_go_at_once(self, arrivals: Sequence[Admitted]) -> bool:
+    def _may_go_at_once(self, arrivals: Sequence[Admitted], now_ns: int) -> bool:
         """Nothing waits or has to, and the order of arrival is that of their turns."""
         if self._queue or self._waits or not arrivals:
             return False
         first = arrivals[0].frame
         if len(arrivals) == 1:
-            return not 0 < first.deadline_ns <= arrivals[0].arrived_ns
+            return not 0 < first.deadline_ns <= now_ns
         return (
             len(arrivals) <= self._queue.size
             and self._patience.max_size == 1
             and all(one.frame.priority == first.priority for one in arrivals)
-            and all(one.frame.deadline_ns > one.arrived_ns + _SOON_NS for one in arrivals)
+            and all(one.frame.deadline_ns > now_ns + _SOON_NS for one in arrivals)
         )
 
     def clear(self) -> None:
@@ -266,7 +301,10 @@ class Executor:
             header, name = shared_header(request.frame)
             usual = self._execution.usual.get(header) or link.regions.usual.get(header)
             if usual is not None:
-                done = self._express.run(request.frame, fd, link.number, now_ns, usual, name)
+                arrived_ns = request.arrived_ns
+                done = self._express.run(
+                    request.frame, fd, link.number, arrived_ns, now_ns, usual, name
+                )
         if done is None:
             ended_ns = self._execute_in_steps(self._execution, request, now_ns)
         else:
@@ -276,29 +314,22 @@ class Executor:
         return ended_ns
 
     def _conclude(self, execution: Execution, request: Admitted, now_ns: int, done: _Done) -> int:
-        """Count what the express has executed, and answer what it did not; give when it ended."""
-        if isinstance(done, int):
-            self._count(request, now_ns, done)
-            return done
-        if len(done) == 2:
-            written, ended_ns = done
-            self._count(request, now_ns, ended_ns)
-            self._post(request.link, written)
+        """Take note of what the express has done, answer what it left; give when it ended."""
+        if not isinstance(done, int) and len(done) == 4:
+            _, answer, sent, ended_ns = done
+            self._figures.ran(ended_ns - now_ns)
+            outcome = execution.conclude(request.frame, answer, request.link.regions)
+            outcome.sent = sent
+            self._answer(request, outcome, ended_ns, self._clock)
             return ended_ns
-        _, answer, sent, ended_ns = done
-        self._took_ns, self._ended_ns = ended_ns - now_ns, ended_ns
-        self._figures.ran(ended_ns - now_ns)
-        outcome = execution.conclude(request.frame, answer, request.link.regions)
-        outcome.sent = sent
-        self._answer(request, outcome, ended_ns, self._clock)
-        return ended_ns
-
-    def _count(self, request: Admitted, began_ns: int, ended_ns: int) -> None:
+        if isinstance(done, int):
+            ended_ns = done
+        else:
+            written, ended_ns = done
+            self._post(request.link, written)
         if self._picks is not None:
             self._picks.left -= 1
-        self._took_ns, self._ended_ns = ended_ns - began_ns, ended_ns
-        direct = request.frame.kind == lane.REQUEST
-        self._figures.answered(request.arrived_ns, ended_ns, self._clock, direct=direct)
+        return ended_ns
 
     def _execute_in_steps(self, execution: Execution, request: Admitted, now_ns: int) -> int:
         figures, flight, frame, link = self._figures, self.flight, request.frame, request.link

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from superbrain.domain.ctl import WorkerPong
-from superbrain.serve.latency import quantiles_of
 from superbrain.serve.tally import Tally
 from superbrain.wire.errors import (
     DeadlineExceeded,
@@ -117,7 +116,7 @@ class WorkerFigures:
             runs=totals.runs + self._runs,
             executed_s=(totals.executed_ns + self._executed_ns) / 1e9,
             longest_s=max(totals.longest_ns, self._longest_ns) / 1e9,
-            latency_ms=quantiles_of(totals.latest_ns.tolist()),
+            latency_ms=totals.quantiles(),
             last_error=self.last_error,
             latency=latency,
             stages=stages,

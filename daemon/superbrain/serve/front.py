@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import select
     from collections.abc import Callable, Sequence
 
+    from superbrain.serve.peer import UsualPeer
     from superbrain.wire.lane import Data
 
 IPC = "ipc://"
@@ -55,6 +56,7 @@ class Front:
         path = _path_of(endpoint)
         _check_free(path)
         self.peers: dict[int, Peer] = {}
+        self.usual: dict[int, UsualPeer] = {}  # those on which nothing waits
         self.given_up = 0
         self.on_gone: Callable[[Peer], None] = _nobody_minds
         self._epoll = epoll
@@ -102,11 +104,21 @@ class Front:
                 child.log("client_closed", error="it did not finish its handshake in time")
                 self._let_go(peer)
 
-    def receive(self, peer: Peer) -> Sequence[ClientMessage | Malformed]:
-        """Read what a client has sent; one that breaks the protocol or has gone is let go."""
+    def receive(
+        self, peer: Peer, received: bytes | None = None
+    ) -> Sequence[ClientMessage | Malformed]:
+        """Read what a client has sent; one that breaks the protocol or has gone is let go.
+
+        Args:
+            peer: the client.
+            received: what the compiled loop has read already, and has left; empty for its end.
+        """
         messages: Sequence[ClientMessage | Malformed] = ()
         try:
-            if peer.patient:
+            if received is not None:
+                peer.ended = not received
+                messages = peer.received(received)
+            elif peer.patient:
                 messages = peer.receive(self._scratch)
         except (ZmtpError, MemoryError) as error:
             child.log("client_closed", error=str(error))
@@ -114,10 +126,13 @@ class Front:
             return ()
         if peer.pending_bytes:
             peer.flush()
-            self._settle(peer)
-        elif peer.ended or peer.broken:
-            self._let_go(peer)
+        self._settle(peer)
         return () if peer.ended else messages
+
+    def keep(self, peer: Peer, written: Sequence[bytes], sent: int) -> None:
+        """Keep what a client did not take of answers; see `StreamSocket.keep`."""
+        peer.keep(written, sent)
+        self._settle(peer)
 
     def reply(
         self, envelope: Envelope, verb: bytes, header: Data, tensors: Sequence[Data] = ()
@@ -133,12 +148,11 @@ class Front:
         """Send the answers of this turn: to each client all of its own at once."""
         for peer in self._answered:
             peer.deliver()
-            if peer.pending_bytes or peer.broken:
-                self._settle(peer)
+            self._settle(peer)
         self._answered.clear()
 
     def _settle(self, peer: Peer) -> None:
-        """Decide how to go on with a client that is behind."""
+        """Decide how to go on with a client, which may be behind."""
         if peer.pending_bytes > _MAX_UNREAD_BYTES:
             self.given_up += 1
             child.log("client_closed", error="it sends requests and reads no answers")
@@ -147,10 +161,20 @@ class Front:
             self._let_go(peer)
         else:
             peer.watch(self._epoll, reading=peer.patient)
+            self._mind(peer)
+
+    def _mind(self, peer: Peer) -> None:
+        """Keep what the compiled loop knows of a client."""
+        usual = peer.usual
+        if usual is None:
+            self.usual.pop(peer.fd, None)
+        else:
+            self.usual[peer.fd] = usual
 
     def _let_go(self, peer: Peer) -> None:
         if self.peers.get(peer.fd) is peer:  # else its number is somebody else's already
             del self.peers[peer.fd]
+            self.usual.pop(peer.fd, None)
         peer.close()
         self.on_gone(peer)
 

@@ -9,6 +9,7 @@ Exit status: 0 when the daemon is gone, 2 for wrong arguments, 3 when the socket
 from __future__ import annotations
 
 import gc
+import math
 import select
 import sys
 import time
@@ -21,18 +22,23 @@ from superbrain.domain.records import RecordPolicy
 from superbrain.serve import child
 from superbrain.serve.admission import NEVER_NS
 from superbrain.serve.ctl_channel import CtlChannel
+from superbrain.serve.directory import PendingRequest
 from superbrain.serve.front import EndpointUnavailable, Front
 from superbrain.serve.gateway_records import GatewayRecords
 from superbrain.serve.peer import ClientMessage, Malformed, Peer
 from superbrain.serve.switching import Switching
 from superbrain.serve.traffic import Traffic
+from superbrain.transport import compiled
 from superbrain.wire.errors import Internal
-from superbrain.wire.messages import ERROR, encode_error, salvage_id
+from superbrain.wire.messages import ERROR, INFER, PROTOCOL, RESULT, encode_error, salvage_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from superbrain.transport._loop import Relay
+
 _BIND_FAILED = 3
+_MOST_TURNS = 256  # then deadlines and records are looked after
 
 
 class Gateway:
@@ -52,13 +58,20 @@ class Gateway:
         self._records = GatewayRecords(policy, channel) if policy.on else None
         self._traffic = Traffic(front, self._epoll, channel.send, self._records)
         self._switching = Switching(self._traffic, channel.send)
+        self._relay: Relay | None = None
+        module = compiled.loop()
+        if module is not None:
+            traffic = self._traffic
+            known = front.usual, traffic.usual, traffic.ways
+            kinds = PROTOCOL + INFER, PROTOCOL + RESULT
+            self._relay = module.Relay(*known, traffic.numbers, PendingRequest, *kinds)
 
     def run(self) -> NoReturn:
         """Work until the daemon is gone."""
         front, channel_fd, peers = self._front, self._channel.fileno(), self._front.peers
         traffic, switching = self._traffic, self._switching
         while True:
-            for fd, _ in self._epoll.poll(self._sleep_s()):
+            for fd, _ in self._wait():
                 peer = peers.get(fd)
                 if peer is not None:
                     self._read(peer)
@@ -77,13 +90,36 @@ class Gateway:
             if self._records is not None:
                 self._records.tell_if_many()
 
+    def _wait(self) -> Sequence[tuple[int, int]]:
+        """Give what is ready and for Python: what is usual has been done already."""
+        sleep_s = self._sleep_s()
+        if self._relay is None or self._switching.busy:
+            return self._epoll.poll(sleep_s)
+        front, traffic = self._front, self._traffic
+        traffic.settle()
+        sleep_ms = -1 if sleep_s is None else math.ceil(sleep_s * 1000)
+        ready, found, unsent = self._relay.turns(self._epoll.fileno(), sleep_ms, _MOST_TURNS)
+        for fd, written, sent in unsent:
+            peer = front.peers.get(fd)
+            if peer is not None:
+                front.keep(peer, written, sent)
+            else:
+                traffic.keep(fd, written, sent)
+        if found is not None:
+            fd, received = found
+            if not isinstance(received, bytes):
+                traffic.lane_ready(fd, received)
+            elif fd in front.peers:  # else it has just been let go, as it took no answer any more
+                self._read(front.peers[fd], received)
+        return ready
+
     def _sleep_s(self) -> float | None:
         """How long nothing needs to be done by itself; None for as long as nothing comes."""
         wake_ns = min(self._traffic.wake_ns, self._switching.wake_ns)
         return None if wake_ns == NEVER_NS else max(0.0, (wake_ns - time.monotonic_ns()) / 1e9)
 
-    def _read(self, peer: Peer) -> None:
-        for message in self._front.receive(peer):
+    def _read(self, peer: Peer, received: bytes | None = None) -> None:
+        for message in self._front.receive(peer, received):
             if isinstance(message, Malformed):
                 self._traffic.malformed += 1
                 self._front.reply(message.envelope, ERROR, encode_error(message))

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from superbrain.domain.ctl import LaneAddress
+    from superbrain.serve.tally import Tally
+    from superbrain.transport._loop import Reader
     from superbrain.wire.lane import Data
+
+    UsualLane = tuple[Reader, dict[int, PendingRequest], ModelRoute["GatewayLane"], Tally]
 
 _HELLO = msgspec.json.Decoder(lane.Hello)
 
@@ -70,6 +74,9 @@ class GatewayLane(Slot):
             for request in posted:
                 self.link.post(encode_frame(*_fields(request)))
             self.link.deliver()
+        self._sent(epoll)
+
+    def _sent(self, epoll: select.epoll) -> None:
         if self.link.broken:
             self.retiring = True
         if not self.link.ended:
@@ -81,8 +88,29 @@ class GatewayLane(Slot):
         Raises:
             LaneError: what came is no frame, or none that a worker may send.
         """
+        return self._sorted(self.link.receive())
+
+    def received(self, frames: Sequence[lane.LaneFrame]) -> list[lane.LaneFrame]:
+        """As `receive`, for what the compiled loop has received."""
+        self.link.note_end()
+        return self._sorted(frames)
+
+    @property
+    def usual(self) -> UsualLane | None:
+        """What the compiled loop needs of it; None where answers are not all that is to come."""
+        waits = self._posted or self.link.direct_fd < 0 or self.route.waiting
+        if waits or self.holds_suspect or not self.ready:
+            return None
+        return self.link.reader, self.outstanding, self.route, self.route.tally
+
+    def keep(self, written: Sequence[bytes], sent: int, epoll: select.epoll) -> None:
+        """Keep what the worker did not take of requests; see `StreamSocket.keep`."""
+        self.link.keep(written, sent)
+        self._sent(epoll)
+
+    def _sorted(self, frames: Sequence[lane.LaneFrame]) -> list[lane.LaneFrame]:
         answers: list[lane.LaneFrame] = []
-        for frame in self.link.receive():
+        for frame in frames:
             if frame.kind in {lane.RESPONSE, lane.ERROR}:
                 answers.append(frame)
             elif frame.kind == lane.HELLO:

@@ -49,6 +49,11 @@ class GatewayRecords:
         self._picks = Picks(0.0, policy.trace_ratio, random.SystemRandom().random)
         self._failures = FailureRate(policy.failures_per_s if policy.log else 0.0)
 
+    @property
+    def traces(self) -> bool:
+        """Whether any request may be in a trace that is recorded."""
+        return self._policy.traces
+
     def trace(self, traceparent: str) -> SpanRecord | None:
         """Give a request its place in a recorded trace; None for one that is in none."""
         if not self._policy.traces:

@@ -45,8 +45,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Model:
     """One bundle, loaded on one rung. Not thread-safe: one request at a time.
 
-    `answer` is `infer` for a request that is known to fit the interface; `together` answers several
-    requests in one run; None where the manifest does not batch. `clock` is told of every run.
+    `answer` is `infer` for a request that is known to fit the interface; `bound` gives the memory
+    that is bound to the graph, where a run on it is the same; `together` answers several requests
+    in one run; None where the manifest does not batch. `clock` is told of every run.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Model:
         self.together: Together | None = None
         self._request = TensorSet("request tensor", manifest.interface.inputs)
         self.answer = pipeline.answer
+        self.bound = pipeline.bound
         if manifest.serving.batching.max_size > 1:
             self.together = self._batched(pipeline)
         self._resources = ExitStack()

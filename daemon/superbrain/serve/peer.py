@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from superbrain.wire.lane import Data
 
+    UsualPeer = tuple["Peer", "Envelope", "Envelope"]
+
 _MAX_HOPS = 8
 _MAX_FRAMES = _MAX_HOPS + 2 + MAX_TENSORS
 _MAX_TENSOR_BYTES = MAX_MESSAGE_BYTES - 2 * MAX_HEADER_BYTES  # room for the header and padding
@@ -68,6 +70,17 @@ class Peer(ZmtpSocket):
         self, sock: socket.socket, decoder: Decoder | None = None, ready: bytes = b""
     ) -> None:
         super().__init__(sock, decoder or Decoder(_MAX_FRAMES, MAX_MESSAGE_BYTES), ready)
+        self._usual: UsualPeer | None = self, Envelope(self, []), Envelope(self, [b""])
+
+    @property
+    def usual(self) -> UsualPeer | None:
+        """What the compiled loop needs of it; None while something waits or is half read."""
+        return self._usual if self.between_messages else None
+
+    def close(self) -> None:
+        """End the connection."""
+        self._usual = None  # which leads back here, and nobody collects while requests travel
+        super().close()
 
     @property
     def patient(self) -> bool:
@@ -82,6 +95,10 @@ class Peer(ZmtpSocket):
     def receive(self, scratch: memoryview) -> list[ClientMessage | Malformed]:
         """As `read`, with the messages taken apart."""
         return [self._take_apart(frames) for frames in self.read(scratch)]
+
+    def received(self, data: bytes) -> list[ClientMessage | Malformed]:
+        """As `receive`, for bytes that the compiled loop has received."""
+        return [self._take_apart(frames) for frames in self.take(data)]
 
     def _take_apart(self, frames: Message) -> ClientMessage | Malformed:
         """Give the message, or what is wrong with it; only its last frame may be None."""

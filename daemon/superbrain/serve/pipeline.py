@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from superbrain.domain.contract import Bundle
     from superbrain.domain.manifest import Graph, GraphTensor, Interface, Manifest, Range
-    from superbrain.engines.port import Engine
+    from superbrain.engines.port import Bound, Engine
     from superbrain.serve.bundle_files import BundleFiles
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -100,6 +100,7 @@ class Pipeline:
 
     Attributes:
         answer: takes a request that fits the interface, gives the response.
+        bound: gives the memory that is bound to the graph, where its run is all there is to that.
         steps: the same in single steps; None for a pipeline that runs its graphs itself.
 
     Raises:
@@ -116,11 +117,17 @@ class Pipeline:
         custom: Any = _construct(code, BundleView(files, manifest.graphs, engines))
         self.steps: GraphSteps | None = None
         self.answer: Callable[[Arrays], Arrays]
+        self.bound: Callable[[], Bound | None] = _nothing
         if callable(getattr(custom, "run", None)):
             self.answer = _runner(custom.run, engines, manifest.interface)
         else:
             self.steps = _steps(custom, engines, manifest.interface)
             self.answer = self.steps.answer
+            self.bound = self.steps.bound
+
+
+def _nothing() -> None:
+    """Give no memory: there is more to an answer than the run of one graph."""
 
 
 def _runner(

@@ -52,6 +52,9 @@ class Recorder:
             self.seen = before, {name: array.copy() for name, array in outputs.items()}
         return outputs
 
+    def bound(self) -> None:
+        """Give none: nothing must go past `run`."""
+
     def close(self) -> None:
         self._engine.close()
 

@@ -7,6 +7,7 @@ become arrays, which outputs are wanted and where they go, and the header of the
 
 from __future__ import annotations
 
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,19 +26,35 @@ from superbrain.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
 
+    from superbrain.engines.port import Bound
     from superbrain.serve.regions import Regions, Room
     from superbrain.serve.served import ServedModel
     from superbrain.transport.packing import Packing
     from superbrain.wire import lane
 
+    # What is bound to the graph: take its turn, let go, run, inputs, outputs, copies of those.
+    Memory = tuple[
+        Callable[[bool], bool],
+        Callable[[], None],
+        Callable[[], object],
+        tuple[memoryview, ...],
+        tuple[memoryview, ...],
+        Callable[[], dict[str, Array]],
+    ]
     # How the arrays of a request are made and those of its answer taken apart, the answer's header;
-    # with shared memory the bytes of the inputs that are there, and the room of each output.
+    # with shared memory the bytes of the inputs that are there, and the room of each output; what
+    # does without arrays.
     Usual = tuple[
-        Packing, Packing, bytes, list[memoryview] | None, Sequence[memoryview | None] | None
+        Packing,
+        Packing,
+        bytes,
+        list[memoryview] | None,
+        tuple[memoryview | None, ...] | None,
+        Memory | None,
     ]
     _Output = tuple[np.dtype[Any], tuple[int, ...], SharedMemory | None]
 
@@ -56,6 +73,7 @@ class RequestForm:
 
     __slots__ = (
         "_answers",
+        "_bound",
         "_inputs",
         "_last",
         "_packing",
@@ -89,6 +107,7 @@ class RequestForm:
         self._answers: dict[tuple[_Output, ...], bytes] = {}
         _check_names(request.inputs)
         self._packing: Packing | None = None
+        self._bound: tuple[Bound | None, Memory | None] = None, None
         self._last: tuple[Packing | None, bytes] = None, b""
 
     def arrays(self, tensors: list[memoryview], regions: Regions) -> dict[str, Array]:
@@ -117,15 +136,33 @@ class RequestForm:
                 arrays[layout.name] = layout.read(data)
         return arrays
 
-    @property
-    def usual(self) -> Usual | None:
+    def usual(self, model: ServedModel) -> Usual | None:
         """How a request of this form was answered the last time; None when that says nothing."""
         packing, header = self._last
         if self.shares or self._packing is None or packing is None:
             return None
-        return self._packing, packing, header, None, None
+        memory = self._memory(model, self._packing, packing)
+        return self._packing, packing, header, None, None, memory
 
-    def usual_on(self, regions: Regions) -> Usual | None:
+    def _memory(self, model: ServedModel, unpacking: Packing, packing: Packing) -> Memory | None:
+        """Give what is bound to the graph, if that is for requests and answers like these."""
+        bound = model.bound()
+        if bound is self._bound[0]:
+            return self._bound[1]
+        memory = None
+        if bound is not None:
+            names = [one.name for one, _ in self._inputs if one.name in bound.inputs]
+            outputs = {name: bound.outputs[name] for name in self.wanted}
+            taken = unpacking.pack({name: bound.inputs[name] for name in names})
+            given = packing.pack(outputs)
+            if taken is not None and given is not None:
+                turn, run = bound.turn, bound.run
+                copies = partial(_copies, outputs)
+                memory = turn.acquire, turn.release, run, tuple(taken), tuple(given), copies
+        self._bound = bound, memory
+        return memory
+
+    def usual_on(self, model: ServedModel, regions: Regions) -> Usual | None:
         """As `usual`, for tensors in these regions; None where they are not all used in place.
 
         Raises:
@@ -144,7 +181,8 @@ class RequestForm:
             return None
         rooms = self.rooms(regions)
         views = [rooms[name].view if name in rooms else None for name in self.wanted]
-        return unpacking, packing, header, placed, tuple(views) if rooms else None
+        memory = self._memory(model, unpacking, packing)
+        return unpacking, packing, header, placed, tuple(views) if rooms else None, memory
 
     def rooms(self, regions: Regions) -> Mapping[str, Room]:
         """Find where outputs have to be written to, by name."""
@@ -192,6 +230,10 @@ class RequestForm:
             for name, (_, shape, place) in zip(self.wanted, answer, strict=True)
         ]
         return msgspec.json.encode(InferResponse(model.name, model.version, headers, self.id))
+
+
+def _copies(outputs: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: memory.copy() for name, memory in outputs.items()}
 
 
 def _check_address(model: ServedModel, request: InferRequest) -> None:

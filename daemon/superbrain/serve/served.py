@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from superbrain.domain.manifest import Batching
     from superbrain.domain.proof import Proof, Timing
+    from superbrain.engines.port import Bound
     from superbrain.serve.stage_clock import StageClock
     from superbrain.wire.datatypes import Array
 
@@ -62,6 +63,13 @@ class ServedModel(Protocol):
 
         Raises:
             RequestError: the model failed on it.
+        """
+
+    def bound(self) -> Bound | None:
+        """Give the memory that is bound to the graph now, where a run on it is what `answer` does.
+
+        The inputs are the request's, the outputs the response's. It may be used as long as the
+        model is served. None where there is more to do.
         """
 
     def infer_together(

@@ -36,6 +36,7 @@ class ServedBundle:
         self._model = model
         self.infer = model.infer
         self.answer = model.answer
+        self.bound = model.bound
         self.batching = manifest.serving.batching
         self.clock = model.clock
         self.name = manifest.name

@@ -69,6 +69,7 @@ class TimedEngine:
         self.rung, self.runtime = engine.rung, engine.runtime
         self.inputs, self.outputs = engine.inputs, engine.outputs
         self.metadata = engine.metadata
+        self.bound = engine.bound
         self.close = engine.close
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -21,7 +21,7 @@ from superbrain.wire.errors import Internal, InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from superbrain.engines.port import Engine
+    from superbrain.engines.port import Bound, Engine
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = dict[str, Array]
@@ -40,6 +40,7 @@ class GraphSteps:
     def __init__(self, engine: Engine, interface: Interface) -> None:
         self._engine = engine
         self._to_response = ResponseConversion(interface.outputs)
+        self._response = [tensor.name for tensor in interface.outputs]
 
     def answer(self, request: Arrays) -> Arrays:
         """Take all steps for one request that fits the interface.
@@ -48,6 +49,13 @@ class GraphSteps:
             RequestError: as the steps.
         """
         return self._to_response.select(self.run(request))
+
+    def bound(self) -> Bound | None:
+        """Give memory that is bound to the graph, where its run is all there is to an answer."""
+        bound = self._engine.bound()
+        if bound is None or any(name not in bound.outputs for name in self._response):
+            return None
+        return bound
 
     def prepare(self, request: Arrays) -> Prepared:
         """Make graph inputs of a request.
@@ -90,6 +98,10 @@ class PipelineSteps(GraphSteps):
         self._to_values = RequestConversion(interface.inputs)
         self._preprocess: Callable[..., Any] = pipeline.preprocess
         self._postprocess: Callable[..., Any] = pipeline.postprocess
+
+    def bound(self) -> Bound | None:
+        """Give none: there is more to an answer than the run."""
+        return None
 
     def answer(self, request: Arrays) -> Arrays:
         """Take all steps for one request that fits the interface."""

@@ -61,6 +61,11 @@ class Switching:
         """When `advance` is due without any event; `NEVER_NS` when no switch is under way."""
         return self._current.deadline_ns if self._current else NEVER_NS
 
+    @property
+    def busy(self) -> bool:
+        """Whether a switch is under way, which every answer may bring to its end."""
+        return self._current is not None
+
     def take(self, order: Order) -> None:
         """Carry out `order` as soon as those before it are done."""
         self._orders.append(order)
@@ -68,6 +73,7 @@ class Switching:
     def advance(self, now_ns: int) -> None:
         """Go as far as is possible now."""
         while self._current or self._orders:
+            self._traffic.unsettle()
             if self._current is None:
                 self._current = self._begin(self._orders.popleft())
                 continue

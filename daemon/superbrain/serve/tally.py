@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from superbrain.domain.ctl import Quantiles
 from superbrain.domain.durations import BOUNDS_NS, STAGES, Histogram
 
 if TYPE_CHECKING:
@@ -59,6 +60,15 @@ class Totals(NamedTuple):
     sums_ns: _Integers
     latest_ns: _Integers
 
+    def quantiles(self) -> Quantiles:
+        """Give the nearest-rank quantiles of the latest in milliseconds; zeros without any."""
+        ordered = sorted(self.latest_ns.tolist())
+        if not ordered:
+            return Quantiles()
+        last = len(ordered) - 1
+        p50, p90, p99 = (ordered[round(last * share)] / 1e6 for share in (0.5, 0.9, 0.99))
+        return Quantiles(p50, p90, p99, ordered[last] / 1e6)
+
     def histograms(self) -> tuple[Histogram, dict[str, Histogram]]:
         """Give those of the whole and of the stages."""
         pairs = zip(self.counts.tolist(), self.sums_ns.tolist(), strict=True)
@@ -83,12 +93,18 @@ class Tally:
         self, arrived_ns: int, clock: StageClock, ended_ns: int, *, direct: bool, alone: bool
     ) -> None:
         """Count one request: from its arrival to its answer, and its execution."""
+        flags = DIRECT * direct + ALONE * alone
+        began_ns, first_ns, engine_ns = clock.began_ns, clock.first_ns, clock.engine_ns
+        self._add(arrived_ns, began_ns, first_ns, engine_ns, ended_ns, flags)
+
+    def add_whole(self, arrived_ns: int, ended_ns: int) -> None:
+        """Count one request of whose stages nothing is known here."""
+        self._add(arrived_ns, arrived_ns, 0, 0, ended_ns, 0)
+
+    def _add(self, *row: int) -> None:
         room = self.room
         (filled,) = _filled_of(room)
-        flags = DIRECT * direct + ALONE * alone
-        at = _FILLED_BYTES + filled * _ROW_BYTES
-        began_ns, first_ns, engine_ns = clock.began_ns, clock.first_ns, clock.engine_ns
-        _write_row(room, at, arrived_ns, began_ns, first_ns, engine_ns, ended_ns, flags)
+        _write_row(room, _FILLED_BYTES + filled * _ROW_BYTES, *row)
         filled += 1
         _set_filled(room, 0, filled)
         if filled == ROWS:

@@ -29,17 +29,31 @@ from superbrain.wire.messages import (
     encode_error,
     salvage_id,
 )
+from superbrain.wire.naming import without_id
 
 if TYPE_CHECKING:
     import select
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from superbrain.serve.front import Front
+    from superbrain.serve.gateway_lanes import UsualLane
     from superbrain.serve.gateway_records import GatewayRecords
     from superbrain.serve.peer import ClientMessage, Peer
 
+    # How requests that are alike are passed on: nanoseconds they may take, priority, version, the
+    # model's route, and its lanes: what travels there, how much may, the descriptor.
+    Way = tuple[
+        int,
+        int,
+        str,
+        ModelRoute[GatewayLane],
+        tuple[tuple[dict[int, PendingRequest], int, int], ...],
+    ]
+
 _ROUTING = msgspec.json.Decoder(Routing)
 _HIGHEST_PRIORITY = 9
+_MOST_WAYS = 256
+_LONGEST_KEPT_BYTES = 4096
 
 
 class Traffic:
@@ -64,7 +78,12 @@ class Traffic:
         self._queries = Queries(self.directory)
         self._lanes: dict[int, GatewayLane] = {}
         self._posted: list[GatewayLane] = []
-        self._numbers = count(1)
+        self.numbers = count(1)
+        # What the compiled loop knows: lanes on which nothing waits, and how to pass requests on
+        # that bear a header like one before. Made anew by `settle` when anything has changed.
+        self.usual: dict[int, UsualLane] = {}
+        self.ways: dict[bytes, Way] = {}
+        self._settled = False
 
     # --- clients ------------------------------------------------------------------------------
 
@@ -90,7 +109,7 @@ class Traffic:
             return
         parameters = routing.parameters
         request = PendingRequest(
-            next(self._numbers),
+            next(self.numbers),
             message.envelope,
             message.header,
             message.tensors,
@@ -113,6 +132,40 @@ class Traffic:
         self.pump(route)
         if route.waiting:
             self.wake_ns = min(self.wake_ns, request.deadline_ns)
+        if route.waiting or request.deaths:
+            self._settled = False
+        elif request.span is None:
+            self._learn(route, request)
+
+    def _learn(self, route: ModelRoute[GatewayLane], request: PendingRequest) -> None:
+        """Let requests like this one, which goes at once, be passed on by the compiled loop."""
+        header, name = without_id(bytes(request.header))
+        told = self._records is not None and self._records.traces
+        if told or not name or name != request.id.encode() or len(header) > _LONGEST_KEPT_BYTES:
+            return
+        slots = tuple(
+            (slot.outstanding, slot.window, slot.link.fd) for slot in route.slots if slot.ready
+        )
+        if len(self.ways) >= _MOST_WAYS:
+            self.ways.clear()
+        timeout_ns = request.deadline_ns - request.arrived_ns
+        self.ways[header] = timeout_ns, request.priority, request.version, route, slots
+
+    def unsettle(self) -> None:
+        """Take note that lanes or routes have changed."""
+        self._settled = False
+
+    def settle(self) -> None:
+        """Let the compiled loop know what it may do now, if anything has changed."""
+        if self._settled:
+            return
+        self._settled = True
+        self.ways.clear()
+        self.usual.clear()
+        for fd, slot in self._lanes.items():
+            usual = slot.usual
+            if usual is not None:
+                self.usual[fd] = usual
 
     def forget(self, peer: Peer) -> None:
         """Drop the waiting requests of a client that has gone: nobody wants their answers."""
@@ -144,6 +197,7 @@ class Traffic:
     def expire(self, now_ns: int) -> None:
         """Answer every waiting request whose deadline has passed; set `wake_ns` anew."""
         self.wake_ns = NEVER_NS
+        self._settled = False
         for route in self.directory:
             for request in route.waiting.expired(now_ns):
                 self.fail(route, request, _too_late(route, request, now_ns))
@@ -163,6 +217,7 @@ class Traffic:
         """
         link = GatewayLane(address, route, deployment_id)
         self._lanes[link.link.fd] = link
+        self._settled = False
         link.link.watch(self._epoll)
         return link
 
@@ -177,15 +232,32 @@ class Traffic:
         """Send what this turn has for the workers: to each of them all at once."""
         for slot in self._posted:
             slot.deliver(self._epoll)
+            if slot.link.direct_fd < 0:
+                self._settled = False
         self._posted.clear()
 
-    def lane_ready(self, fd: int) -> None:
-        """Read answers from a lane and pass them on; take note of its end."""
+    def keep(self, fd: int, written: Sequence[bytes], sent: int) -> None:
+        """Keep what a worker did not take of requests; see `StreamSocket.keep`."""
+        self._lanes[fd].keep(written, sent, self._epoll)
+        self._settled = False
+
+    def lane_ready(
+        self, fd: int, received: Exception | Sequence[lane.LaneFrame] | None = None
+    ) -> None:
+        """Read answers from a lane and pass them on; take note of its end.
+
+        Args:
+            fd: of the lane.
+            received: what the compiled loop has read already, and has left.
+        """
         slot = self._lanes.get(fd)
         if slot is None:  # ended earlier in the same turn
             return
+        self._settled = False
         try:
-            answers = slot.receive()
+            if isinstance(received, Exception):
+                raise received
+            answers = slot.receive() if received is None else slot.received(received)
         except lane.LaneError:
             self.malformed += 1
             self.end_lane(slot, died=True)
@@ -214,14 +286,14 @@ class Traffic:
         if request.span is not None and self._records is not None:
             error = frame.header if verb == ERROR else None
             self._records.passed_on(route.name, request, error)
-        took_ns = time.monotonic_ns() - request.arrived_ns
-        route.latency.add(took_ns)
-        route.durations.add(took_ns)
+        route.tally.add_whole(request.arrived_ns, time.monotonic_ns())
 
     def end_lane(self, slot: GatewayLane, *, died: bool) -> None:
         """Close a lane; what it has not answered waits again, or is poison."""
         if self._lanes.get(slot.link.fd) is slot:  # else its number is somebody else's already
             del self._lanes[slot.link.fd]
+            self.usual.pop(slot.link.fd, None)
+        self._settled = False
         executing = slot.executing() if died else None
         slot.close()
         route = slot.route
@@ -249,24 +321,23 @@ class Traffic:
 
     def pong(self) -> GatewayPong:
         """Give the figures as the daemon wants them."""
-        return GatewayPong(
-            [
-                ModelTraffic(
-                    model=route.name,
-                    requests=route.requests,
-                    answered=route.answered,
-                    errors=route.errors,
-                    waiting=len(route.waiting),
-                    outstanding=route.outstanding,
-                    redispatched=route.redispatched,
-                    latency_ms=route.latency.quantiles(),
-                    latency=route.durations.histogram(),
-                )
-                for route in self.directory
-            ],
-            self.malformed,
-            self._front.given_up,
-        )
+        models = [_model_traffic(route) for route in self.directory]
+        return GatewayPong(models, self.malformed, self._front.given_up)
+
+
+def _model_traffic(route: ModelRoute[GatewayLane]) -> ModelTraffic:
+    passed_on = route.tally.totals()
+    return ModelTraffic(
+        model=route.name,
+        requests=route.requests,
+        answered=route.answered,
+        errors=route.errors,
+        waiting=len(route.waiting),
+        outstanding=route.outstanding,
+        redispatched=route.redispatched,
+        latency_ms=passed_on.quantiles(),
+        latency=passed_on.histograms()[0],
+    )
 
 
 def _too_late(

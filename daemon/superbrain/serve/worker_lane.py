@@ -7,24 +7,21 @@ in the queue, so a request that still waits when its region is released is refus
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from superbrain.serve.regions import RegionBudget, Regions
 from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
 from superbrain.wire.errors import RequestError
-from superbrain.wire.lane import LaneError
 from superbrain.wire.messages import encode_error
 
 if TYPE_CHECKING:
     import socket
-    from typing import Any
 
     from superbrain.serve.request_form import Usual
-    from superbrain.transport._loop import Express, Reader
-    from superbrain.wire.lane import LaneFrame
+    from superbrain.transport._loop import Reader
 
-    Executed = tuple[LaneFrame, int, int | tuple[bytes, int] | tuple[bool, Any, int, int]]
+    UsualLane = tuple[Reader, int, dict[bytes, Usual]]
 
 SHARING: Final = frozenset({lane.REGION, lane.RELEASE})
 
@@ -42,41 +39,12 @@ class WorkerLane(LaneSocket):
         self.number = number
         self.regions = Regions(budget)
 
-    def turn(
-        self, express: Express, forms: dict[bytes, Usual], *, answers: bool
-    ) -> list[LaneFrame] | Executed:
-        """Receive, and let `express` execute and answer a usual request that comes alone.
-
-        For a lane with a `direct_fd`, while nothing else is to be done.
-
-        Args:
-            express: the worker's.
-            forms: of usual requests, by header.
-            answers: send the answer; else it is given as bytes.
-
-        Returns:
-            The frames that came; or the one that was executed, when it came, and how that ended.
-
-        Raises:
-            LaneError: as `receive`.
-        """
-        reader = self._reader
-        try:
-            done: list[LaneFrame] | Executed = express.turn(
-                cast("Reader", reader),
-                self.fd,
-                self.takes_descriptors,
-                self.number,
-                forms,
-                self.regions.usual,
-                answers,
-            )
-        except LaneError:
-            self._close_descriptors()
-            raise
-        if reader.ended:
-            self.ended = True
-        return done
+    @property
+    def usual(self) -> UsualLane | None:
+        """What the compiled loop needs of it; None while something waits to be sent, or it ends."""
+        if self.direct_fd < 0:
+            return None
+        return self.reader, self.number, self.regions.usual
 
     def share(self, frame: lane.LaneFrame) -> None:
         """Register or release a region as a frame says, and answer it."""

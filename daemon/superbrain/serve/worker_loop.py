@@ -22,10 +22,10 @@ import msgspec
 
 from superbrain.domain.batching import window
 from superbrain.serve import child
-from superbrain.serve.executor import TOGETHER_NS, Admitted, Executor
+from superbrain.serve.executor import Admitted, Executor
 from superbrain.serve.regions import RegionBudget
 from superbrain.serve.worker_lane import SHARING, WorkerLane
-from superbrain.transport.brief_wait import BriefWait
+from superbrain.transport.brief_wait import CROWDED_NS, MOMENT_NS, BriefWait
 from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
 
@@ -34,14 +34,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from superbrain.serve.execution import Outcome
+    from superbrain.serve.executor import Spell
     from superbrain.serve.figures import WorkerFigures
     from superbrain.serve.served import ServedModel
     from superbrain.serve.stage_clock import StageClock
+    from superbrain.serve.worker_lane import UsualLane
     from superbrain.serve.worker_records import WorkerRecords
     from superbrain.transport.flight import FlightPage
 
 _MAX_LANES = 256
 _REQUESTS = frozenset({lane.REQUEST, lane.FORWARD, lane.ALONE})
+_LANE_ERRORS = (lane.LaneError, MemoryError)
 _BACKLOG = 128
 _FLUSH_PATIENCE_S = 0.5
 # What a peer may leave unread before it is given up; one answer more may be added to it.
@@ -72,6 +75,7 @@ class LaneLoop:
         self._hello = lane.Hello("", "", 0, 0)
         self._lane_numbers = count(1)
         self._lanes: dict[int, WorkerLane] = {}
+        self._usual: dict[int, UsualLane] = {}  # those on which nothing waits to be sent
         self._records = records
         picks = records.picks if records is not None else None
         self._executor = Executor(figures, self._answer, self._post, flight, picks)
@@ -128,14 +132,7 @@ class LaneLoop:
 
     def turn(self) -> None:
         """One turn: wait if there is nothing to do, take in what came, execute, answer."""
-        if self._figures.queued:
-            ready = self._epoll.poll(self._executor.idle_s())
-        else:
-            ready = self._wait.poll()
-        if len(ready) == 1 and (link := self._lanes.get(ready[0][0])) is not None:
-            self._take_in(link, 0)
-        else:
-            self._take_all([fd for fd, _ in ready])
+        self._take_all([fd for fd, _ in self._ready()])
         if self._arrived:
             arrived, self._arrived = self._arrived, []
             self._executor.take(arrived)
@@ -145,21 +142,70 @@ class LaneLoop:
             link.deliver()
             if not link.ended:
                 link.watch(self._epoll)
+            self._mind(link)
         self._answered.clear()
         if self._records is not None:
             self._records.finish()
         self._figures.queued = self._executor.waiting
 
+    def _ready(self) -> Sequence[tuple[int, int]]:
+        """Wait until there is something to do; what is usual is done already."""
+        if self._figures.queued:
+            return self._epoll.poll(self._executor.idle_s())
+        wait = self._wait
+        while True:
+            looks = wait.brief
+            spell = self._executor.spell(
+                self._epoll.fileno(), self._usual, MOMENT_NS if looks else 0, CROWDED_NS
+            )
+            if spell is None:
+                return wait.poll()
+            if spell.came:
+                self._take_over(spell)
+                return spell.ready
+            if looks:
+                wait.looked(crowded=spell.crowded)
+            wait.poll()
+
+    def _take_over(self, spell: Spell) -> None:
+        """Go on where a spell ended."""
+        for fd, answers, sent in spell.unsent:
+            link = self._lanes[fd]
+            link.keep(answers, sent)
+            link.watch(self._epoll)
+            self._mind(link)
+        if spell.found is None:
+            return
+        fd, found = spell.found
+        link = self._lanes[fd]
+        if isinstance(found, Exception):
+            if not isinstance(found, _LANE_ERRORS):
+                raise found
+            self._refuse(link, found)
+            return
+        link.note_end()
+        left, frames, arrived_ns = found
+        if left is not None:
+            self._executor.conclude(link, left, arrived_ns)
+        self._take_frames(link, frames, arrived_ns)
+
+    def _mind(self, link: WorkerLane) -> None:
+        """Keep what the compiled loop knows of a lane."""
+        usual = link.usual
+        if usual is not None:
+            self._usual[link.fd] = usual
+        else:
+            self._usual.pop(link.fd, None)
+
     def _take_all(self, ready: Sequence[int]) -> None:
         if self._wake_fd in ready:  # first: after StandBy nothing more is read
             os.eventfd_read(self._wake_fd)
             self._on_wake()
-        until_ns = time.monotonic_ns() + TOGETHER_NS
         for fd in ready:
             if fd == self._listener.fileno():
                 self._accept(self._listener)
             elif (link := self._lanes.get(fd)) is not None:
-                self._take_in(link, until_ns)
+                self._take_in(link)
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -185,18 +231,27 @@ class LaneLoop:
         hello = msgspec.json.encode(msgspec.structs.replace(self._hello, lane=link.number))
         link.send_descriptor(lane.encode(lane.HELLO, hello)[0], self._executor.flight.fd)
         link.watch(self._epoll)
+        self._mind(link)
 
-    def _take_in(self, link: WorkerLane, until_ns: int) -> None:
+    def _take_in(self, link: WorkerLane) -> None:
         try:
-            frames = self._executor.receive(link, until_ns)
-        except (lane.LaneError, MemoryError) as error:
-            child.log("lane_closed", error=str(error))
-            self._close(link)
+            frames = link.receive()
+        except _LANE_ERRORS as error:
+            self._refuse(link, error)
             return
-        now_ns = time.monotonic_ns()
+        self._take_frames(link, frames, time.monotonic_ns())
+
+    def _refuse(self, link: WorkerLane, error: Exception) -> None:
+        """End a lane on which came what is no frame."""
+        child.log("lane_closed", error=str(error))
+        self._close(link)
+
+    def _take_frames(
+        self, link: WorkerLane, frames: Sequence[lane.LaneFrame], arrived_ns: int
+    ) -> None:
         for frame in frames:
             if frame.kind in _REQUESTS:
-                self._arrived.append(Admitted(link, frame, now_ns))
+                self._arrived.append(Admitted(link, frame, arrived_ns))
             elif frame.kind in SHARING:
                 self._share(link, frame)
             else:
@@ -205,9 +260,11 @@ class LaneLoop:
         link.close_unasked()
         if link.ended or link.broken:
             self._close(link)
-        elif link.pending_bytes:
+            return
+        if link.pending_bytes:
             link.flush()
             link.watch(self._epoll)
+        self._mind(link)
 
     def _share(self, link: WorkerLane, frame: lane.LaneFrame) -> None:
         if not self._overdue(link):
@@ -225,6 +282,7 @@ class LaneLoop:
         if outcome.sent:
             link.keep(outcome.encode(), outcome.sent)
             link.watch(self._epoll)
+            self._mind(link)
         elif not self._overdue(link) and link.post(outcome.encode()):
             self._answered.append(link)
 
@@ -243,6 +301,7 @@ class LaneLoop:
     def _close(self, link: WorkerLane) -> None:
         if self._lanes.get(link.fd) is link:  # else its number is somebody else's already
             del self._lanes[link.fd]
+            self._usual.pop(link.fd, None)
         link.close()
 
     def _flush(self, links: list[LaneSocket]) -> None:

@@ -1,6 +1,6 @@
 # What `daemon/loop` offers; its twins are said there.
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias, TypeVar, final
 
 import numpy as np
@@ -10,9 +10,25 @@ from superbrain.wire.lane import Data, LaneFrame
 _A = TypeVar("_A")
 REVISION: int
 
-Usual: TypeAlias = tuple[
-    object, object, bytes, list[memoryview] | None, Sequence[memoryview | None] | None
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Memory: TypeAlias = tuple[
+    Callable[[bool], bool],
+    Callable[[], None],
+    Callable[[], object],
+    tuple[memoryview, ...],
+    tuple[memoryview, ...],
+    Callable[[], dict[str, Array]],
 ]
+Usual: TypeAlias = tuple[
+    object,
+    object,
+    bytes,
+    list[memoryview] | None,
+    tuple[memoryview | None, ...] | None,
+    Memory | None,
+]
+Answer: TypeAlias = tuple[bool, Any, int, int]
+Left: TypeAlias = tuple[LaneFrame, int, Answer]
 
 @final
 class Reader:
@@ -42,9 +58,7 @@ class Packing:
         /,
     ) -> Packing: ...
     def pack(self, arrays: object, /) -> list[memoryview] | None: ...
-    def unpack(
-        self, tensors: list[memoryview], /
-    ) -> dict[str, np.ndarray[Any, np.dtype[Any]]] | None: ...
+    def unpack(self, tensors: list[memoryview], /) -> dict[str, Array] | None: ...
 
 @final
 class Express:
@@ -53,33 +67,65 @@ class Express:
         cls,
         page: memoryview,
         figures: object,
-        answer: Callable[[dict[str, np.ndarray[Any, np.dtype[Any]]]], object],
+        clock: object,
+        answer: Callable[[dict[str, Array]], object],
         /,
     ) -> Express: ...
-    def turn(
+    def spell(
         self,
-        reader: Reader,
-        fd: int,
-        takes_descriptors: bool,
-        lane: int,
+        epoll_fd: int,
+        lanes: Mapping[int, tuple[Reader, int, Mapping[bytes, Usual]]],
         forms: Mapping[bytes, Usual],
-        shared_forms: Mapping[bytes, Usual],
-        answers: bool,
+        limits: tuple[int, int, int, int, int, int, int],
         /,
-    ) -> (
-        list[LaneFrame]
-        | tuple[LaneFrame, int, int | tuple[bytes, int] | tuple[bool, Any, int, int]]
-    ): ...
+    ) -> tuple[
+        int,
+        bool,
+        list[tuple[int, int]],
+        tuple[int, Exception | tuple[Left | None, list[LaneFrame], int]] | None,
+        list[tuple[int, tuple[bytes, ...], int]],
+        bool,
+    ]: ...
     def run(
         self,
         frame: LaneFrame,
         fd: int,
         lane: int,
+        arrived_ns: int,
         now_ns: int,
         form: Usual,
         name: bytes,
         /,
-    ) -> int | tuple[bytes, int] | tuple[bool, Any, int, int] | None: ...
+    ) -> int | tuple[bytes, int] | Answer | None: ...
+
+@final
+class Relay:
+    def __new__(
+        cls,
+        peers: Mapping[int, tuple[object, object, object]],
+        lanes: Mapping[int, tuple[Reader, Mapping[int, object], object, object]],
+        ways: Mapping[bytes, tuple[int, int, str, object, tuple[object, ...]]],
+        numbers: Iterator[int],
+        request_type: type,
+        asked: bytes,
+        answered: bytes,
+        /,
+    ) -> Relay: ...
+    def turns(
+        self, epoll_fd: int, timeout_ms: int, most: int, /
+    ) -> tuple[
+        list[tuple[int, int]],
+        tuple[int, bytes | Exception | list[LaneFrame]] | None,
+        list[tuple[int, tuple[bytes, ...], int]],
+    ]: ...
+
+@final
+class Shortcut:
+    good: bool
+    def __new__(
+        cls, parts: tuple[Any, ...], fd: int, moment_ns: int, crowded_ns: int, /
+    ) -> Shortcut: ...
+    def ask(self, connection: object, inputs: object, timeout_s: float, /) -> object: ...
 
 def ask(
     reader: Reader,
@@ -93,11 +139,7 @@ def ask(
     moment_ns: int,
     crowded_ns: int,
     /,
-) -> (
-    tuple[dict[str, np.ndarray[Any, np.dtype[Any]]], _A]
-    | tuple[list[memoryview], int | None, list[LaneFrame]]
-    | None
-): ...
+) -> tuple[dict[str, Array], _A] | tuple[list[memoryview], int | None, list[LaneFrame]] | None: ...
 def encode(
     kind: int,
     priority: int,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 VARIABLE: Final = "SUPERBRAIN_LOOP"
-REVISION: Final = 4  # of what `daemon/loop/loop.h` offers
+REVISION: Final = 5  # of what `daemon/loop/loop.h` offers
 
 
 @cache

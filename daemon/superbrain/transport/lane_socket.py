@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from superbrain.transport import compiled
 from superbrain.transport.frame_reader import frame_reader
@@ -18,11 +18,12 @@ from superbrain.wire.lane import LaneError, LaneFrame
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from superbrain.transport._loop import Reader, Shortcut
     from superbrain.transport.packing import Packing
     from superbrain.wire.datatypes import Array
     from superbrain.wire.lane import Data
 
-    _Asked = tuple[list[memoryview], int | None, list[LaneFrame]]
+    Asked = tuple[list[memoryview], int | None, list[LaneFrame]]
 
 A = TypeVar("A")
 
@@ -72,6 +73,16 @@ class LaneSocket(StreamSocket):
             self.ended = True
         return frames
 
+    @property
+    def reader(self) -> Reader:
+        """The compiled reader, for the loop that is compiled too."""
+        return cast("Reader", self._reader)
+
+    def note_end(self) -> None:
+        """Take note of the end, if the compiled loop has read it."""
+        if self._reader.ended:
+            self.ended = True
+
     def look(self, moment_ns: int, crowded_ns: int) -> tuple[list[LaneFrame], bool]:
         """Receive, looking for a moment; also, whether somebody else wants the processor.
 
@@ -120,10 +131,9 @@ class LaneSocket(StreamSocket):
         """
         if self._loop is None or self.direct_fd < 0:
             return None
-        reader = self._reader
         try:
-            done: tuple[dict[str, Array], A] | _Asked | None = self._loop.ask(
-                reader,
+            done: tuple[dict[str, Array], A] | Asked | None = self._loop.ask(
+                self._reader,
                 self.fd,
                 packing,
                 inputs,
@@ -134,14 +144,36 @@ class LaneSocket(StreamSocket):
                 moment_ns,
                 crowded_ns,
             )
-        except LaneError:
-            self.ended = True
-            return Sent(packing.pack(inputs) or [], [], None)
+        except LaneError as error:
+            tensors = packing.pack(inputs) or []
+            return self.asked(tensors, header, number, deadline_ns, error)
         if done is None:
             return None
         if len(done) == 2:
             return done[0], done[1]
-        if reader.ended:
+        return self.asked([], header, number, deadline_ns, done)
+
+    def asked(
+        self,
+        tensors: list[memoryview],
+        header: bytes,
+        number: int,
+        deadline_ns: int,
+        done: Asked | Exception,
+    ) -> Sent:
+        """Go on where the compiled loop has asked and has no result.
+
+        Args:
+            tensors: of the request, for whoever asks elsewhere if it raised.
+            header: as for `ask`; so are `number` and `deadline_ns`.
+            number: of the request.
+            deadline_ns: 0 for none.
+            done: how far it came, or what it raised.
+        """
+        if isinstance(done, Exception):
+            self.ended = True
+            return Sent(tensors, [], None)
+        if self._reader.ended:
             self.ended = True
         tensors, sent, frames = done
         if sent is not None:
@@ -151,7 +183,17 @@ class LaneSocket(StreamSocket):
                 ),
                 sent,
             )
-        return Sent(tensors, frames, reader.crowded if sent is None else None)
+        return Sent(tensors, frames, self._reader.crowded if sent is None else None)
+
+    def shortcut(self, parts: tuple[Any, ...], moment_ns: int, crowded_ns: int) -> Shortcut | None:
+        """Give the shortcut for requests like one that has gone by `ask`; its parts are told there.
+
+        None where the loop is not compiled.
+        """
+        if self._loop is None:
+            return None
+        made: Shortcut = self._loop.Shortcut((self._reader, *parts), self.fd, moment_ns, crowded_ns)
+        return made
 
     def send_frame(
         self,

@@ -65,7 +65,23 @@ class ZmtpSocket(StreamSocket):
                 messages += decoder.filled(count)
             if messages or count < len(into):
                 break
-        if decoder.replies:
-            self.send(decoder.replies)
-            decoder.replies = []
+        self._reply()
         return messages
+
+    def take(self, data: bytes) -> list[Message]:
+        """As `read`, for bytes that have been received elsewhere."""
+        messages = self._decoder.feed(data)
+        self._reply()
+        return messages
+
+    @property
+    def between_messages(self) -> bool:
+        """Whether nothing waits to be sent, and no part of a message has come."""
+        return self._decoder.between_messages and not (
+            self.pending_bytes or self._posted or self.ended or self.broken
+        )
+
+    def _reply(self) -> None:
+        if self._decoder.replies:
+            self.send(self._decoder.replies)
+            self._decoder.replies = []

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Data = bytes | memoryview
 Message = list[Data | None]  # None in place of a frame that was too much
-_Step = Callable[[bytes, int, list[Message]], int]
+_Step = Callable[["Decoder", bytes, int, list[Message]], int]
 
 MORE: Final = 1
 LONG: Final = 2
@@ -121,7 +121,7 @@ class Decoder:
         self._bytes = 0
         self._large: memoryview | None = None
         self._large_flags = 0
-        self._take: _Step = self._take_greeting
+        self._take: _Step = Decoder._take_greeting  # not bound, or it would lead back here
 
     def filled(self, count: int) -> list[Message]:
         """Take note of `count` bytes received into `room`; give the message that is now whole."""
@@ -146,10 +146,15 @@ class Decoder:
         used = -1
         position = 0
         while used and position < len(data):
-            used = self._take(data, position, messages)
+            used = self._take(self, data, position, messages)
             position += used
         self._rest = data[position:]
         return messages
+
+    @property
+    def between_messages(self) -> bool:
+        """Whether the handshake is done, and no part of a message has come that is not whole."""
+        return self.greeted and not (self._rest or self._frames or self.room is not None)
 
     # Each of these consumes what it can at `position` and gives how many bytes; 0: more is needed.
 
@@ -168,7 +173,7 @@ class Decoder:
             raise ZmtpError(f"expected the security mechanism NULL, found {mechanism!r}")
         if self._ready:
             self.replies.append(self._ready)
-        self._take = self._take_ready
+        self._take = Decoder._take_ready
         return GREETING_BYTES
 
     def _take_ready(self, data: bytes, position: int, _: list[Message]) -> int:
@@ -185,7 +190,7 @@ class Decoder:
             expected = " or ".join(peer.decode() for peer in self._peers)
             raise ZmtpError(f"expected a socket of type {expected}, found {kind!r}")
         self.greeted = True
-        self._take = self._take_frame
+        self._take = Decoder._take_frame
         return start + size - position
 
     def _take_frame(self, data: bytes, position: int, messages: list[Message]) -> int:

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-import zmq
 
 from superbrain.client import calls, link
 from superbrain.client.connection import ClientClosed, Connection
@@ -26,22 +25,23 @@ from superbrain.transport.brief_wait import BriefWait
 from superbrain.wire import lane
 from superbrain.wire.errors import NotFound
 from superbrain.wire.messages import (
-    INFER,
-    PROTOCOL,
-    RESOLVE,
-    RESULT,
-    InferRequest,
     InferResponse,
     SharedMemory,
     TensorHeader,
 )
 from tests.support.lane_ends import ClientEnd, WorkerEnd, X, connected, last_of
+from tests.support.lone_client import (
+    PATIENCE_S,
+    Answering,
+    Gateway,
+    bring_on_lane,
+    settle,
+    upcoming,
+    wait_of,
+)
 from tests.support.twins import MISSING
 
-PATIENCE_S = 20.0
 LONG_NS = 10_000_000_000  # all that happens in a test is brief
-
-# Faults of the client that these tests have found; who mends them takes the marks away.
 
 
 @pytest.fixture
@@ -411,36 +411,6 @@ def test_what_the_worker_does_not_take_at_once_is_sent_by_and_by(
 # --- link and connection -------------------------------------------------------------------------
 
 
-class Gateway:
-    """A gateway, played by the test: it knows one worker, and answers what is left to it."""
-
-    def __init__(self, folder: Path, worker: WorkerEnd) -> None:
-        self.endpoint = f"ipc://{folder / 'gateway'}"
-        self._worker = worker
-        self._context: zmq.Context[Any] = zmq.Context()
-        self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.bind(self.endpoint)
-        self.inferences: list[InferRequest] = []
-
-    def serve(self) -> None:
-        """Answer what has come, without waiting."""
-        while self._socket.poll(0):
-            peer, verb, header, *_ = self._socket.recv_multipart()
-            asked = msgspec.json.decode(header)
-            if verb == PROTOCOL + RESOLVE:
-                answer: dict[str, Any] = {"lanes": [self._worker.path], "version": "1"}
-                answer |= {"name": "m", "id": asked["id"]}
-            else:
-                assert verb == PROTOCOL + INFER
-                self.inferences.append(msgspec.json.decode(header, type=InferRequest))
-                answer = {"model_name": "m", "model_version": "of the gateway", "outputs": []}
-                answer["id"] = asked["id"]
-            self._socket.send_multipart([peer, PROTOCOL + RESULT, msgspec.json.encode(answer)])
-
-    def close(self) -> None:
-        self._context.destroy(linger=0)
-
-
 @pytest.fixture
 def gateway(tmp_path: Path, worker: WorkerEnd) -> Iterator[Gateway]:
     gateway = Gateway(tmp_path, worker)
@@ -456,50 +426,10 @@ def connection(
     monkeypatch.setattr(link, "_MOMENT_NS", LONG_NS)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
     connection = Connection(gateway.endpoint)
-    for _ in range(2):
-        exchange = Exchange(calls.infer("m", X), time.monotonic() + PATIENCE_S)
-        connection.send(exchange)
-        settle(connection, gateway, exchange)
-    while not lanes_of(connection):
-        pump(connection, gateway)
-    worker.greet()
-    while not lanes_of(connection)[0].window:
-        pump(connection, gateway)
-    gateway.inferences.clear()
-    worker.reply(upcoming(connection))
-    result = connection.ask(calls.infer("m", X), time.monotonic() + PATIENCE_S)
-    assert value_of(result) == 0
-    worker.requests()
+    bring_on_lane(connection, gateway, worker)
     assert wait_of(connection).brief
     yield connection
     connection.close()
-
-
-def lanes_of(connection: Connection) -> list[Any]:
-    lanes = connection._link._lanes
-    assert lanes is not None
-    return [found for _, found in lanes._by_fd.values()]
-
-
-def wait_of(connection: Connection) -> BriefWait:
-    wait = connection._link._wait
-    assert wait is not None
-    return wait
-
-
-def upcoming(connection: Connection) -> int:
-    """The number of the request that is asked next."""
-    return connection._link.ledger.next_id()[1] + 1
-
-
-def pump(connection: Connection, gateway: Gateway) -> None:
-    gateway.serve()
-    connection._link.pump(connection._link.poll(0.001))
-
-
-def settle(connection: Connection, gateway: Gateway, exchange: Exchange) -> None:
-    while not connection.look(exchange):
-        gateway.serve()
 
 
 def ask(connection: Connection, last: Any = None) -> Result | None:  # noqa: ANN401 - a Last
@@ -536,29 +466,12 @@ def test_a_link_that_was_not_opened_asks_nobody() -> None:
     assert Link("ipc:///nowhere", lanes=True).ask(last_of(X), X, math.inf) is None
 
 
-class Answering(threading.Thread):
-    """A worker in a thread, that gives each request back; and a gateway that gives nothing else."""
-
-    def __init__(self, worker: WorkerEnd, gateway: Gateway) -> None:
-        super().__init__(daemon=True)
-        self._worker, self._gateway = worker, gateway
-        self.stops = threading.Event()
-
-    def run(self) -> None:
-        while not self.stops.is_set():
-            for frame in self._worker.requests():
-                value = np.frombuffer(frame.tensors[0], np.float32)[0]
-                self._worker.reply(frame.request_id, float(value))
-            self._gateway.serve()
-
-
 @pytest.fixture
 def answering(worker: WorkerEnd, gateway: Gateway, connection: Connection) -> Iterator[None]:
     thread = Answering(worker, gateway)
     thread.start()
     yield
-    thread.stops.set()
-    thread.join()
+    thread.stop()
 
 
 @pytest.mark.usefixtures("answering")

@@ -77,6 +77,9 @@ class Model:
 
     answer = infer
 
+    def bound(self) -> None:
+        """Nothing is bound."""
+
     def infer_together(self, *_: object) -> Any:  # noqa: ANN401
         raise NotImplementedError
 

@@ -21,7 +21,7 @@ import pytest
 from superbrain.domain.ctl import Load
 from superbrain.domain.manifest import Batching
 from superbrain.domain.records import RecordPolicy
-from superbrain.serve import executor, worker_loop
+from superbrain.serve import executor
 from superbrain.serve.record_keeping import Picks
 from superbrain.serve.worker_records import WorkerRecords
 from superbrain.transport import compiled
@@ -177,7 +177,7 @@ def test_a_quick_model_takes_what_two_lanes_send_as_it_comes_for_a_while(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, together_ns: int, at_once: int
 ) -> None:
     monkeypatch.setattr(executor, "_QUICK_NS", FAR_NS)
-    monkeypatch.setattr(worker_loop, "TOGETHER_NS", together_ns)
+    monkeypatch.setattr(executor, "TOGETHER_NS", together_ns)
     other = bench.loop.connect()
     bench.send(1, 1)
     bench.loop.send(other, HEADER, [np.full(2, 2, "f4").tobytes()])
@@ -209,10 +209,13 @@ def test_where_requests_share_runs_all_lanes_are_read_first(
     assert bench.loop.figures.batches == before + 1
 
 
+@pytest.mark.parametrize("quick_ns", [0, 1])
 def test_where_runs_take_longer_all_is_read_and_the_most_urgent_goes_first(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, quick_ns: int
 ) -> None:
-    monkeypatch.setattr(executor, "_QUICK_NS", -1)
+    monkeypatch.setattr(executor, "_QUICK_NS", quick_ns)
+    bench.ask(1)
+    bench.loop.at_once = 0
     order: list[float] = []
 
     def note(asked: dict[str, Array]) -> dict[str, Array]:
@@ -341,17 +344,27 @@ def test_the_page_names_the_lane_that_it_came_by(bench: Bench) -> None:
 # --- what takes the other way -------------------------------------------------------------------
 
 
-def test_two_that_come_together_are_answered_in_their_order(bench: Bench) -> None:
-    sent = [bench.send(value, 1) for value in (1, 2)]
+@pytest.mark.parametrize(
+    ("left_ns", "soon_ns", "at_once"), [(0, 0, 0), (FAR_NS, 2 * FAR_NS, 0), (FAR_NS, 0, 2)]
+)
+def test_two_that_come_together_are_answered_in_their_order(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, left_ns: int, soon_ns: int, at_once: int
+) -> None:
+    monkeypatch.setattr(executor, "TOGETHER_NS", FAR_NS)
+    monkeypatch.setattr(executor, "_SOON_NS", soon_ns)
+    deadline_ns = time.monotonic_ns() + left_ns if left_ns else 0
+    sent = [bench.send(value, 1, deadline_ns=deadline_ns) for value in (1, 2)]
     bench.turn()
     frames = bench.loop.answers(bench.peer, 2)
     assert [frame.request_id for frame in frames] == sent
     assert [numbers(frame)[0] for frame in frames] == [2, 3]
-    bench.assert_at_once(0)
+    bench.assert_at_once(at_once)
 
 
-@pytest.mark.parametrize("kind", [lane.FORWARD, lane.ALONE])
-def test_what_the_gateway_forwards_is_answered_with_its_own_id(bench: Bench, kind: int) -> None:
+@pytest.mark.parametrize(("kind", "at_once"), [(lane.FORWARD, 2), (lane.ALONE, 0)])
+def test_what_the_gateway_forwards_is_answered_with_its_own_id(
+    bench: Bench, kind: int, at_once: int
+) -> None:
     for turn in range(4):
         header = asking(inline("x", X), request_id=f"theirs {turn}")
         bench.loop.send(bench.peer, header, [X.tobytes()], kind=kind)
@@ -361,7 +374,7 @@ def test_what_the_gateway_forwards_is_answered_with_its_own_id(bench: Bench, kin
     bench.send(1, 1, kind=kind)
     bench.turn()
     assert response(*bench.loop.answers(bench.peer)).id == ID
-    bench.assert_at_once(0)
+    bench.assert_at_once(at_once)
     assert bench.loop.figures.pong(0).direct_requests == 3
 
 
@@ -663,7 +676,7 @@ def test_a_descriptor_that_comes_with_a_usual_request_is_closed(bench: Bench) ->
         bench.turn()
         assert numbers(*bench.loop.answers(bench.peer)) == [1, 1]
     assert descriptors() == before
-    bench.assert_at_once(3)
+    bench.assert_at_once(0)
     for end in ends:
         end.close()
 

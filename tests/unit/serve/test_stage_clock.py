@@ -103,6 +103,9 @@ class Slow:
             raise Internal("expected to run")
         return dict(inputs)
 
+    def bound(self) -> None:
+        """Nothing is bound."""
+
     def close(self) -> None:
         self.closed = True
 

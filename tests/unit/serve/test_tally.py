@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import sys
 import threading
-from collections.abc import Callable
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,7 +16,6 @@ from hypothesis import strategies as st
 
 from superbrain.domain.ctl import Quantiles
 from superbrain.domain.durations import BOUNDS_NS, STAGES, Histogram
-from superbrain.serve.latency import Durations, LatencyWindow, quantiles_of
 from superbrain.serve.stage_clock import StageClock
 from superbrain.serve.tally import ALONE, DIRECT, ROWS, Tally, Totals
 from tests.support.tally_rows import leave, rows_of
@@ -49,7 +50,31 @@ class Told(NamedTuple):
 def told(totals: Totals) -> Told:
     whole, stages = totals.histograms()
     numbers = totals.answered, totals.direct, totals.runs, totals.executed_ns, totals.longest_ns
-    return Told(numbers, {**stages, "whole": whole}, quantiles_of(totals.latest_ns.tolist()))
+    return Told(numbers, {**stages, "whole": whole}, totals.quantiles())
+
+
+class Durations:
+    """Durations in buckets."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BOUNDS_NS) + 1)
+        self._sum_ns = 0
+
+    def add(self, duration_ns: int) -> None:
+        self._counts[bisect_left(BOUNDS_NS, duration_ns)] += 1
+        self._sum_ns += duration_ns
+
+    def histogram(self) -> Histogram:
+        return Histogram(list(self._counts), self._sum_ns)
+
+
+def _quantiles(durations_ns: Iterable[int]) -> Quantiles:
+    """The nearest rank of each share, in milliseconds."""
+    ordered = [duration_ns / MS for duration_ns in sorted(durations_ns)]
+    if not ordered:
+        return Quantiles()
+    p50, p90, p99, most = (ordered[round((len(ordered) - 1) * one)] for one in (0.5, 0.9, 0.99, 1))
+    return Quantiles(p50, p90, p99, most)
 
 
 class OneByOne:
@@ -58,7 +83,7 @@ class OneByOne:
     def __init__(self) -> None:
         self._answered = self._direct = self._runs = self._executed_ns = self._longest_ns = 0
         self._durations = {name: Durations() for name in (*STAGES, "whole")}
-        self._window = LatencyWindow()
+        self._latest: deque[int] = deque(maxlen=1024)
 
     def add(self, row: Row) -> None:
         arrived, began, first, engine, ended, flags = row
@@ -72,12 +97,12 @@ class OneByOne:
         parts = (began - arrived, *times, ended - arrived)
         for durations, took_ns in zip(self._durations.values(), parts, strict=True):
             durations.add(took_ns)
-        self._window.add(ended - arrived)
+        self._latest.append(ended - arrived)
 
     def told(self) -> Told:
         numbers = self._answered, self._direct, self._runs, self._executed_ns, self._longest_ns
         histograms = {name: durations.histogram() for name, durations in self._durations.items()}
-        return Told(numbers, histograms, self._window.quantiles())
+        return Told(numbers, histograms, _quantiles(self._latest))
 
 
 def some_rows(count: int) -> list[Row]:

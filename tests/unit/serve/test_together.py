@@ -151,6 +151,9 @@ class Refusing:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         return getattr(self._engine, name)
 
+    def bound(self) -> None:
+        """Nothing goes past `run`."""
+
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         if inputs["a"].min() < 0:
             raise ExecutionFailed("found a negative number")

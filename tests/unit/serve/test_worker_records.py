@@ -53,6 +53,9 @@ class Adder:
 
     answer = infer
 
+    def bound(self) -> None:
+        """Nothing is bound."""
+
     def infer_together(self, *_: object) -> Any:  # noqa: ANN401
         raise NotImplementedError
 
@@ -61,6 +64,9 @@ class Adder:
 
 class BatchAdder(Adder):
     batching = Batching(max_size=4)
+
+    def bound(self) -> None:
+        """Nothing is bound."""
 
     def infer_together(self, *asked: Any) -> Any:  # noqa: ANN401
         requests, executing = asked
