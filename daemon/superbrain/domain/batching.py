@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from superbrain.domain.manifest import Batching
 
 # What a peer is told to have outstanding: one request is executed, the next are at hand when it
-# ends. Of a fast model as many as half a millisecond of work, so that they travel together.
+# ends. Of a fast model as many as two milliseconds of work, so that they travel together.
 LEAST_WINDOW: Final = 2
 MOST_WINDOW: Final = 32
-WINDOW_MS: Final = 0.5
+WINDOW_MS: Final = 2.0
 
 
 class Part(NamedTuple):

@@ -49,7 +49,6 @@ from tests.support.lone_client import (
 from tests.support.shortcuts import Shortcuts
 from tests.support.twins import MISSING
 
-NEVER = threading.Event()
 HEADER = msgspec.json.encode(InferResponse("m", "1", [TensorHeader("y", "FP32", [1])]))
 LONG_NS = 10_000_000_000  # all that happens in a test is brief
 
@@ -132,20 +131,6 @@ def answering(worker: WorkerEnd, gateway: Gateway) -> Iterator[Callable[..., Ans
     yield begin
     for thread in threads:
         thread.stop()
-
-
-def when_it_has_gone_on(
-    client: Client, gives_up: threading.Event = NEVER
-) -> Callable[[WorkerEnd, lane.LaneFrame], None]:
-    """Answer what is not looked for any more, but waited for as any other."""
-    (client_end,) = lanes_of(connection_of(client))
-
-    def does(worker: WorkerEnd, frame: lane.LaneFrame) -> None:
-        while frame.request_id not in client_end.outstanding and not gives_up.is_set():
-            os.sched_yield()
-        give_back(worker, frame)
-
-    return does
 
 
 @contextmanager
@@ -491,6 +476,9 @@ def test_what_was_submitted_and_is_looked_at_ends_it(
     arm(client, worker)
     pending.cancel()
     assert connection_of(client).shortcuts == {}
+    arm(client, worker)
+    client.submit("other", X)
+    assert connection_of(client).shortcuts == {}
     answering()
     assert client.infer("m", X)["y"].tolist() == [1]
 
@@ -696,6 +684,18 @@ def test_a_goodbye_costs_no_answer(
         for _ in range(4):
             assert client.infer("m", X).model_version == "of the gateway"
     assert not any(asked.parameters.suspect for asked in gateway.inferences)
+
+
+def test_a_worker_that_has_said_goodbye_with_its_answer_is_asked_nothing_more(
+    client: Client, worker: WorkerEnd, gateway: Gateway
+) -> None:
+    worker.reply(upcoming(connection_of(client)), 3)
+    worker.open_socket.send_frame(lane.GOODBYE, b"", [], 0)
+    assert client.infer("m", X)["y"].tolist() == [3]
+    assert len(worker.requests()) == 1
+    with serving(gateway):
+        assert client.infer("m", X).model_version == "of the gateway"
+    assert worker.requests() == []
 
 
 @pytest.mark.parametrize("guilty", [False, True])

@@ -38,9 +38,9 @@ def test_more_threads_than_cores_are_remarked_upon() -> None:
 
 
 def test_the_window_of_a_fast_model_names_the_time_it_comes_from() -> None:
-    proof = Proof("onnxruntime:cpu", [], [CaseTime("a", 0.7), CaseTime("b", 0.05)])
+    proof = Proof("onnxruntime:cpu", [], [CaseTime("a", 0.7), CaseTime("b", 0.2)])
     assert told(valid(), "window", proof) == (
-        "10 requests: travel at once: 0.5 ms of work at 0.05 ms each, as proven here"
+        "10 requests: travel at once: 2 ms of work at 0.2 ms each, as proven here"
     )
 
 
