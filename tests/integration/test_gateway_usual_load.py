@@ -26,7 +26,7 @@ from tests.support.twins import twin
 __all__ = ["twin"]
 pytestmark = pytest.mark.integration
 CALLERS, AT_ONCE = 8, 4
-REQUESTS, PASSERS_BY = 20_000, 500
+REQUESTS, PASSERS_BY = 8_000, 250
 
 
 @pytest.fixture
