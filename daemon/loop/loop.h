@@ -14,11 +14,13 @@
  *   naming.c   ids out of headers, and into    as wire/naming.py
  *   ask.c      ask       asks and is answered  as client/lane.py
  *   shortcut.c Shortcut  once more             as client/connection.py
+ *   posts.c    what is sent at a turn's end, and told.c what Python's objects are told
  *
  * Rules: the stable ABI of Python 3.11 and nothing of numpy's C API, so that one build fits all; every
- * length that a peer says is compared before it is used; no system call waits, and the interpreter
- * lock is let go around each, or around a moment of them; a Reader that two threads use at once says
- * so instead of being harmed.
+ * length that a peer says is compared before it is used; the interpreter lock is let go around each
+ * system call, or around a moment of them; none waits but for the gateway's next event, and where a
+ * shortcut sleeps, for two milliseconds; a Reader that two threads use at once says so instead of being
+ * harmed.
  */
 
 #ifndef SUPERBRAIN_LOOP_H

@@ -77,10 +77,6 @@ class WorkerFigures:
         else:
             self.caller_errors += 1
 
-    def answered(self, arrived_ns: int, ended_ns: int, clock: StageClock, *, direct: bool) -> None:
-        """Count one request that ended well and had its run for itself: `finished` and `ran`."""
-        self.tally.add(arrived_ns, clock, ended_ns, direct=direct, alone=True)
-
     def ran(self, duration_ns: int) -> None:
         """Count one run, of one request or of a batch."""
         self._runs += 1

@@ -62,6 +62,7 @@ class Gateway:
         module = compiled.loop()
         if module is not None:
             traffic = self._traffic
+            traffic.relayed = True
             known = front.usual, traffic.usual, traffic.ways
             kinds = PROTOCOL + INFER, PROTOCOL + RESULT
             self._relay = module.Relay(*known, traffic.numbers, PendingRequest, *kinds)

@@ -84,6 +84,7 @@ class Traffic:
         self.usual: dict[int, UsualLane] = {}
         self.ways: dict[bytes, Way] = {}
         self._settled = False
+        self.relayed = False  # whether there is a compiled loop to tell
 
     # --- clients ------------------------------------------------------------------------------
 
@@ -134,7 +135,7 @@ class Traffic:
             self.wake_ns = min(self.wake_ns, request.deadline_ns)
         if route.waiting or request.deaths:
             self._settled = False
-        elif request.span is None:
+        elif self.relayed and request.span is None:
             self._learn(route, request)
 
     def _learn(self, route: ModelRoute[GatewayLane], request: PendingRequest) -> None:

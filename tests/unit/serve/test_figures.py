@@ -74,8 +74,8 @@ def test_how_long_a_request_has_run_is_told() -> None:
 
 def test_what_the_tally_has_and_all_else_are_told_together() -> None:
     figures = WorkerFigures()
-    figures.answered(0, 4 * MS, clock(MS, 2 * MS, MS), direct=True)
-    figures.answered(0, 6 * MS, clock(MS, 2 * MS, MS), direct=False)
+    figures.tally.add(0, clock(MS, 2 * MS, MS), 4 * MS, direct=True, alone=True)
+    figures.tally.add(0, clock(MS, 2 * MS, MS), 6 * MS, direct=False, alone=True)
     figures.finished(None, 0, 8 * MS, clock(MS, 2 * MS, MS), direct=True)
     for error in (errors.Internal("x"), errors.NotFound("x"), errors.ResourceExhausted("x")):
         figures.finished(error, 0, 0, None, direct=True)
@@ -91,7 +91,7 @@ def test_what_the_tally_has_and_all_else_are_told_together() -> None:
 @pytest.mark.parametrize(("alone_ms", "together_ms"), [(3, 2), (2, 3)])
 def test_the_longest_run_is_the_longest_of_all(alone_ms: int, together_ms: int) -> None:
     figures = WorkerFigures()
-    figures.answered(0, (1 + alone_ms) * MS, clock(MS, 0, 0), direct=True)
+    figures.tally.add(0, clock(MS, 0, 0), (1 + alone_ms) * MS, direct=True, alone=True)
     figures.ran(together_ms * MS)
     assert figures.pong(0).longest_s == 0.003
 
