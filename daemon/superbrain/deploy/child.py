@@ -40,6 +40,7 @@ _OF_THE_DAEMON = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "I
 # Only the daemon exports spans, and what its collector is told to believe it by is secret.
 _OF_ITS_EXPORT = "OTEL_"
 EXIT_GRACE_S = 2.0
+OUTPUT_GRACE_S = 0.5  # for output that somebody holds open who has got away
 OUTPUT_LINE_BYTES = 1 << 16
 
 _FromChild = ctl.FromWorker | ctl.FromGateway | ctl.FromTcpFace | FromBuilder
@@ -172,8 +173,8 @@ class Child:
             child.on_message = on_message
         child._tasks = [
             asyncio.create_task(child._listen(reader)),
-            asyncio.create_task(child._pass_output_on()),
-            asyncio.create_task(child._wait()),
+            output := asyncio.create_task(child._pass_output_on()),
+            asyncio.create_task(child._wait(output)),
         ]
         return child
 
@@ -314,10 +315,11 @@ class Child:
             name, told = _told(text)
             event(log, name, child=self.name, pid=self.pid, **self.concerns, told=told)
 
-    async def _wait(self) -> None:
+    async def _wait(self, output: asyncio.Task[None]) -> None:
         await self.process.wait()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)  # what it may have forked goes with it
+        await asyncio.wait({output}, timeout=OUTPUT_GRACE_S)  # its last words may be under way
         os.close(self._pidfd)
         self._pidfd = -1
         self.exited.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,38 @@ def test_a_route_that_changes_while_a_new_gateway_opens_is_told_all_the_same() -
     keeper._order = order
     asyncio.run(scene())
     assert told[-2:] == [ctl.Unroute("gone"), route("adder", "2")]
+
+
+def test_what_a_child_said_last_is_waited_for() -> None:
+    """Its end may be heard of before its output."""
+
+    class Ended:
+        def __init__(self, process: asyncio.subprocess.Process) -> None:
+            self.pid, self.returncode = process.pid, 3
+            self.stdout = asyncio.StreamReader()
+            self._process = process
+            self.heard = asyncio.Event()
+
+        async def wait(self) -> int:
+            self._process.kill()
+            await self._process.wait()
+            self.heard.set()
+            return self.returncode
+
+    async def scene() -> str:
+        made: list[Ended] = []
+
+        async def start(_: socket.socket) -> Ended:
+            made.append(Ended(await asyncio.create_subprocess_exec("sleep", "60")))
+            return made[0]
+
+        child = await Child.begin("worker", start)
+        await made[0].heard.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        made[0].stdout.feed_data(b"out of memory\n")
+        made[0].stdout.feed_eof()
+        await child.exited.wait()
+        return child.epitaph()
+
+    assert asyncio.run(scene()) == "worker exited with status 3; its last words: out of memory"
