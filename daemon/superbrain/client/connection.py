@@ -66,6 +66,7 @@ class Connection:
         self._lock = threading.Lock()
         self._link = Link(endpoint, curve, lanes=lanes)
         self._leading: Exchange | None = None
+        self._leader = 0  # its thread
         self._asleep: dict[threading.Lock, None] = {}
         self._bell_fd = -1
         self._closed = False
@@ -95,7 +96,7 @@ class Connection:
         exchange = Exchange(call, deadline)
         with self._lock:
             self._start(exchange)
-            leads = self._leading is None and not exchange.settled
+            leads = not self._is_led() and not exchange.settled
             if leads and self._user != _SEVERAL:
                 self._ring_for(self._used().look())
                 leads = not exchange.settled
@@ -103,7 +104,7 @@ class Connection:
                     last.learn(bytes(exchange.header))
                     self._arm(last, last)
             if leads:
-                self._leading = exchange
+                self._appointed(exchange)
         return cast("T", self._outcome(exchange, leads=leads))
 
     def ask_alike(
@@ -116,7 +117,7 @@ class Connection:
         begun: Begun | None = None
         with self._lock:
             self._check_usable()
-            if self._leading is None and self._user == threading.get_ident():
+            if self._user == threading.get_ident() and not self._is_led():
                 answer = self._link.ask(last, inputs, deadline)
                 if isinstance(answer, Result):
                     if again:
@@ -160,7 +161,7 @@ class Connection:
             return None
         leads = not exchange.settled
         if leads:
-            self._leading = exchange
+            self._appointed(exchange)
         return Begun(exchange, leads)
 
     def _used(self) -> Link:
@@ -200,10 +201,10 @@ class Connection:
                 with self._lock:
                     if exchange.settled or self._closed:
                         break
-                    leads = self._leading is None
+                    leads = not self._is_led()
                     if leads:
                         self._used()  # what it reads may be what a shortcut looks for
-                        self._leading = exchange
+                        self._appointed(exchange)
                     else:
                         bell = self._hang_bell(exchange)
                 if leads:
@@ -262,6 +263,19 @@ class Connection:
         if self._link.open():
             self._bell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._link.watch(self._bell_fd)
+
+    def _appointed(self, exchange: Exchange) -> None:
+        """Take note, under the lock, that this thread leads until `exchange` is settled."""
+        self._leading, self._leader = exchange, threading.get_ident()
+
+    def _is_led(self) -> bool:
+        """Whether somebody reads for everybody.
+
+        A thread that comes back to ask does not: an interrupt kept it from it, or from its end.
+        """
+        if self._leading is not None and self._leader == threading.get_ident():
+            self._leading = None
+        return self._leading is not None
 
     def _lead(self, exchange: Exchange, until: float) -> None:
         """Read for everybody until `exchange` is settled or `until` has come."""
