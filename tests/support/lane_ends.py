@@ -109,9 +109,11 @@ class ClientEnd:
 
     def __init__(self) -> None:
         self.epoll = select.epoll()
-        self.lanes = Lanes(self.epoll, lambda _: DeadlineExceeded("late"))
         self.ledger = Ledger("a")
         self.wait = BriefWait(self.epoll, lane_moment_ns=1000)
+        self.lanes = Lanes(
+            self.epoll, self.wait, self.ledger, lambda _: DeadlineExceeded("late")
+        )
         self.last = last_of(X)
 
     @property
@@ -128,7 +130,7 @@ class ClientEnd:
     def ask_alike(
         self, inputs: Mapping[str, Any] = X, *, deadline: float = math.inf
     ) -> Result | Exchange | None:
-        return self.lanes.ask(self.last, inputs, deadline, self.ledger, self.wait)
+        return self.lanes.ask(self.last, inputs, deadline)
 
     def ask(self, *, deadline: float = math.inf, priority: int = 0) -> tuple[Exchange, bool]:
         exchange = Exchange(calls.infer("m", X, priority=priority), deadline)

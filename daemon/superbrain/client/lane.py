@@ -45,8 +45,14 @@ class Lane:
         bounced: requests in shared memory that the worker did not take, to be asked inline.
     """
 
-    def __init__(self, path: str, epoll: select.epoll) -> None:
+    def __init__(self, path: str, epoll: select.epoll, wait: BriefWait, ledger: Ledger) -> None:
         """Connect without waiting.
+
+        Args:
+            path: of the worker's socket.
+            epoll: to which news are reported.
+            wait: waits on it.
+            ledger: gives requests their ids.
 
         Raises:
             OSError: nobody listens there, or this user may not connect.
@@ -65,6 +71,8 @@ class Lane:
         self.socket = LaneSocket(sock, takes_descriptors=True)
         self.socket.watch(epoll)
         self._epoll = epoll
+        self._wait = wait
+        self._ledger = ledger
         self._retired = False
         self._regions: set[int] = set()
         self._refused: set[int] = set()
@@ -107,19 +115,14 @@ class Lane:
         return self.window > 0 and not self.outstanding
 
     def ask(
-        self,
-        last: Last,
-        inputs: Mapping[str, Any],
-        deadline: float,
-        ledger: Ledger,
-        wait: BriefWait,
+        self, last: Last, inputs: Mapping[str, Any], deadline: float
     ) -> Result | Exchange | None:
         """Send a request while nothing else is under way, and look for its answer.
 
         Give what was answered, or the exchange that goes on; None when the inputs are not alike.
         A lane that has broken its rules has ended.
         """
-        name, number = ledger.next_id()
+        name, number = self._ledger.next_id()
         done = self.socket.ask(
             last.packing,
             inputs,
@@ -127,7 +130,7 @@ class Lane:
             number,
             _nanoseconds(deadline),
             last.answers,
-            wait.lane_moment_ns,
+            self._wait.lane_moment_ns,
             CROWDED_NS,
         )
         if done is None:
@@ -135,30 +138,22 @@ class Lane:
         if not isinstance(done, Sent):
             arrays, (_, form) = done
             return Result(form.model_name, form.model_version, arrays, f"{name}-{number}")
-        return self._goes_on(last, name, number, deadline, done, wait)
+        return self._goes_on(last, name, number, deadline, done)
 
-    def shortcut(
-        self,
-        last: Last | LastShared,
-        ledger: Ledger,
-        wait: BriefWait,
-        connection: tuple[object, ...],
-    ) -> Shortcut | None:
+    def shortcut(self, last: Last | LastShared, connection: tuple[object, ...]) -> Shortcut | None:
         """Give the shortcut for requests like one that `ask` has answered.
 
         Args:
             last: as for `ask`.
-            ledger: as for `ask`.
-            wait: as for `ask`.
             connection: what only that knows: see `Connection`.
         """
         if any(region.number not in self._regions for region in last.regions):
             return None
-        name, numbers = ledger.ids()
+        name, numbers = self._ledger.ids()
         header = last.header(name, 0, False)
         inputs = last.packing, last.tensors
         parts = *inputs, header, last.answers, numbers, name, last, *connection
-        return self.socket.shortcut(parts, wait.lane_moment_ns, CROWDED_NS)
+        return self.socket.shortcut(parts, self._wait.lane_moment_ns, CROWDED_NS)
 
     def asked(
         self,
@@ -167,27 +162,19 @@ class Lane:
         number: int,
         deadline: float,
         done: Asked | Exception,
-        ledger: Ledger,
-        wait: BriefWait,
     ) -> Exchange:
         """Give the exchange with which a request goes on that a shortcut has begun."""
-        name, _ = ledger.ids()
+        name, _ = self._ledger.ids()
         header = last.header(name, 0, False)
         deadline_ns = _nanoseconds(deadline)
         tensors = last.tensors
         if last.packing is not None:
             tensors = last.packing.pack(inputs)
         sent = self.socket.asked(tensors or [], header, number, deadline_ns, done)
-        return self._goes_on(last, name, number, deadline, sent, wait)
+        return self._goes_on(last, name, number, deadline, sent)
 
     def _goes_on(
-        self,
-        last: Last | LastShared,
-        name: str,
-        number: int,
-        deadline: float,
-        done: Sent,
-        wait: BriefWait,
+        self, last: Last | LastShared, name: str, number: int, deadline: float, done: Sent
     ) -> Exchange:
         exchange = Exchange(last.call_on(done.tensors), deadline)
         exchange.name, exchange.number = name, number
@@ -202,7 +189,7 @@ class Lane:
             if exchange.header is not None:
                 last.learn(bytes(exchange.header))
         elif done.crowded is not None:
-            wait.looked(crowded=done.crowded)
+            self._wait.looked(crowded=done.crowded)
         return exchange
 
     def flush(self) -> None:
@@ -219,9 +206,9 @@ class Lane:
         """
         return self._take(self.socket.receive())
 
-    def look(self, wait: BriefWait) -> list[Exchange]:
-        """Read what comes within a moment, if `wait` would look; else nothing."""
-        return self._take(wait.receive(self.socket))
+    def look(self) -> list[Exchange]:
+        """Read what comes within a moment, if the wait would look; else nothing."""
+        return self._take(self._wait.receive(self.socket))
 
     def _take(self, frames: Sequence[LaneFrame]) -> list[Exchange]:
         answered: list[Exchange] = []

@@ -83,10 +83,25 @@ class ModelLanes:
 
 
 class Lanes:
-    """Lanes by model, on the epoll of the link that owns them."""
+    """Lanes by model, on the epoll of the link that owns them.
 
-    def __init__(self, epoll: select.epoll, overdue: Callable[[Exchange], SuperbrainError]) -> None:
+    Args:
+        epoll: to which news of lanes are reported.
+        wait: waits on it.
+        ledger: gives requests their ids.
+        overdue: makes the error of an exchange whose deadline has passed.
+    """
+
+    def __init__(
+        self,
+        epoll: select.epoll,
+        wait: BriefWait,
+        ledger: Ledger,
+        overdue: Callable[[Exchange], SuperbrainError],
+    ) -> None:
         self._epoll = epoll
+        self._wait = wait
+        self._ledger = ledger
         self._overdue = overdue
         self._models: dict[str, ModelLanes] = {}
         self._by_fd: dict[int, tuple[ModelLanes, Lane]] = {}
@@ -127,31 +142,20 @@ class Lanes:
         return self._read(*found)
 
     def ask(
-        self,
-        last: Last,
-        inputs: Mapping[str, Any],
-        deadline: float,
-        ledger: Ledger,
-        wait: BriefWait,
+        self, last: Last, inputs: Mapping[str, Any], deadline: float
     ) -> Result | Exchange | None:
         """Send a request on a lane that has no other and look for its answer; as `Link.ask`."""
         found = self._lone(last.model)
         if found is None:
             return None
-        answer = found[1].ask(last, inputs, deadline, ledger, wait)
+        answer = found[1].ask(last, inputs, deadline)
         self._ended_now(*found)
         return answer
 
-    def shortcut(
-        self,
-        last: Last | LastShared,
-        ledger: Ledger,
-        wait: BriefWait,
-        connection: tuple[object, ...],
-    ) -> Shortcut | None:
+    def shortcut(self, last: Last | LastShared, connection: tuple[object, ...]) -> Shortcut | None:
         """Give the shortcut for requests like one that `ask` has answered; None where none can."""
         found = self._lone(last.model)
-        return None if found is None else found[1].shortcut(last, ledger, wait, connection)
+        return None if found is None else found[1].shortcut(last, connection)
 
     def asked(
         self,
@@ -160,13 +164,11 @@ class Lanes:
         number: int,
         deadline: float,
         done: Asked | Exception,
-        ledger: Ledger,
-        wait: BriefWait,
     ) -> Exchange:
         """Give the exchange with which a request goes on that a shortcut has begun."""
         model = self._models[last.model]
         (lane,) = model.lanes
-        exchange = lane.asked(last, inputs, number, deadline, done, ledger, wait)
+        exchange = lane.asked(last, inputs, number, deadline, done)
         self._ended_now(model, lane)
         return exchange
 
@@ -184,16 +186,16 @@ class Lanes:
         if lane.socket.ended:
             self._end(model, lane)
 
-    def look(self, wait: BriefWait) -> list[Exchange]:
+    def look(self) -> list[Exchange]:
         """Look for an answer to the last request for a moment, if that is alone on its lane."""
         latest = self._latest
         if latest is None or len(latest[1].outstanding) != 1 or self._asking:
             return []
-        return self._read(*latest, wait)
+        return self._read(*latest, looks=True)
 
-    def _read(self, model: ModelLanes, lane: Lane, wait: BriefWait | None = None) -> list[Exchange]:
+    def _read(self, model: ModelLanes, lane: Lane, *, looks: bool = False) -> list[Exchange]:
         try:
-            answered = lane.receive() if wait is None else lane.look(wait)
+            answered = lane.look() if looks else lane.receive()
         except LaneError:
             self._end(model, lane)
             return []
@@ -262,7 +264,7 @@ class Lanes:
 
     def _connect(self, model: ModelLanes, path: str) -> bool:
         try:
-            lane = Lane(path, self._epoll)
+            lane = Lane(path, self._epoll, self._wait, self._ledger)
         except OSError:
             return False
         model.lanes.append(lane)

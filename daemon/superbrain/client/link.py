@@ -72,7 +72,7 @@ class Link:
         self._epoll = epoll
         self._wait = BriefWait(epoll, _MOMENT_NS)
         if self._uses_lanes:
-            self._lanes = Lanes(epoll, self.overdue)
+            self._lanes = Lanes(epoll, self._wait, self.ledger, self.overdue)
         return True
 
     @property
@@ -128,7 +128,7 @@ class Link:
         lanes = self._lanes
         if lanes is None or self._wait is None or not self._wait.brief:
             return None
-        return lanes.ask(last, inputs, deadline, self.ledger, self._wait)
+        return lanes.ask(last, inputs, deadline)
 
     def shortcut(self, last: Last | LastShared, connection: tuple[object, ...]) -> Shortcut | None:
         """Give the shortcut for requests like one that `ask` has answered; None where none can.
@@ -139,9 +139,7 @@ class Link:
             last: as for `ask`.
             connection: what only that knows: see `Connection`.
         """
-        if self._lanes is None:
-            return None
-        return self._lanes.shortcut(last, self.ledger, self._opened_wait(), connection)
+        return None if self._lanes is None else self._lanes.shortcut(last, connection)
 
     def asked(
         self,
@@ -161,8 +159,7 @@ class Link:
             done: how far it came, or what it raised.
         """
         assert self._lanes is not None  # noqa: S101 - it has given the shortcut
-        wait = self._opened_wait()
-        return self._lanes.asked(last, inputs, number, deadline, done, self.ledger, wait)
+        return self._lanes.asked(last, inputs, number, deadline, done)
 
     def look(self) -> list[Exchange]:
         """Look for the answer to the last request, where it comes straight, for a moment at most.
@@ -172,7 +169,7 @@ class Link:
         lanes = self._lanes
         if lanes is None:
             return []
-        settled = lanes.look(self._opened_wait())
+        settled = lanes.look()
         if lanes.has_mail:
             settled += self._pump_gateway(watch=False)
         return settled
