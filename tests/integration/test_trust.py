@@ -165,9 +165,8 @@ def test_a_trust_folder_that_is_unsafe_is_not_held_against_a_good_bundle(tmp_pat
         folder.chmod(0o777)
         appliance.ask(op.Reload(), op.Outcome)
         dropped = appliance.drop(release(appliance, 1))
-        (noted,) = appliance.wait_for(lambda: appliance.health().inbox, "the bundle to wait")
+        noted = appliance.wait_noted("writable by its owner only")
         assert noted.outcome == "waiting"
-        assert "writable by its owner only" in noted.message
         assert dropped.exists()
         a = appliance.author
         refusal = appliance.ask(

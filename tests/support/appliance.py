@@ -28,7 +28,7 @@ from superbrain.bundle.folder import BuiltBundle
 from superbrain.client import Client
 from superbrain.deploy.fork_server import FORK_SERVER_MODULE
 from superbrain.domain import operations as op
-from superbrain.domain.health import Health, ModelFacts, Problem
+from superbrain.domain.health import Health, InboxFile, ModelFacts, Problem
 from tests.support.bundles import KeyPair, make_trust_folder, sign_key
 
 PATIENCE_S = 60.0
@@ -200,6 +200,14 @@ class Appliance:
     def problem(self, subject: str) -> Problem | None:
         """Give what the report says is wrong with something."""
         return next((one for one in self.health().problems if one.subject == subject), None)
+
+    def wait_noted(self, message: str) -> InboxFile:
+        """Wait until the one file in the inbox is noted with a message that contains this."""
+
+        def noted() -> InboxFile | None:
+            return next((one for one in self.health().inbox if message in one.message), None)
+
+        return self.wait_for(noted, f"a file to be noted with {message!r}")
 
     def history(self, name: str) -> list[op.Transition]:
         """Give a model's transitions, oldest first."""
