@@ -61,6 +61,7 @@ class _Connection:
         self._events = select.EPOLLIN
         self.asked = 0.0
         self.open = True
+        self.retires = False  # the server has said that it answers no more than what it was asked
         epoll.register(self.socket.fileno(), select.EPOLLIN)
 
     def ask(self, since: float | None = None) -> None:
@@ -94,7 +95,7 @@ class _Connection:
         self.received += data
 
     def answer(self) -> bytes | None:
-        """Take an answer that is whole; behind it there may be a GOODBYE."""
+        """Take an answer that is whole; before and behind it there may be a GOODBYE."""
         count = self._road.answer_bytes(self.received)
         answer = bytes(self.received[:count])
         del self.received[:count]
@@ -187,18 +188,23 @@ class _Loop:
                 self._answered(connection, answer)
         except OSError as error:
             self._drop(connection)
-            self._fail(error)
+            if not connection.retires:
+                self._fail(error)
 
     def _answered(self, connection: _Connection, answer: bytes) -> None:
         if self._road.is_goodbye(answer):
-            self._drop(connection)
+            connection.retires = True  # what was asked here may still be answered
             return
         now = time.perf_counter()
         if self._road.is_right(answer):
             self._load.latencies_ms.append((now - connection.asked) * 1000)
             self._load.worst_gap_ms = max(self._load.worst_gap_ms, (now - self._last) * 1000)
             self._last = now
-            connection.ask()
+            if connection.retires:
+                connection.asked = now
+                self._drop(connection)
+            else:
+                connection.ask()
         else:
             self._drop(connection)
             self._fail(OSError(f"wrong answer {answer[:200]!r}"))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 
+import msgspec
 import pytest
 
+from superbrain.domain import ctl
 from tests.support.fake_worker import SLOW
-from tests.support.processes import PATIENCE_S, Stage, until
+from tests.support.processes import PATIENCE_S, OrderFailed, Stage, until
 
 pytestmark = pytest.mark.integration
 
@@ -59,6 +61,11 @@ def test_swaps_under_load_lose_nothing_double_nothing_and_never_go_back(stage: S
         serving.close()
         serving = successor
     time.sleep(0.1)
+    end(callers)
+
+
+def end(callers: list[Caller]) -> None:
+    """Each has seen every version, in order, and an answer to each request."""
     for caller in callers:
         caller.stop.set()
     for caller in callers:
@@ -71,7 +78,7 @@ def test_swaps_under_load_lose_nothing_double_nothing_and_never_go_back(stage: S
 
 
 def test_what_merely_waited_at_the_old_worker_is_executed_by_the_new_one(stage: Stage) -> None:
-    old = stage.serving("version=1,slow_ms=300")
+    old = stage.serving("version=1,slow_ms=300,execution_ms=300")
     new = stage.worker("version=2").bring_up()
     with stage.client() as client:
         for number in range(4):
@@ -87,6 +94,140 @@ def test_what_merely_waited_at_the_old_worker_is_executed_by_the_new_one(stage: 
         ("3", "2"),
     ]
     assert old.figures().requests == 1
+
+
+def test_what_waited_for_a_short_time_only_is_executed_by_the_old_one(stage: Stage) -> None:
+    old = stage.serving("version=1,slow_ms=30")
+    new = stage.worker("version=2").bring_up()
+    with stage.client() as client:
+        for number in range(4):
+            client.send("adder", [SLOW], id=str(number))
+        until(old.at_work, "the old worker at work")
+        old.stand_by()
+        stage.gateway.route("adder", "2", [new])
+        answers = [client.receive() for _ in range(4)]
+    assert [answer.id for answer in answers] == ["0", "1", "2", "3"]
+    versions = [answer.model_version for answer in answers]
+    assert versions == sorted(versions)
+    assert versions[:2] == ["1", "1"]
+    assert stage.gateway.figures().models[0].redispatched == 0
+
+
+# --- a switch that was prepared -------------------------------------------------------------------
+
+
+def test_a_prepared_switch_needs_no_order_any_more(stage: Stage) -> None:
+    old = stage.serving("version=1")
+    new = stage.worker("version=2").bring_up()
+    stage.gateway.prepare("adder", "2", [new])
+    with stage.client() as client:
+        assert client.ask("adder", [1]).model_version == "1"
+        old.stand_by()
+        assert client.ask("adder", [1]).model_version == "2"
+        stage.gateway.route("adder", "2", [new])  # as it is already
+        assert client.ask("adder", [1]).model_version == "2"
+    assert new.figures().requests == 2
+
+
+def test_a_prepared_switch_waits_for_every_lane(stage: Stage) -> None:
+    one, other = stage.worker("version=1"), stage.worker("version=1")
+    other.load = msgspec.structs.replace(other.load, deployment_id=one.load.deployment_id)
+    one.bring_up()
+    other.bring_up()
+    stage.gateway.route("adder", "1", [one, other])
+    new = stage.worker("version=2").bring_up()
+    stage.gateway.prepare("adder", "2", [new])
+    one.stand_by()
+    with stage.client() as client:
+        assert {client.ask("adder", [1]).model_version for _ in range(4)} == {"1"}
+        other.stand_by()
+        assert client.ask("adder", [1]).model_version == "2"
+
+
+def test_a_worker_that_dies_does_not_bring_a_prepared_switch_about(stage: Stage) -> None:
+    """Whether it has stopped for its other lanes too, only the daemon can know."""
+    old = stage.serving("version=1")
+    new = stage.worker("version=2").bring_up()
+    stage.gateway.prepare("adder", "2", [new])
+    with stage.client() as client:
+        assert client.ask("adder", [1]).model_version == "1"
+        old.kill()
+        client.send("adder", [1], id="waits")
+        until(lambda: stage.gateway.figures().models[0].waiting == 1, "a request that waits")
+        stage.gateway.route("adder", "2", [new])
+        assert client.receive().model_version == "2"
+
+
+def test_what_was_prepared_is_given_up_for_something_else(stage: Stage) -> None:
+    old = stage.serving("version=1")
+    prepared, other = (stage.worker(f"version={n}").bring_up() for n in (2, 3))
+    stage.gateway.prepare("adder", "2", [prepared])
+    stage.gateway.prepare("adder", "3", [other])
+    old.stand_by()
+    with stage.client() as client:
+        assert client.ask("adder", [1]).model_version == "3"
+        stage.gateway.prepare("adder", "2", [prepared])
+        stage.gateway.route("adder", "1", [])
+        other.stand_by()
+        old.serve()
+        stage.gateway.route("adder", "1", [old])
+        assert client.ask("adder", [1]).model_version == "1"
+
+
+def test_what_was_prepared_for_a_model_that_is_forgotten_is_forgotten(stage: Stage) -> None:
+    old = stage.serving("version=1")
+    new = stage.worker("version=2").bring_up()
+    stage.gateway.prepare("adder", "2", [new])
+    stage.gateway.order(ctl.Unroute("adder"), ctl.Done)
+    old.stand_by()
+    with stage.client() as client:
+        assert client.ask("adder", [1]).code == "NOT_FOUND"
+        stage.gateway.route("adder", "2", [new])
+        assert client.ask("adder", [1]).model_version == "2"
+
+
+def test_a_prepared_worker_that_dies_costs_no_request(stage: Stage) -> None:
+    old = stage.serving("version=1")
+    new, newer = (stage.worker(f"version={n}").bring_up() for n in (2, 3))
+    stage.gateway.prepare("adder", "2", [new])
+    new.kill()
+    with stage.client() as client:
+        assert client.ask("adder", [1]).model_version == "1"
+        old.stand_by()
+        client.send("adder", [1], id="waits")
+        until(lambda: stage.gateway.figures().models[0].waiting == 1, "a request that waits")
+        stage.gateway.route("adder", "3", [newer])
+        assert client.receive().model_version == "3"
+
+
+def test_nobody_is_there_to_be_prepared_for_says_so(stage: Stage) -> None:
+    old = stage.serving("version=1")
+    nobody = stage.worker("version=2")  # which does not listen
+    with pytest.raises(OrderFailed, match="lane"):
+        stage.gateway.prepare("adder", "2", [nobody])
+    with stage.client() as client:
+        assert client.ask("adder", [1]).model_version == "1"
+        old.stand_by()
+        nobody.bring_up()
+        stage.gateway.route("adder", "2", [nobody])
+        assert client.ask("adder", [1]).model_version == "2"
+
+
+def test_prepared_swaps_under_load_lose_nothing_double_nothing_and_never_go_back(
+    stage: Stage,
+) -> None:
+    serving = stage.serving("version=1")
+    callers = [Caller(stage, outstanding) for outstanding in (1, 1, 3, 8)]
+    for caller in callers:
+        caller.start()
+    for version in range(2, 9):
+        successor = stage.worker(f"version={version}").bring_up()
+        stage.gateway.prepare("adder", str(version), [successor])
+        serving.stand_by()
+        stage.gateway.route("adder", str(version), [successor])
+        serving.close()
+        serving = successor
+    end(callers)
 
 
 def test_a_worker_that_stood_by_serves_again(stage: Stage) -> None:

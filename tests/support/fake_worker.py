@@ -9,7 +9,8 @@ adds one to the FP32 tensor `x`. The first element of `x` may ask for something 
     -2   raise SystemExit                   -5   raise ValueError
     -3   end the process                    -6   refuse with InvalidArgument
 
-With `batch=N` up to N requests are answered together, and say in `mates` how many they were.
+`execution_ms` is how long an answer takes, as the proof says. With `batch=N` up to N requests are
+answered together, and say in `mates` how many they were.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 
 from superbrain.domain.ctl import Load, ToWorker
 from superbrain.domain.manifest import Batching
-from superbrain.domain.proof import OutputFigures, Proof, Timing
+from superbrain.domain.proof import CaseTime, OutputFigures, Proof, Timing
 from superbrain.domain.sandbox import Sandbox
 from superbrain.serve import child
 from superbrain.serve.ctl_channel import CtlChannel
@@ -58,6 +59,7 @@ class FakeModel:
         self._mates = 1
         self._proves = options.get("proves", "yes") == "yes"
         self._slow_s = float(options.get("slow_ms", "100")) / 1000
+        self._execution_ms = float(options.get("execution_ms", "0"))
         self._big_mb = int(options.get("big_mb", "8"))
         if options.get("load") == "fails":
             raise InvalidArgument("expected a model that loads, found one that does not")
@@ -103,7 +105,7 @@ class FakeModel:
     def prove(self) -> Proof:
         reason = "" if self._proves else "fake drift"
         figure = OutputFigures("case", "y", "", self._proves, "exact", reason)
-        return Proof("fake", [figure], [], self.runtime)
+        return Proof("fake", [figure], [CaseTime("case", self._execution_ms)], self.runtime)
 
     def time(self) -> Timing:
         return Timing(rounds=3, median_ms=2.0, fastest_ms=1.0, slowest_ms=3.0)

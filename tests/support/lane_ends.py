@@ -111,9 +111,7 @@ class ClientEnd:
         self.epoll = select.epoll()
         self.ledger = Ledger("a")
         self.wait = BriefWait(self.epoll, lane_moment_ns=1000)
-        self.lanes = Lanes(
-            self.epoll, self.wait, self.ledger, lambda _: DeadlineExceeded("late")
-        )
+        self.lanes = Lanes(self.epoll, self.wait, self.ledger, lambda _: DeadlineExceeded("late"))
         self.last = last_of(X)
 
     @property

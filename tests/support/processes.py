@@ -172,18 +172,26 @@ class GatewayChild(Child):
         timeout_ms: int = 20_000,
         reason: str = "",
     ) -> None:
-        deployment_id = workers[0].load.deployment_id if workers else 0
-        lanes = [worker.address for worker in workers]
-        metadata = ModelMetadata(model, [version], "superbrain", [], [])
+        route = _route(model, version, workers)
         self.order(
-            ctl.Route(
-                model, version, deployment_id, lanes, metadata, queue_size, timeout_ms, reason
+            msgspec.structs.replace(
+                route, queue_size=queue_size, request_timeout_ms=timeout_ms, reason=reason
             ),
             ctl.Done,
         )
 
+    def prepare(self, model: str, version: str, workers: list[WorkerChild]) -> None:
+        self.order(ctl.Prepare(_route(model, version, workers)), ctl.Done)
+
     def figures(self) -> ctl.GatewayPong:
         return self.order(ctl.Ping(), ctl.GatewayPong)
+
+
+def _route(model: str, version: str, workers: list[WorkerChild]) -> ctl.Route:
+    deployment_id = workers[0].load.deployment_id if workers else 0
+    lanes = [worker.address for worker in workers]
+    metadata = ModelMetadata(model, [version], "superbrain", [], [])
+    return ctl.Route(model, version, deployment_id, lanes, metadata, 64, 20_000)
 
 
 class Answer:

@@ -270,11 +270,11 @@ class Lane:
         """End the lane; give what has no answer.
 
         What the worker was executing when it died is now a suspect; where that is not known,
-        everything is.
+        everything is, unless it had said GOODBYE.
         """
-        executing: frozenset[int] | None = frozenset()
-        if not self._retired:
-            executing = flight.executing(self._flight_fd, self._number)
+        executing = flight.executing(self._flight_fd, self._number)
+        if executing is None and self._retired:
+            executing = frozenset()
         self.window = 0
         self.socket.close()
         if self._flight_fd is not None:

@@ -208,6 +208,7 @@ class Lanes:
             lane.flush()
         if model.waits:
             answered += self._dispatch(model)
+            self._return_who_waits(model)
         return answered
 
     def resolved(self, question: Exchange) -> bool:
@@ -242,8 +243,8 @@ class Lanes:
         return bool(self.questions or self.returned)
 
     def take_mail(self) -> list[Exchange]:
-        """Take what has to go to the gateway: questions, and what lanes left unanswered."""
-        mail = self.questions + self.returned
+        """Take what has to go to the gateway: questions, then, in order, what lanes left."""
+        mail = self.questions + sorted(self.returned, key=lambda exchange: exchange.number)
         self.questions, self.returned = [], []
         return mail
 
@@ -289,9 +290,7 @@ class Lanes:
             model.had = 0
         greeted = lane.greeted
         self.returned += lane.close()
-        if not model.usable:
-            while (exchange := model.next()) is not None:
-                self.returned.append(exchange)
+        self._return_who_waits(model)
         if model.asks_at == _NEVER and model in self._asking.values():
             return
         # A crash leaves fewer lanes for a while; a lane that never greeted is not worth a hurry.
@@ -299,6 +298,12 @@ class Lanes:
         model.asks_at = time.monotonic() + wait_s
         if not wait_s and self.returned:
             self._ask(model)
+
+    def _return_who_waits(self, model: ModelLanes) -> None:
+        """Let the gateway have who waits for lanes that take no more."""
+        if not model.usable:
+            while (exchange := model.next()) is not None:
+                self.returned.append(exchange)
 
     def _dispatch(self, model: ModelLanes) -> list[Exchange]:
         """Send who waits as far as there is room; give those whose time is over."""

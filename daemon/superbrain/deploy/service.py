@@ -172,9 +172,11 @@ class ModelService:
         self.current, self.deployment = crew, deployment
         self.keeper.deaths.clear()
         self._spent = self._was_slower = False
+        route = _route(crew.bringup.manifest, deployment, crew.lanes)
         if old is not None:
+            await self._gateway.prepare(route)
             self._say_hung(await old.stand_by())
-        await self._gateway.route(_route(crew.bringup.manifest, deployment, crew.lanes))
+        await self._gateway.route(route)
         if old is not None:  # it counts no further; whoever asked waits for none of this
             await self._count(old)
         self._samples.clear()

@@ -78,7 +78,7 @@ class Serve(Message, frozen=True):
 
 
 class StandBy(Message, frozen=True):
-    """Stop reading, finish what is being executed, end all lanes with GOODBYE, stay loaded."""
+    """Say GOODBYE, finish what has come as far as that is soon done, end all lanes, stay loaded."""
 
 
 class Reprove(Message, frozen=True):
@@ -217,6 +217,16 @@ class Route(Message, frozen=True):
     waiting: str = ""
 
 
+class Prepare(Message, frozen=True):
+    """`route` comes next: it holds as soon as every lane there is now has ended with GOODBYE.
+
+    The gateway gets acquainted with the new lanes meanwhile. What follows is the same `Route`, or
+    another one, of which nothing is known beforehand.
+    """
+
+    route: Route
+
+
 class Open(Message, frozen=True):
     """Begin to read what clients send; until then it waits in the socket, all routes come first."""
 
@@ -303,7 +313,7 @@ class TcpPong(Message, frozen=True):
 
 ToWorker = Load | Prove | Time | Serve | StandBy | Reprove | Ping
 FromWorker = Loaded | Proven | Timed | Reproven | Failed | Done | WorkerPong | Records
-ToGateway = Route | Unroute | Open | Ping
+ToGateway = Route | Prepare | Unroute | Open | Ping
 FromGateway = GatewayReady | Done | Failed | Poisoned | GatewayPong | Records
 ToTcpFace = ReadClients | Ping
 FromTcpFace = TcpReady | TcpRefused | Done | Failed | TcpPong

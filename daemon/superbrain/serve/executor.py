@@ -232,8 +232,12 @@ class Executor:
         """Forget what waits; nobody has begun with it."""
         self._queue.clear()
 
-    def work(self) -> None:
-        """Execute the most urgent requests, and the next ones as long as answers may wait."""
+    def work(self, *, holds: bool = True) -> None:
+        """Execute the most urgent requests, and the next ones as long as answers may wait.
+
+        Args:
+            holds: whether some may be held for others to join them.
+        """
         queue = self._queue
         if not queue:
             return
@@ -241,7 +245,7 @@ class Executor:
         until_ns = now_ns + TOGETHER_NS
         while True:
             self._refuse_expired(now_ns)
-            if not queue or (self._patience.ever_waits and self._held(now_ns)):
+            if not queue or (holds and self._patience.ever_waits and self._held(now_ns)):
                 return
             batch = self._take()
             if len(batch) == 1:

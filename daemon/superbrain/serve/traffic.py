@@ -266,7 +266,8 @@ class Traffic:
         for frame in answers:
             self._pass_on(slot, frame)
         if slot.link.ended:
-            self.end_lane(slot, died=not slot.said_goodbye)
+            # Who says GOODBYE still finishes what has come, and may die of it.
+            self.end_lane(slot, died=not slot.said_goodbye or bool(slot.executing()))
             return
         slot.link.flush()
         slot.link.watch(self._epoll)

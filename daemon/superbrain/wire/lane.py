@@ -8,11 +8,11 @@ A lane carries the same JSON header and tensors as ZeroMQ does, behind a fixed p
 all little-endian; the header and every tensor start at a multiple of `ALIGNMENT` bytes from the
 start of the body, so that arrays are views on the received buffer. `deadline` is CLOCK_MONOTONIC
 in nanoseconds (a lane never leaves its host), 0 for none. The worker speaks first: HELLO. GOODBYE
-before the end of a lane means that the worker retires and has executed nothing that it has not
-answered; an end without it means that the worker died. REGION registers shared memory and RELEASE
-ends that; each is answered by its own kind, or by ERROR. FORWARD is a REQUEST that the gateway
-passes on, and answered like one; ALONE is a FORWARD that must not share a run with others, because
-it is suspected of a worker's death.
+means that it retires: it may still answer some of what it was sent before, and then ends the lane,
+having executed nothing else. An end without it means that the worker died. REGION registers shared
+memory and RELEASE ends that; each is answered by its own kind, or by ERROR. FORWARD is a REQUEST
+that the gateway passes on, and answered like one; ALONE is a FORWARD that must not share a run with
+others, because it is suspected of a worker's death.
 
 This module does no I/O: `encode` gives buffers for sendmsg, `LaneDecoder` says where to receive.
 """

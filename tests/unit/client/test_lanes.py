@@ -130,14 +130,38 @@ def test_after_a_goodbye_nobody_is_blamed_and_all_goes_through_the_gateway(
     assert client.ask()[1] is False
 
 
-def test_a_death_makes_a_suspect_of_what_was_executing(
+def test_who_said_goodbye_may_still_answer_and_takes_nothing_more(
     client: ClientEnd, worker: WorkerEnd
 ) -> None:
+    connected(client, worker, window=1)
+    (sent, _), (waiting, _) = client.ask(), client.ask()
+    assert worker.socket is not None
+    worker.socket.send(lane.encode(lane.GOODBYE))
+    assert client.read() == []
+    assert client.lanes.take_mail() == [waiting]
+    assert client.ask()[1] is False
+    worker.reply(sent.number, 3)
+    assert client.read() == [sent]
+    assert sent.header is not None
+    worker.end(goodbye=False)
+    client.read()
+    assert client.lanes.take_mail() == []
+    assert client.ask()[1] is False
+    (question,) = client.lanes.take_mail()
+    assert question.call.verb == b"W"
+
+
+@pytest.mark.parametrize("goodbye", [False, True])
+def test_a_death_makes_a_suspect_of_what_was_executing(
+    client: ClientEnd, worker: WorkerEnd, goodbye: bool
+) -> None:
+    """Also where it was what a worker that retires still finished."""
     connected(client, worker)
     (guilty, _), (innocent, _) = client.ask(), client.ask()
     worker.page.begin(5, guilty.number)
-    worker.end(goodbye=False)
+    worker.end(goodbye=goodbye)
     client.read()
+    client.read(0)  # the end of file, where it is behind GOODBYE
     assert client.lanes.take_mail()[1:] == [guilty, innocent]
     assert (guilty.suspect, innocent.suspect) == (True, False)
 

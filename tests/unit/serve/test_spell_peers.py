@@ -306,42 +306,88 @@ def test_what_the_model_raises_is_that_ones_error_among_several(
 
 
 def goodbye(peer: LaneSocket) -> list[lane.LaneFrame]:
-    """What a lane is told before its end; the last of it is a farewell."""
+    """What a lane is told before its end, among which is one farewell."""
     frames: list[lane.LaneFrame] = []
     while not peer.ended:
         frames += peer.receive()
-    assert frames.pop().kind == lane.GOODBYE
-    return frames
+    answers = [frame for frame in frames if frame.kind != lane.GOODBYE]
+    assert len(answers) == len(frames) - 1
+    return answers
 
 
-@pytest.mark.parametrize("count", [1, 4])
-def test_what_is_ready_when_it_is_told_to_stand_by_is_not_read(bench: Bench, count: int) -> None:
-    bench.send(bench.first, range(count))
-    bench.send(bench.second, range(count))
+@pytest.mark.parametrize("count", [1, 4, 100])
+def test_what_is_ready_when_it_is_told_to_stand_by_is_answered(bench: Bench, count: int) -> None:
+    sent = bench.send(bench.first, range(count))
+    others = bench.send(bench.second, range(count))
     bench.loop.stand_by_soon()
     bench.loop.loop.turn()
     assert not bench.loop.loop.serving
-    assert bench.model.asked == 0
-    assert goodbye(bench.first) == goodbye(bench.second) == []
+    assert bench.model.asked == 2 * count
+    for peer, numbers in ((bench.first, sent), (bench.second, others)):
+        frames = goodbye(peer)
+        assert [frame.request_id for frame in frames] == numbers
+        assert [first_of(frame) for frame in frames] == [value + 1 for value in range(count)]
     assert not bench.loop.loop._lanes
     assert not bench.loop.loop._usual
+    assert bench.loop.loop.waiting == 0
 
 
-def test_what_comes_after_it_was_told_to_stand_by_is_not_read(bench: Bench) -> None:
+def test_what_comes_from_who_knows_of_no_goodbye_yet_is_answered(bench: Bench) -> None:
+    """The second is asked while the worker finishes what came before, and has said GOODBYE."""
+    sent: dict[LaneSocket, list[int]] = {bench.first: [], bench.second: []}
+
     def tells(asked: dict[str, Array]) -> dict[str, Array]:
+        bench.model.does = asks
         bench.loop.stand_by_soon()
-        bench.send(bench.first, [8])
-        bench.send(bench.second, [9])
+        sent[bench.first] += bench.send(bench.first, [8])
+        return does(asked)
+
+    def asks(asked: dict[str, Array]) -> dict[str, Array]:
+        bench.model.does = does
+        assert not bench.loop.loop.serving
+        sent[bench.second] += bench.send(bench.second, [9])
         return does(asked)
 
     bench.model.does = tells
-    numbers = bench.send(bench.first, [1])
+    sent[bench.first] += bench.send(bench.first, [1])
     while bench.loop.loop.serving:
         bench.loop.loop.turn()
+    assert bench.model.asked == 3
+    for peer, values in ((bench.first, [2, 9]), (bench.second, [10])):
+        frames = goodbye(peer)
+        assert [frame.request_id for frame in frames] == sent[peer]
+        assert [first_of(frame) for frame in frames] == values
+
+
+@pytest.mark.parametrize("proven_ms", [101, 100_000])
+def test_what_would_hold_up_a_swap_is_left(bench: Bench, proven_ms: int) -> None:
+    bench.loop.loop._execution_ns = proven_ms * 1_000_000
+    bench.send(bench.first, range(4))
+    bench.send(bench.second, range(4))
+    bench.loop.stand_by_soon()
+    bench.loop.loop.turn()
+    assert bench.model.asked == 0
+    assert goodbye(bench.first) == goodbye(bench.second) == []
+    assert bench.loop.loop.waiting == bench.loop.figures.queued == 0
+
+
+def test_no_more_is_finished_than_there_is_time_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has been begun when the time is over is answered, and nothing after it."""
+
+    def takes_long(asked: dict[str, Array]) -> dict[str, Array]:
+        monkeypatch.setattr(time, "monotonic_ns", lambda: 1 << 62)
+        return does(asked)
+
+    monkeypatch.setattr(executor, "TOGETHER_NS", 0)
+    bench.model.does = takes_long
+    (first, *_) = bench.send(bench.first, range(4))
+    bench.loop.stand_by_soon()
+    bench.loop.loop.turn()
     assert bench.model.asked == 1
     (frame,) = goodbye(bench.first)
-    assert ([frame.request_id], first_of(frame)) == (numbers, 2)
-    assert goodbye(bench.second) == []
+    assert (frame.request_id, first_of(frame)) == (first, 1)
 
 
 def test_what_a_peer_did_not_read_comes_before_the_farewell(
