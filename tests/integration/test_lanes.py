@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def add(client: Client, value: float) -> float:
 
 def on_lane(client: Client, worker: WorkerChild) -> None:
     """Ask until `worker` is asked directly."""
-    until(lambda: add(client, 1) == 2 and worker.figures().direct_requests, "a lane")
+    before = worker.figures().direct_requests
+    until(lambda: add(client, 1) == 2 and worker.figures().direct_requests > before, "a lane")
 
 
 def test_after_the_first_requests_the_gateway_is_not_asked_any_more(stage: Stage) -> None:
@@ -53,6 +55,26 @@ def test_without_lanes_everything_goes_through_the_gateway(stage: Stage) -> None
             add(client, value)
     assert worker.figures().direct_requests == 0
     assert stage.gateway.figures().models[0].requests == ANSWERS
+
+
+@pytest.mark.usefixtures("twin")
+def test_what_has_come_on_lanes_is_finished_at_a_swap(stage: Stage) -> None:
+    old = stage.serving("version=1,slow_ms=25")
+    new = stage.worker("version=2").bring_up()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(stage.endpoint)) for _ in range(3)]
+        for client in clients:
+            on_lane(client, old)
+        passed_on = stage.gateway.figures().models[0].requests
+        slow = {"x": np.array([SLOW], np.float32)}
+        pending = [client.submit("adder", slow, timeout=PATIENCE_S) for client in clients]
+        until(old.at_work, "the old worker at work")
+        stage.gateway.prepare("adder", "2", [new])
+        old.stand_by()
+        assert [int(one.result()["version"][0]) for one in pending] == [1, 1, 1]
+        assert stage.gateway.figures().models[0].requests == passed_on
+        for client in clients:
+            assert int(client.infer("adder", slow)["version"][0]) == 2
 
 
 @pytest.mark.usefixtures("twin")

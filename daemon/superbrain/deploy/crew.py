@@ -164,7 +164,7 @@ class Worker:
         event(log, Event.WORKER_READY, worker=child.name, pid=child.pid, **child.concerns)
 
     async def stand_by(self, request_timeout_ms: int) -> float:
-        """Stop reading, finish what is being executed; a worker that cannot is ended.
+        """Let it finish what has come, as far as that is soon done; a worker that cannot is ended.
 
         Returns:
             The seconds after which it was ended; 0.0 for one that has finished.

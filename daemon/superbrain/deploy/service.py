@@ -1,9 +1,9 @@
 """One model in service: the crew that answers, its warm predecessor, its figures and its budget.
 
-The order of a swap is here, in `switch`: the new crew listens, the journal commits, the old crew
-stops reading and answers what it executes, the gateway's directory flips. keeper.py replaces
-workers that die, leak or answer wrongly, watch.py and reproof.py find those that do. When the error
-budget is spent, `Surroundings.given_up` is told once.
+The order of a swap is here, in `switch`: the new crew listens, the journal commits, the gateway
+joins the new lanes, the old crew finishes what has come, the gateway's directory flips. keeper.py
+replaces workers that die, leak or answer wrongly, watch.py and reproof.py find those that do. When
+the error budget is spent, `Surroundings.given_up` is told once.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ to the gateway come one at a time too, and are answered in order.
     Prove -> Proven | Failed     it runs every golden case
     Time -> Timed | Failed       it runs all of them again and again, for their time
     Serve -> Done                it listens on its lane
-    StandBy -> Done              it stops reading, ends its lanes, stays warm
+    StandBy -> Done              it finishes what has come, ends its lanes, stays warm
     Reprove -> Reproven | Failed  it runs one golden case again, between two requests
-    Route -> Done                the gateway moves a model's traffic
+    Prepare -> Done | Failed     the gateway joins the lanes of what comes next
+    Route -> Done | Failed       it moves a model's traffic
     Open -> Done                 it begins to read what clients send
     ReadClients -> Done | Failed the TCP face reads again who may connect
     Ping -> WorkerPong | GatewayPong | TcpPong
