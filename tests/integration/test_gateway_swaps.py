@@ -10,7 +10,7 @@ import pytest
 
 from superbrain.domain import ctl
 from tests.support.fake_worker import SLOW
-from tests.support.processes import PATIENCE_S, OrderFailed, Stage, until
+from tests.support.processes import PATIENCE_S, Client, OrderFailed, Stage, WorkerChild, until
 
 pytestmark = pytest.mark.integration
 
@@ -116,6 +116,14 @@ def test_what_waited_for_a_short_time_only_is_executed_by_the_old_one(stage: Sta
 # --- a switch that was prepared -------------------------------------------------------------------
 
 
+def answered_by(stage: Stage, client: Client, worker: WorkerChild) -> str:
+    """The version that answers a request which waits until there is an order for `worker`."""
+    client.send("adder", [1])
+    until(lambda: stage.gateway.figures().models[0].waiting == 1, "a request that waits")
+    stage.gateway.route("adder", "of an order", [worker])
+    return client.receive().model_version
+
+
 def test_a_prepared_switch_needs_no_order_any_more(stage: Stage) -> None:
     old = stage.serving("version=1")
     new = stage.worker("version=2").bring_up()
@@ -152,10 +160,7 @@ def test_a_worker_that_dies_does_not_bring_a_prepared_switch_about(stage: Stage)
     with stage.client() as client:
         assert client.ask("adder", [1]).model_version == "1"
         old.kill()
-        client.send("adder", [1], id="waits")
-        until(lambda: stage.gateway.figures().models[0].waiting == 1, "a request that waits")
-        stage.gateway.route("adder", "2", [new])
-        assert client.receive().model_version == "2"
+        assert answered_by(stage, client, new) == "2"
 
 
 def test_what_was_prepared_is_given_up_for_something_else(stage: Stage) -> None:
@@ -194,10 +199,7 @@ def test_a_prepared_worker_that_dies_costs_no_request(stage: Stage) -> None:
     with stage.client() as client:
         assert client.ask("adder", [1]).model_version == "1"
         old.stand_by()
-        client.send("adder", [1], id="waits")
-        until(lambda: stage.gateway.figures().models[0].waiting == 1, "a request that waits")
-        stage.gateway.route("adder", "3", [newer])
-        assert client.receive().model_version == "3"
+        assert answered_by(stage, client, newer) == "3"
 
 
 def test_nobody_is_there_to_be_prepared_for_says_so(stage: Stage) -> None:

@@ -52,13 +52,6 @@ def _compiled() -> None:
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[WorkerEnd]:
-    worker = WorkerEnd(tmp_path / "lane")
-    yield worker
-    worker.close()
-
-
-@pytest.fixture
 def client(worker: WorkerEnd, _compiled: None) -> Iterator[ClientEnd]:
     client = ClientEnd()
     connected(client, worker)
@@ -409,13 +402,6 @@ def test_what_the_worker_does_not_take_at_once_is_sent_by_and_by(
 
 
 # --- link and connection -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def gateway(tmp_path: Path, worker: WorkerEnd) -> Iterator[Gateway]:
-    gateway = Gateway(tmp_path, worker)
-    yield gateway
-    gateway.close()
 
 
 @pytest.fixture

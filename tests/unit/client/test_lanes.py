@@ -23,13 +23,6 @@ def client() -> Iterator[ClientEnd]:
     client.lanes.close()
 
 
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[WorkerEnd]:
-    worker = WorkerEnd(tmp_path / "lane")
-    yield worker
-    worker.close()
-
-
 def test_the_first_request_of_a_model_asks_for_no_lane(client: ClientEnd) -> None:
     assert client.ask()[1] is False
     assert not client.lanes.has_mail

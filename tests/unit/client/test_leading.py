@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,20 +17,6 @@ from tests.support.shortcuts import Shortcuts
 from tests.support.twins import MISSING
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[WorkerEnd]:
-    worker = WorkerEnd(tmp_path / "lane")
-    yield worker
-    worker.close()
-
-
-@pytest.fixture
-def gateway(tmp_path: Path, worker: WorkerEnd) -> Iterator[Gateway]:
-    gateway = Gateway(tmp_path, worker)
-    yield gateway
-    gateway.close()
 
 
 @contextmanager

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -51,20 +50,6 @@ from tests.support.twins import MISSING
 
 HEADER = msgspec.json.encode(InferResponse("m", "1", [TensorHeader("y", "FP32", [1])]))
 LONG_NS = 10_000_000_000  # all that happens in a test is brief
-
-
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[WorkerEnd]:
-    worker = WorkerEnd(tmp_path / "lane")
-    yield worker
-    worker.close()
-
-
-@pytest.fixture
-def gateway(tmp_path: Path, worker: WorkerEnd) -> Iterator[Gateway]:
-    gateway = Gateway(tmp_path, worker)
-    yield gateway
-    gateway.close()
 
 
 @pytest.fixture
