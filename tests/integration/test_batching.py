@@ -72,6 +72,22 @@ def test_one_that_is_refused_harms_no_mate(stage: Stage) -> None:
             pending[1].result()
 
 
+def test_nobody_is_held_by_a_worker_that_retires(stage: Stage) -> None:
+    old = stage.serving("version=1,batch=8,delay_ms=5000,adaptive=no")
+    new = stage.worker("version=2").bring_up()
+    with Client(stage.endpoint, lanes=False) as client:
+        assert client.live()
+        pending = [client.submit("adder", one(value)) for value in (1, 2)]
+        until(lambda: old.figures().queued == 2, "two that are held")
+        old.stand_by()
+        stage.gateway.route("adder", "2", [new])
+        answers = [waiting.result() for waiting in pending]
+    assert [(int(answer["version"][0]), int(answer["mates"][0])) for answer in answers] == [
+        (1, 2),
+        (1, 2),
+    ]
+
+
 def test_what_expires_in_the_queue_is_in_no_batch(stage: Stage) -> None:
     worker = stage.serving("batch=8,slow_ms=100")
     with Client(stage.endpoint) as client:

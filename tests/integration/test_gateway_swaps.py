@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from superbrain.domain import ctl
-from tests.support.fake_worker import SLOW
+from tests.support.fake_worker import DIE, SLOW
 from tests.support.processes import PATIENCE_S, Client, OrderFailed, Stage, WorkerChild, until
 
 pytestmark = pytest.mark.integration
@@ -113,6 +113,23 @@ def test_what_waited_for_a_short_time_only_is_executed_by_the_old_one(stage: Sta
     assert stage.gateway.figures().models[0].redispatched == 0
 
 
+def test_who_dies_of_a_request_while_it_finishes_has_not_died_for_nothing(stage: Stage) -> None:
+    """The second worker that it ends is the last one."""
+    old = stage.serving("version=1,slow_ms=50")
+    new = stage.worker("version=2").bring_up()
+    with stage.client() as client:
+        client.send("adder", [SLOW], id="slow")
+        client.send("adder", [DIE], id="deadly")
+        until(old.at_work, "the old worker at work")
+        old.say(ctl.StandBy())
+        old.process.wait(PATIENCE_S)
+        assert client.receive().model_version == "1"
+        stage.gateway.route("adder", "2", [new])
+        answer = client.receive()
+        assert (answer.id, answer.code) == ("deadly", "INTERNAL")
+        new.process.wait(PATIENCE_S)
+
+
 # --- a switch that was prepared -------------------------------------------------------------------
 
 
@@ -138,7 +155,7 @@ def test_a_prepared_switch_needs_no_order_any_more(stage: Stage) -> None:
 
 
 def test_a_prepared_switch_waits_for_every_lane(stage: Stage) -> None:
-    one, other = stage.worker("version=1"), stage.worker("version=1")
+    one, other = stage.worker("version=1"), stage.worker("version=1,slow_ms=100")
     other.load = msgspec.structs.replace(other.load, deployment_id=one.load.deployment_id)
     one.bring_up()
     other.bring_up()
@@ -147,7 +164,11 @@ def test_a_prepared_switch_waits_for_every_lane(stage: Stage) -> None:
     stage.gateway.prepare("adder", "2", [new])
     one.stand_by()
     with stage.client() as client:
-        assert {client.ask("adder", [1]).model_version for _ in range(4)} == {"1"}
+        client.send("adder", [SLOW])
+        assert (
+            client.ask("adder", [1]).model_version == "1"
+        )  # of who is busy, for there is no other
+        assert client.receive().model_version == "1"
         other.stand_by()
         assert client.ask("adder", [1]).model_version == "2"
 
@@ -160,6 +181,14 @@ def test_a_worker_that_dies_does_not_bring_a_prepared_switch_about(stage: Stage)
     with stage.client() as client:
         assert client.ask("adder", [1]).model_version == "1"
         old.kill()
+        assert answered_by(stage, client, new) == "2"
+
+
+def test_a_model_that_nobody_answers_for_is_not_taken_over_without_an_order(stage: Stage) -> None:
+    stage.gateway.route("adder", "1", [])
+    new = stage.worker("version=2").bring_up()
+    stage.gateway.prepare("adder", "2", [new])
+    with stage.client() as client:
         assert answered_by(stage, client, new) == "2"
 
 
