@@ -29,6 +29,7 @@ from tests.support.appliance import Appliance
 CLIENTS = 4
 BLOCK_S = 6.0
 SWAPS_A_BLOCK = 4
+PAUSE_S = 0.3
 SLOW_MS = 100.0
 ROADS = {"gateway": False, "lane": True}
 FOR_EVER_S = 120.0
@@ -74,12 +75,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench tail")
     parser.add_argument("--rounds", type=int, default=4, help="of three blocks on each road")
     parser.add_argument("--models", default="tiny,squeezenet", metavar="NAME,NAME")
+    parser.add_argument("--pause", type=float, default=PAUSE_S, metavar="S", help="between swaps")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     rows = []
     for name in options.models.split(","):
         with tempfile.TemporaryDirectory() as work, Appliance(Path(work)) as appliance:
-            rows += measure(appliance, name, options.rounds)
+            rows += measure(appliance, name, options.rounds, options.pause)
     if options.json:
         print(json.dumps({"machine": machine(), "rows": msgspec.to_builtins(rows)}, indent=2))
     else:
@@ -87,7 +89,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def measure(appliance: Appliance, name: str, rounds: int) -> list[Row]:
+def measure(appliance: Appliance, name: str, rounds: int, pause_s: float) -> list[Row]:
     """Measure one model on both roads."""
     print(f"{name}: building bundles …", file=sys.stderr)
     swaps = rounds * len(ROADS) * SWAPS_A_BLOCK + 1
@@ -109,19 +111,19 @@ def measure(appliance: Appliance, name: str, rounds: int) -> list[Row]:
             with Callers(target) as callers:
                 for kind, happens in kinds.items():
                     print(f"round {number + 1} of {rounds}: {road}, {kind}", file=sys.stderr)
-                    loads.setdefault((road, kind), []).append(block(callers, happens))
+                    loads.setdefault((road, kind), []).append(block(callers, happens, pause_s))
     rows = [row(name, road, kind, taken) for (road, kind), taken in loads.items()]
     steady = {one.road: one.p99_ms for one in rows if one.meanwhile == "nothing"}
     return [msgspec.structs.replace(one, ratio=one.p99_ms / steady[one.road]) for one in rows]
 
 
-def block(callers: Callers, happens: Callable[[], None] | None) -> Taken:
+def block(callers: Callers, happens: Callable[[], None] | None, pause_s: float) -> Taken:
     """Ask while something happens `SWAPS_A_BLOCK` times, or for `BLOCK_S` seconds."""
     plan = Plan(CLIENTS, 0, 0.3, BLOCK_S if happens is None else FOR_EVER_S)
     callers.prepare(plan)
     if happens is None:
         return callers.run(plan, 0, lambda: False)
-    return callers.run(plan, 0, in_background(happens, SWAPS_A_BLOCK, pause_s=0.3))
+    return callers.run(plan, 0, in_background(happens, SWAPS_A_BLOCK, pause_s=pause_s))
 
 
 def row(model: str, road: str, kind: str, loads: list[Taken]) -> Row:
