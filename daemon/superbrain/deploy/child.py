@@ -100,7 +100,10 @@ class Child:
         self.name = name
         self.concerns: dict[str, Any] = {"deployment": deployment} if deployment else {}
         self.process = process
-        self._pidfd = os.pidfd_open(process.pid)
+        try:
+            self._pidfd = os.pidfd_open(process.pid)
+        except ProcessLookupError:  # it has ended already, which is told like any other end
+            self._pidfd = -1
         self._writer = writer
         self.exited = asyncio.Event()
         self.on_message: Callable[[ctl.Message], None] = lambda _message: None
@@ -163,9 +166,6 @@ class Child:
         reader, writer = await asyncio.open_connection(sock=ours)
         try:
             child = cls(name, process, writer, deployment)
-        except ProcessLookupError as error:  # somebody was quicker, and nobody knows how it ended
-            writer.close()
-            raise ChildError("DIED", f"{name} was ended as soon as it was started") from error
         except OSError as error:
             writer.close()  # which ends the process
             raise _not_started(name, error) from error
@@ -320,8 +320,9 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)  # what it may have forked goes with it
         await asyncio.wait({output}, timeout=OUTPUT_GRACE_S)  # its last words may be under way
-        os.close(self._pidfd)
-        self._pidfd = -1
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
         self.exited.set()
         self._writer.close()
         for waiting in (*self._replies, self._pong):

@@ -141,3 +141,23 @@ def test_what_a_child_said_last_is_waited_for() -> None:
         return child.epitaph()
 
     assert asyncio.run(scene()) == "worker exited with status 3; its last words: out of memory"
+
+
+def test_one_that_has_ended_before_it_is_looked_at_is_told_of_like_any_other() -> None:
+    async def start(_: socket.socket) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            "sh", "-c", "echo no such module; exit 7", stdout=asyncio.subprocess.PIPE
+        )
+        await process.wait()  # and nobody has its number any more
+        return process
+
+    async def scene() -> str:
+        child = await Child.begin("worker", start)
+        await child.exited.wait()
+        child.kill()
+        with pytest.raises(ChildError, match="no such module") as caught:
+            await child.order(ctl.Open(), ctl.Done, 10)
+        assert caught.value.code == "DIED"
+        return child.epitaph()
+
+    assert asyncio.run(scene()) == "worker exited with status 7; its last words: no such module"
