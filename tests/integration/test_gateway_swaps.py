@@ -10,7 +10,15 @@ import pytest
 
 from superbrain.domain import ctl
 from tests.support.fake_worker import DIE, SLOW
-from tests.support.processes import PATIENCE_S, Client, OrderFailed, Stage, WorkerChild, until
+from tests.support.processes import (
+    PATIENCE_S,
+    Answer,
+    Client,
+    OrderFailed,
+    Stage,
+    WorkerChild,
+    until,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -77,8 +85,8 @@ def end(callers: list[Caller]) -> None:
         assert set(caller.versions) == set(range(1, 9))
 
 
-def test_what_merely_waited_at_the_old_worker_is_executed_by_the_new_one(stage: Stage) -> None:
-    old = stage.serving("version=1,slow_ms=300,execution_ms=300")
+def swapped_with_four_under_way(stage: Stage, old: WorkerChild) -> list[Answer]:
+    """What is answered to four requests that have come to the old worker, or wait for it."""
     new = stage.worker("version=2").bring_up()
     with stage.client() as client:
         for number in range(4):
@@ -86,7 +94,12 @@ def test_what_merely_waited_at_the_old_worker_is_executed_by_the_new_one(stage: 
         until(old.at_work, "the old worker at work")
         old.stand_by()
         stage.gateway.route("adder", "2", [new])
-        answers = [client.receive() for _ in range(4)]
+        return [client.receive() for _ in range(4)]
+
+
+def test_what_merely_waited_at_the_old_worker_is_executed_by_the_new_one(stage: Stage) -> None:
+    old = stage.serving("version=1,slow_ms=300,execution_ms=300")
+    answers = swapped_with_four_under_way(stage, old)
     assert [(answer.id, answer.model_version) for answer in answers] == [
         ("0", "1"),
         ("1", "2"),
@@ -98,14 +111,7 @@ def test_what_merely_waited_at_the_old_worker_is_executed_by_the_new_one(stage: 
 
 def test_what_waited_for_a_short_time_only_is_executed_by_the_old_one(stage: Stage) -> None:
     old = stage.serving("version=1,slow_ms=30")
-    new = stage.worker("version=2").bring_up()
-    with stage.client() as client:
-        for number in range(4):
-            client.send("adder", [SLOW], id=str(number))
-        until(old.at_work, "the old worker at work")
-        old.stand_by()
-        stage.gateway.route("adder", "2", [new])
-        answers = [client.receive() for _ in range(4)]
+    answers = swapped_with_four_under_way(stage, old)
     assert [answer.id for answer in answers] == ["0", "1", "2", "3"]
     versions = [answer.model_version for answer in answers]
     assert versions == sorted(versions)
