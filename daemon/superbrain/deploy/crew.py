@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from superbrain.domain.manifest import CarriedEngine, Manifest
 from superbrain.domain.policy import stand_by_limit_s
 from superbrain.domain.records import RecordPolicy
 from superbrain.domain.sandbox import Sandbox
+from superbrain.host import processors, scheduling
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 from superbrain.host.usage import RunClock
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 
 WORKER_MODULE = "superbrain.serve.worker_process"
 ORDER_TIMEOUT_S = 10.0
+# Whose executions are shorter loses less by a shared processor than by loads that take longer.
+LONG_MS = 1.0
 _ENDLESS = (
     "Look in the bundle's code for what never returns; if it is only slow, raise "
     "serving.load_timeout_s in its manifest"
@@ -52,7 +55,8 @@ class Workplace(msgspec.Struct, frozen=True):
     """Where the workers of this host have their lanes and scratch folders, and what holds them.
 
     They come from `fork_server`. `records` says of which requests they tell; `on_records` is given
-    it, with the worker's name. `rounds` look at all of them.
+    it, with the worker's name. `rounds` look at all of them; `undisturbed` has the process ids
+    of those beside which nobody loads or ends while there is another processor.
     """
 
     lanes_path: Path
@@ -62,6 +66,7 @@ class Workplace(msgspec.Struct, frozen=True):
     records: RecordPolicy = RecordPolicy()
     on_records: Callable[[str, ctl.Records], None] = lambda _name, _records: None
     rounds: Rounds = msgspec.field(default_factory=Rounds)
+    undisturbed: set[int] = msgspec.field(default_factory=set)
 
 
 class Bringup(msgspec.Struct, frozen=True):
@@ -83,11 +88,19 @@ class Bringup(msgspec.Struct, frozen=True):
 class Worker:
     """One worker process, and the watch that ends it beyond its limits."""
 
-    def __init__(self, child: Child, worker_id: int, lane_path: str, watching: _Watching) -> None:
+    def __init__(
+        self,
+        child: Child,
+        worker_id: int,
+        lane_path: str,
+        watching: _Watching,
+        undisturbed: set[int],
+    ) -> None:
         self.child = child
         self.worker_id = worker_id
         self.lane_path = lane_path
         self.watching = watching
+        self._undisturbed = undisturbed  # as the workplace's
         self.runtime = ""
         self.sandbox = Sandbox()
         self.pong = ctl.WorkerPong()
@@ -97,6 +110,10 @@ class Worker:
     def lane(self) -> ctl.LaneAddress:
         """Where it answers."""
         return ctl.LaneAddress(self.lane_path, self.worker_id)
+
+    @property
+    def _slowest_ms(self) -> float:
+        return max(self.proven_ms.values(), default=0.0)
 
     @classmethod
     async def load(cls, bringup: Bringup) -> Worker:
@@ -112,9 +129,12 @@ class Worker:
         begin = partial(_begin, name, place.fork_server, bringup.deployment_id)
         child = await begin_with_scratch(name, scratch, begin)
         child.on_message = partial(_heard, name, place)
+        threads = max(graph.threads for graph in bringup.manifest.graphs.values())
+        processors.step_aside(child.pid, place.undisturbed, threads)
         confined = Confined(child, place.sandbox, scratch, RunClock(child.pid).has_run)
         watching = asyncio.create_task(watch(confined, place.rounds, Path(lane_path)))
-        worker = cls(child, worker_id, lane_path, watching)
+        watching.add_done_callback(lambda _: place.undisturbed.discard(child.pid))
+        worker = cls(child, worker_id, lane_path, watching, place.undisturbed)
         order = ctl.Load(
             deployment_id=bringup.deployment_id,
             bundle_path=str(bringup.bundle_path),
@@ -159,6 +179,10 @@ class Worker:
 
     async def serve(self) -> None:
         """Listen on the lane."""
+        scheduling.take_turns(self.child.pid)
+        processors.roam(self.child.pid)
+        if self._slowest_ms >= LONG_MS:
+            self._undisturbed.add(self.child.pid)
         await self.child.order(ctl.Serve(), ctl.Done, ORDER_TIMEOUT_S)
         child = self.child
         event(log, Event.WORKER_READY, worker=child.name, pid=child.pid, **child.concerns)
@@ -169,8 +193,7 @@ class Worker:
         Returns:
             The seconds after which it was ended; 0.0 for one that has finished.
         """
-        slowest_ms = max(self.proven_ms.values(), default=0.0)
-        limit_s = stand_by_limit_s(request_timeout_ms, slowest_ms, self.pong.longest_s)
+        limit_s = stand_by_limit_s(request_timeout_ms, self._slowest_ms, self.pong.longest_s)
         try:
             async with asyncio.timeout(limit_s):  # whatever it was told to do before included
                 await self.child.order(ctl.StandBy(), ctl.Done, limit_s)
@@ -192,6 +215,8 @@ class Worker:
     async def end(self) -> None:
         """End the process; nothing of it is left."""
         if self.child.alive:
+            self._undisturbed.discard(self.child.pid)
+            processors.step_aside(self.child.pid, self._undisturbed)
             await self.child.end()
             event(log, Event.WORKER_STOPPED, worker=self.child.name, **self.child.concerns)
         await self.watching  # which leaves nothing behind
@@ -269,6 +294,14 @@ class Crew:
     async def serve(self) -> None:
         """Let all of them listen."""
         await asyncio.gather(*(worker.serve() for worker in self.workers))
+
+    @contextlib.contextmanager
+    def in_place_of(self, old: Crew) -> Iterator[None]:
+        """While this lasts, let them be on the processors of those who stop now."""
+        with contextlib.ExitStack() as moved:
+            for its, mine in zip(old.workers, self.workers, strict=False):
+                moved.enter_context(processors.in_place_of(its.child.pid, mine.child.pid))
+            yield
 
     async def stand_by(self) -> float:
         """Let all of them stop, and stay warm.

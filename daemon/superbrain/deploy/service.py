@@ -174,8 +174,10 @@ class ModelService:
         self._spent = self._was_slower = False
         route = _route(crew.bringup.manifest, deployment, crew.lanes)
         if old is not None:
-            await self._gateway.prepare(route)
-            self._say_hung(await old.stand_by())
+            with crew.in_place_of(old):
+                await self._gateway.prepare(route)
+                hung_s = await old.stand_by()
+            self._say_hung(hung_s)
         await self._gateway.route(route)
         if old is not None:  # it counts no further; whoever asked waits for none of this
             await self._count(old)

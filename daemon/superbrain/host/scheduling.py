@@ -32,12 +32,15 @@ _AUTOGROUP: Final = Path("/proc/self/autogroup")
 
 def give_way() -> None:
     """Let other processes cut in on every thread of this one, and on those that it starts."""
-    _slice_all(LONGEST_SLICE_NS)
+    _slice_all(os.getpid(), LONGEST_SLICE_NS)
 
 
-def take_turns() -> None:
-    """Share the processor like everybody else again."""
-    _slice_all(DEFAULT_SLICE)
+def take_turns(pid: int) -> None:
+    """Let every thread of a process share the processors like everybody else again.
+
+    A worker's sandbox keeps it from saying so for its other threads.
+    """
+    _slice_all(pid, DEFAULT_SLICE)
 
 
 def stand_back() -> None:
@@ -59,19 +62,26 @@ def stand_back() -> None:
         _AUTOGROUP.write_text(str(_NICEST), encoding="ascii")
 
 
+def thread_ids(pid: int) -> list[int]:
+    """Give the threads of a process, the first one first; none when it has ended."""
+    with suppress(OSError):
+        return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208 - names
+    return []
+
+
 def _few_of(processors: set[int]) -> set[int]:
     """The last quarter of them, or the last one."""
     return set(sorted(processors)[-max(1, len(processors) // 4) :])
 
 
-def _slice_all(slice_ns: int) -> None:
+def _slice_all(pid: int, slice_ns: int) -> None:
     number = _SYSCALL.get(platform.machine())
     if number is None:
         return
     libc = ctypes.CDLL(None, use_errno=True)
-    for task in Path("/proc/self/task").iterdir():
+    for thread_id in thread_ids(pid):
         with suppress(OSError):  # a thread may have ended; a kernel may not know this
-            _set_slice(libc, number, int(task.name), slice_ns)
+            _set_slice(libc, number, thread_id, slice_ns)
 
 
 def _set_slice(libc: ctypes.CDLL, number: int, thread_id: int, slice_ns: int) -> None:

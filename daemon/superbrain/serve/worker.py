@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, NoReturn
 from superbrain.domain import ctl
 from superbrain.domain.errors import BundleError, StoreError
 from superbrain.engines.port import GraphMismatch
-from superbrain.host import scheduling
 from superbrain.serve import child
 from superbrain.serve.figures import WorkerFigures
 from superbrain.serve.worker_loop import LaneLoop
@@ -152,7 +151,6 @@ class Worker:
         model, load = self._proven_model(order), self._load
         assert load is not None  # noqa: S101 - there is a model
         if not self._loop.serving:
-            scheduling.take_turns()
             gc.collect()
             gc.freeze()  # what a loaded model holds stays: no later collection walks through it
             self._loop.serve(model, load.deployment_id, self._execution_ms)

@@ -146,7 +146,8 @@ class Outcome:
         self.surroundings = Surroundings()
         self.model = Distrusting("ocr", cast("GatewayKeeper", None), rules, self.surroundings)
         crew = Crew(
-            cast("Any", Bringup), [Worker(cast("Any", self.child), 1, "lane", cast("Any", None))]
+            cast("Any", Bringup),
+            [Worker(cast("Any", self.child), 1, "lane", cast("Any", None), set())],
         )
         self.model.watch.of(crew.workers[0], time.monotonic() - 1)
         for _ in range(looks):

@@ -15,7 +15,7 @@ from superbrain.host import scheduling
 
 _GETATTR = {"x86_64": 315, "aarch64": 275}
 REPORT = """
-import threading
+import os, threading
 from superbrain.host import scheduling
 from tests.unit.host.test_scheduling import slice_ns
 
@@ -31,7 +31,7 @@ there.wait()
 print(slice_ns(0))
 scheduling.give_way()
 print(slice_ns(0), slice_ns(ids[0]))
-scheduling.take_turns()
+scheduling.take_turns(os.getpid())
 print(slice_ns(0), slice_ns(ids[0]))
 go.set()
 thread.join()
@@ -78,7 +78,7 @@ def test_where_the_kernel_refuses_nothing_happens(monkeypatch: pytest.MonkeyPatc
 def test_an_unknown_machine_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     monkeypatch.setattr(scheduling, "_set_slice", lambda *_: pytest.fail("called"))
-    scheduling.take_turns()
+    scheduling.take_turns(os.getpid())
 
 
 STAND_BACK = """

@@ -1,0 +1,72 @@
+"""Crews: beside whom nobody loads or ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from superbrain.deploy.crew import LONG_MS, Worker
+from superbrain.domain import ctl
+from superbrain.host import processors
+
+OTHER = 1
+
+
+class Child:
+    """A child that does as it is told; it is this process, of which nothing changes."""
+
+    name = "worker 7"
+    alive = True
+
+    def __init__(self, heard: list[object]) -> None:
+        self.pid = os.getpid()
+        self.concerns: dict[str, int] = {}
+        self._heard = heard
+
+    async def order(self, message: ctl.Message, *_: object) -> ctl.Done:
+        self._heard.append(message)
+        return ctl.Done()
+
+    async def end(self) -> None:
+        self._heard.append("ended")
+
+
+async def nothing() -> None:
+    """Stand in for the watch, which has nothing to tidy up."""
+
+
+def in_a_loop(scene: Callable[[Worker, list[object]], Any]) -> list[object]:
+    """Play a scene with a worker; give what its child heard."""
+    heard: list[object] = []
+
+    async def play() -> None:
+        watching = asyncio.create_task(nothing())
+        worker = Worker(cast("Any", Child(heard)), 7, "lane", watching, {OTHER})
+        await scene(worker, heard)
+
+    asyncio.run(play())
+    return heard
+
+
+@pytest.mark.parametrize("milliseconds", [0.01, LONG_MS, 3000.0])
+def test_who_executes_for_long_is_left_undisturbed_until_its_end(
+    monkeypatch: pytest.MonkeyPatch, milliseconds: float
+) -> None:
+    mine = os.getpid()
+
+    async def scene(worker: Worker, heard: list[object]) -> None:
+        def step_aside(pid: int, others: set[int]) -> None:
+            heard.append((pid, set(others)))
+
+        monkeypatch.setattr(processors, "step_aside", step_aside)
+        worker.proven_ms = {"short": 0.001, "long": milliseconds}
+        assert worker._undisturbed == {OTHER}
+        await worker.serve()
+        assert worker._undisturbed == ({OTHER, mine} if milliseconds >= LONG_MS else {OTHER})
+        await worker.end()
+
+    assert in_a_loop(scene) == [ctl.Serve(), (mine, {OTHER}), "ended"]
