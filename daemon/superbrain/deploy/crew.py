@@ -129,8 +129,7 @@ class Worker:
         begin = partial(_begin, name, place.fork_server, bringup.deployment_id)
         child = await begin_with_scratch(name, scratch, begin)
         child.on_message = partial(_heard, name, place)
-        threads = max(graph.threads for graph in bringup.manifest.graphs.values())
-        processors.step_aside(child.pid, place.undisturbed, threads)
+        _load_aside(child, bringup)
         confined = Confined(child, place.sandbox, scratch, RunClock(child.pid).has_run)
         watching = asyncio.create_task(watch(confined, place.rounds, Path(lane_path)))
         watching.add_done_callback(lambda _: place.undisturbed.discard(child.pid))
@@ -231,6 +230,18 @@ async def _begin(name: str, fork_server: ForkServer, deployment: int) -> Child:
     with contextlib.suppress(ForkServerError):  # which has been said
         return await Child.begin(name, fork_server.fork, deployment=deployment)
     return await Child.spawn(name, WORKER_MODULE, deployment=deployment)
+
+
+def _load_aside(child: Child, bringup: Bringup) -> None:
+    """Let it load where nobody executes for long.
+
+    Not where code comes along: its libraries count processors when they are first used, and stay
+    with as many threads.
+    """
+    manifest = bringup.manifest
+    if not manifest.has_code:
+        threads = max(graph.threads for graph in manifest.graphs.values())
+        processors.step_aside(child.pid, bringup.workplace.undisturbed, threads)
 
 
 class Crew:

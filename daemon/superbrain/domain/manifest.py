@@ -213,6 +213,11 @@ class Manifest(Record, frozen=True):
     engines: list[CarriedEngine] = []
 
     @property
+    def has_code(self) -> bool:
+        """Whether Python of its own comes along."""
+        return any(file.path.startswith("code/") for file in self.files)
+
+    @property
     def proof_timeout_s(self) -> int:
         """How long loading and running all golden cases may take, in batches too."""
         runs = 1 + len(self.golden.cases)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
-from superbrain.deploy.crew import LONG_MS, Worker
+from superbrain.deploy.crew import LONG_MS, Worker, _load_aside
 from superbrain.domain import ctl
+from superbrain.domain.manifest import Manifest
 from superbrain.host import processors
+from tests.support.graphs import ADD
+from tests.support.models import border, write_model
 
 OTHER = 1
 
@@ -70,3 +76,31 @@ def test_who_executes_for_long_is_left_undisturbed_until_its_end(
         await worker.end()
 
     assert in_a_loop(scene) == [ctl.Serve(), (mine, {OTHER}), "ended"]
+
+
+def bundle(folder: Path, files: dict[str, str]) -> Manifest:
+    """A bundle of two graphs, one of which may use three threads."""
+    inputs, outputs = [border("a", "FP32", -1, 3)], [border("sum", "FP32", -1, 3)]
+    graphs = {"one": ADD, "two": ADD}
+    manifest = write_model(folder, graphs=graphs, inputs=inputs, outputs=outputs, files=files)
+    manifest.graphs["two"] = msgspec.structs.replace(manifest.graphs["two"], threads=3)
+    return manifest
+
+
+@pytest.mark.parametrize(
+    ("files", "aside"),
+    [({}, [(7, {OTHER}, 3)]), ({"code/pipeline.py": "class Pipeline: pass"}, [])],
+    ids=["graphs alone", "code comes along"],
+)
+def test_graphs_alone_load_where_nobody_executes_with_room_for_their_threads(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    files: dict[str, str],
+    aside: list[tuple[int, set[int], int]],
+) -> None:
+    asked: list[tuple[int, set[int], int]] = []
+    monkeypatch.setattr(processors, "step_aside", lambda *arguments: asked.append(arguments))
+    workplace = SimpleNamespace(undisturbed={OTHER})
+    bringup = SimpleNamespace(manifest=bundle(tmp_path, files), workplace=workplace)
+    _load_aside(cast("Any", SimpleNamespace(pid=7)), cast("Any", bringup))
+    assert asked == aside
