@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor as Threads
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from superbrain.host.scheduling import thread_ids
 from tests.support.appliance import Appliance
-from tests.support.bundles import make_bundle
+from tests.support.bundles import WIDTH, make_bundle
 from tests.support.load import Load
 from tests.unit.host.test_scheduling import kernel_has_slices, slice_ns
 
@@ -24,6 +26,8 @@ class Pipeline:
     def __init__(self, bundle):
         pass
     def preprocess(self, request):
+        if request["x"].max() >= 1000:
+            time.sleep(2)
         until = time.monotonic() + 0.003
         while time.monotonic() < until:
             pass
@@ -49,6 +53,11 @@ def places(process: psutil.Process) -> list[set[int]]:
     return [os.sched_getaffinity(thread) for thread in thread_ids(process.pid)]
 
 
+def is_kept(process: psutil.Process) -> bool:
+    """Whether the first thread of a process may run on one processor only."""
+    return [len(place) for place in places(process)[:1]] == [1]
+
+
 def test_who_has_taken_over_runs_anywhere(tmp_path: Path) -> None:
     with Appliance(tmp_path) as appliance:
         appliance.drop(release(appliance, 1))
@@ -63,6 +72,27 @@ def test_who_has_taken_over_runs_anywhere(tmp_path: Path) -> None:
             load.assert_flawless()
             assert len(found) > 1
             assert found == [ALL] * len(found)
+
+
+@pytest.mark.skipif(len(ALL) < 2, reason="needs two processors")
+def test_who_takes_over_is_kept_to_one_processor_until_the_other_has_stopped(
+    tmp_path: Path,
+) -> None:
+    with Appliance(tmp_path) as appliance, appliance.client() as client, Threads() as threads:
+        appliance.drop(release(appliance, 1))
+        appliance.wait_live("adder", "1.0.0")
+        slow = threads.submit(client.infer, "adder", {"x": np.full((1, WIDTH), 1000, np.float32)})
+        appliance.drop(release(appliance, 2))
+        follower = appliance.wait_for(
+            lambda: next(filter(is_kept, appliance.at_work()), None),
+            "a worker that is kept to one processor",
+        )
+        assert slow.result().model_version == "1.0.0"
+        appliance.wait_live("adder", "2.0.0")
+        assert all(place == ALL for place in places(follower))
+        assert (
+            client.infer("adder", {"x": np.zeros((1, WIDTH), np.float32)}).model_version == "2.0.0"
+        )
 
 
 @pytest.mark.skipif(not kernel_has_slices(), reason="needs Linux 6.12, which tells a task's slice")

@@ -204,7 +204,7 @@ def _check_interface(interface: Interface) -> None:
 def _check_pipeline(manifest: Manifest, paths: frozenset[str]) -> None:
     if PIPELINE_PATH in paths:
         return
-    if any(path.startswith("code/") for path in paths):
+    if manifest.has_code:
         refuse("MANIFEST_PIPELINE", f"files: expected {PIPELINE_PATH} among the files of code/")
     if len(manifest.graphs) != 1:
         refuse(

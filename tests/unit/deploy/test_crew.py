@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,7 +13,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from superbrain.deploy.crew import LONG_MS, Worker, _load_aside
+from superbrain.deploy.crew import LONG_MS, Crew, Worker, _load_aside
 from superbrain.domain import ctl
 from superbrain.domain.manifest import Manifest
 from superbrain.host import processors
@@ -104,3 +105,29 @@ def test_graphs_alone_load_where_nobody_executes_with_room_for_their_threads(
     bringup = SimpleNamespace(manifest=bundle(tmp_path, files), workplace=workplace)
     _load_aside(cast("Any", SimpleNamespace(pid=7)), cast("Any", bringup))
     assert asked == aside
+
+
+def crew(*pids: int) -> Crew:
+    workers = [SimpleNamespace(child=SimpleNamespace(pid=pid)) for pid in pids]
+    return Crew(cast("Any", None), cast("Any", workers))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "pairs"),
+    [((1,), (2,), ["1>2"]), ((1, 2), (3, 4), ["1>3", "2>4"]), ((1, 2), (3,), ["1>3"])],
+)
+def test_each_worker_takes_the_place_of_another(
+    monkeypatch: pytest.MonkeyPatch, old: tuple[int, ...], new: tuple[int, ...], pairs: list[str]
+) -> None:
+    placed: list[str] = []
+
+    @contextlib.contextmanager
+    def in_place_of(predecessor: int, pid: int) -> Iterator[None]:
+        placed.append(f"{predecessor}>{pid}")
+        yield
+        placed.remove(f"{predecessor}>{pid}")
+
+    monkeypatch.setattr(processors, "in_place_of", in_place_of)
+    with crew(*new).in_place_of(crew(*old)):
+        assert placed == pairs
+    assert placed == []
