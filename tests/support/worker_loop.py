@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from superbrain.domain.manifest import Batching
+from superbrain.serve import worker_loop
 from superbrain.serve.executor import Executor
 from superbrain.serve.figures import WorkerFigures
 from superbrain.serve.stage_clock import StageClock
@@ -103,7 +104,7 @@ class Model:
 
 
 class Loop:
-    """A loop that serves `model`.
+    """A loop that serves `model`, and has all the time there is to finish what has come.
 
     `at_once`: how many requests were executed as they were received. `in_steps`: how many took the
     long way. All others were executed in one step, when it was their turn.
@@ -123,6 +124,7 @@ class Loop:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.setblocking(False)
+        patch.setattr(worker_loop, "_FINISH_NS", FAR_NS)
         self.loop = LaneLoop(
             self._wake_fd, lambda: None, self.figures, self._listener, self.page, records
         )
