@@ -22,15 +22,16 @@ import msgspec
 import psutil
 
 from scripts.gpu_check_engines import LAYERS, device, filled, graphs, trtexec
+from scripts.gpu_check_models import harm, request
 from scripts.gpu_check_report import Found, Table
 from scripts.gpu_check_scene import (
     CPU_RUNG,
+    FP16,
     PROBE_S,
     Plan,
     Skipped,
     Told,
     appliance,
-    builds_without_gpu,
     gpus,
     is_native,
     meter,
@@ -40,15 +41,16 @@ from superbrain.deploy.crew import WORKER_MODULE
 from superbrain.domain.diagnosis import Diagnosis
 from superbrain.domain.operations import GetReport, ReportReply
 from superbrain.domain.quantities import bytes_text
+from superbrain.engines.tensorrt_flavour import FLAVOURS
 from tests.support.appliance import Appliance
 from tests.support.engines import convolutions, make_sample_bundle
 from tests.support.load import GAP_S, Load
 from tests.support.releases import LARGE, MODELS_MIB, go_live, release
 
+BUILT: Final = tuple(f"{runtime}:fp32" for runtime in FLAVOURS)
 SWAPS: Final = 5
 HEALTH_S: Final = 5.0
 LONGEST: Final = 4000
-FP16: Final = {"onnxruntime:cuda": "onnxruntime:cuda-fp16", CPU_RUNG: "onnxruntime:cpu-fp16"}
 LEFT_BYTES: Final = 128 << 20
 SPARE_BYTES: Final = 64 << 20
 _ABOUT_GPUS: Final = ("gpu", "cuda", "nvml", "provider_cuda", "tensorrt")
@@ -79,9 +81,7 @@ def ladder(plan: Plan) -> Found:
     """Every rung tried by a real daemon, and the fastest chosen."""
     rungs = [*plan.onnx, CPU_RUNG]  # TorchScript would need another file: no bundle has both
     rungs[:0] = [FP16[rung] for rung in rungs if rung in FP16]
-    if builds_without_gpu(plan):
-        rungs.insert(0, "tensorrt-rtx:fp32")
-    rungs = list(dict.fromkeys(rungs))
+    rungs = list(dict.fromkeys([*BUILT, *rungs]))  # it says why not, where one is not possible
     with (
         tempfile.TemporaryDirectory() as work,
         appliance(plan, Path(work), pretend=True) as running,
@@ -298,6 +298,8 @@ STEPS: Final[Mapping[str, tuple[str, Step]]] = {
     "doctor": ("superbrain doctor", doctor),
     "contract": ("Engine contract suite", contract),
     "ladder": ("Ladder with select = fastest", ladder),
+    "harm": ("A conversion that does harm", harm),
+    "request": ("What a request costs", request),
     "device": ("Memory of the GPU, copies and captured graphs", device),
     "runner": ("Running engines, with a stand-in for TensorRT", runner),
     "graphs": ("CUDA graphs of engines", graphs),

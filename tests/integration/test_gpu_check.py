@@ -42,7 +42,7 @@ def test_without_a_gpu_one_line_says_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.integration
 def test_a_rehearsal_runs_the_steps_and_says_that_it_is_one(tmp_path: Path) -> None:
     out = tmp_path / "report.md"
-    steps = "runner,graphs,soak"  # what the others do is in other tests
+    steps = "harm,runner,graphs,soak"  # what the others do is in other tests
     command = [sys.executable, "-m", "scripts.gpu_check", "--cpu", "--minutes", "0"]
     done = subprocess.run(
         [*command, "--steps", steps, "--out", str(out), "--note", "a test"],
@@ -62,6 +62,8 @@ def test_a_rehearsal_runs_the_steps_and_says_that_it_is_one(tmp_path: Path) -> N
     assert "| onnxruntime:cpu | 0 | 1 | 1 |" in page
     assert f"## {TITLES['runner']}: ok (rehearsed)\n\n- {NO_KERNELS}" in page
     assert "| host | " in page
+    harmed = "| onnxruntime:cpu-fp16 | drifts |"
+    assert harmed in page or f"## {TITLES['harm']}: skipped" in page
     built = f"## {TITLES['graphs']}: ok (rehearsed)"
     assert built in page or f"## {TITLES['graphs']}: skipped" in page
 

@@ -19,7 +19,7 @@ from superbrain.cli.main import main
 from superbrain.domain import operations as op
 from superbrain.domain.rung_facts import RungFacts
 from tests.support.appliance import Appliance
-from tests.support.networks import classifier_folder, detector_folder, scaled, turned
+from tests.support.networks import DETECTED, classifier_folder, harmed_detector, scaled, turned
 from tests.support.releases import release
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -36,14 +36,14 @@ def author(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the classifier with fp16 and int8 files, both proven."""
     folder = classifier_folder(tmp_path_factory.mktemp("author"))
     assert main(["bundle", "precision", str(folder)]) == 0
-    add_precisions(folder, "main", "fp16", "int8")
+    add_precisions(folder, "fp16", "int8")
     return folder
 
 
-def add_precisions(folder: Path, graph: str, *precisions: str) -> None:
+def add_precisions(folder: Path, *precisions: str) -> None:
     with (folder / "bundle.toml").open("a") as recipe:
-        recipe.write(f"[graphs.{graph}.precisions]\n")
-        recipe.writelines(f'{one} = "graphs/{graph}.{one}.onnx"\n' for one in precisions)
+        recipe.write("[graphs.main.precisions]\n")
+        recipe.writelines(f'{one} = "graphs/main.{one}.onnx"\n' for one in precisions)
 
 
 def drop(appliance: Appliance, folder: Path, **lines: Any) -> None:  # noqa: ANN401 - of TOML
@@ -66,9 +66,7 @@ def verdicts(rungs: list[RungFacts]) -> dict[str, str]:
 def test_a_conversion_that_loads_runs_and_is_wrong_falls_to_the_next_rung_by_itself(
     appliance: Appliance, tmp_path: Path
 ) -> None:
-    folder = detector_folder(tmp_path)
-    assert main(["bundle", "precision", str(folder), "--to", "fp16", "--light", "--keep"]) == 1
-    add_precisions(folder, "det", "fp16")
+    folder = harmed_detector(tmp_path)
     drop(appliance, folder)
     live = appliance.wait_live("detector", "1.0.0")
     told = report(appliance, "detector")
@@ -83,8 +81,8 @@ def test_a_conversion_that_loads_runs_and_is_wrong_falls_to_the_next_rung_by_its
     assert (fell.rung, fell.state_to) == ("onnxruntime:cpu-fp16", "BUILDING")
     with appliance.client() as client:
         x = np.load(folder / "golden/one/request/x.npy")
-        answer = client.infer("detector", {"x": x})["sigmoid_0.tmp_0"]
-    expected = np.load(folder / "golden/one/response/sigmoid_0.tmp_0.npy")
+        answer = client.infer("detector", {"x": x})[DETECTED]
+    expected = np.load(folder / f"golden/one/response/{DETECTED}.npy")
     assert np.allclose(answer, expected, atol=1e-4)
     drop(appliance, folder, name="harmed", ladder=["onnxruntime:cpu-fp16"])
     ended = appliance.wait_ended("harmed", "1.0.0", "REJECTED")

@@ -1,12 +1,15 @@
 """Real networks for tests about precisions: a text detector from a package, a small one made here.
 
->>> detector_folder(tmp_path)      # PP-OCRv4: naive fp16 is wrong
+>>> detector_folder(tmp_path)      # PP-OCRv4
+>>> harmed_detector(tmp_path)      # with its naive fp16, which is wrong
 >>> classifier_folder(tmp_path)    # convolutions that stand int8
 """
 
 from __future__ import annotations
 
+import json
 import runpy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 WEIGHTS = Path(__file__).with_name("weights.toml")
 PAGES = {"lines": ["Region", "based on", "pages"], "one": ["markers"]}
 WIDTH, DEPTH, CLASSES = 16, 3, 10
+DETECTED = "sigmoid_0.tmp_0"
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: What the classifier takes and gives; its nodes are made by `classifier_network`.
@@ -39,7 +43,7 @@ name = "detector"
 version = "1.0.0"
 sequence = 1
 created = 2025-01-31T12:00:00Z
-ladder = ["onnxruntime:cpu-fp16", "onnxruntime:cpu"]
+ladder = LADDER
 
 [graphs.det]
 path = "graphs/det.onnx"
@@ -77,7 +81,7 @@ y = { kind = "cosine", min = 0.995 }
 """
 
 
-def detector_folder(parent: Path) -> Path:
+def detector_folder(parent: Path, ladder: Sequence[str] = ("onnxruntime:cpu",)) -> Path:
     """Make an author's folder of the text detector, with two recorded pages.
 
     Skips the test when there are no weights and no network to get them.
@@ -94,7 +98,20 @@ def detector_folder(parent: Path) -> Path:
             raise
         pytest.skip(f"no weights, and no network to get them: {error}")
     pages = {name: _page(words) for name, words in PAGES.items()}
-    return _recorded(parent / "detector", _DETECTOR, pages)
+    recipe = _DETECTOR.replace("LADDER", json.dumps(list(ladder)))
+    return _recorded(parent / "detector", recipe, pages)
+
+
+def harmed_detector(
+    parent: Path, ladder: Sequence[str] = ("onnxruntime:cpu-fp16", "onnxruntime:cpu")
+) -> Path:
+    """Make the detector with a file in fp16 that loads, runs and is wrong; skips as it does."""
+    folder = detector_folder(parent, ladder)
+    words = ["--to", "fp16", "--light", "--keep"]
+    assert main(["bundle", "precision", str(folder), *words]) == 1
+    with (folder / "bundle.toml").open("a") as recipe:
+        recipe.write('[graphs.det.precisions]\nfp16 = "graphs/det.fp16.onnx"\n')
+    return folder
 
 
 def classifier_folder(parent: Path) -> Path:
