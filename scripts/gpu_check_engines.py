@@ -18,12 +18,12 @@ import numpy as np
 import onnxruntime
 
 from scripts.gpu_check_report import Found, Table
-from scripts.gpu_check_scene import Plan, Skipped, builds_without_gpu, gpus
+from scripts.gpu_check_scene import GRAPHS, Plan, Skipped, builds_without_gpu, gpus
 from superbrain.domain.engine import EngineFile
 from superbrain.domain.quantities import bytes_text
 from superbrain.engines.device_memory import DEFAULT, OPT_IN, Device, DeviceError, open_device
 from superbrain.engines.port import Engine, RungUnavailable
-from superbrain.engines.registry import built_runtime_for
+from superbrain.engines.registry import built_runtime_for, runtime_for
 from tests.support.engines import BuilderProcess, convolutions
 
 RUNS: Final = 200
@@ -37,15 +37,16 @@ _TRTEXEC: Final = re.compile(r"Latency: .*?median = ([0-9.]+) ms")
 
 
 def graphs(plan: Plan) -> Found:
-    """TensorRT's engines run again and again with the same shapes, with captured CUDA graphs."""
-    rungs = _built_rungs(plan)
+    """Engines run again and again with the same shapes, with captured CUDA graphs."""
+    rungs = _capturing_rungs(plan)
     if not rungs:
-        raise Skipped("neither TensorRT nor TensorRT for RTX can be used here")
+        raise Skipped("no rung that captures graphs can be used here")
     rows, notes, wrong = [], [], []
     for rung in rungs:
         with tempfile.TemporaryDirectory() as work, _builder(Path(work)) as builder:
-            file = _built(builder, rung)
-            size = bytes_text(Path(file.path).stat().st_size)
+            built = built_runtime_for(rung) is not None
+            file = _built(builder, rung) if built else None
+            size = bytes_text(Path(file.path).stat().st_size) if file else ""
             if plan.rehearsal:
                 rows.append([rung, size, "", "", ""])
                 continue
@@ -65,10 +66,10 @@ def graphs(plan: Plan) -> Found:
     return Found([Table(head, rows)], notes, wrong)
 
 
-def _built_rungs(plan: Plan) -> list[str]:
+def _capturing_rungs(plan: Plan) -> list[str]:
     if plan.rehearsal:
         return ["tensorrt-rtx:fp32"] if builds_without_gpu(plan) else []
-    return [rung for rung in plan.plain if built_runtime_for(rung) is not None]
+    return [rung for rung in plan.onnx if built_runtime_for(rung) or GRAPHS in rung]
 
 
 def _builder(folder: Path) -> BuilderProcess:
@@ -80,12 +81,13 @@ def _built(builder: BuilderProcess, rung: str) -> EngineFile:
     return EngineFile("main", str(builder.engine), hashlib.sha256(data).hexdigest())
 
 
-def _loaded(builder: BuilderProcess, rung: str, file: EngineFile) -> Engine:
+def _loaded(builder: BuilderProcess, rung: str, file: EngineFile | None) -> Engine:
     runtime = built_runtime_for(rung)
-    if runtime is None:
-        raise Skipped(f"{rung} needs no built engine")
     graph = builder.manifest.graphs["main"]
-    return runtime.load_built(rung, file, builder.bundle / graph.path, graph)
+    path = builder.bundle / graph.path
+    if runtime is None or file is None:
+        return runtime_for(rung).load(rung, path, graph)
+    return runtime.load_built(rung, file, path, graph)
 
 
 def _run_often(engine: Engine, builder: BuilderProcess) -> tuple[float, float, float]:

@@ -36,6 +36,8 @@ from tests.support.pretended_gpu import HAS_COMPILER, pretended_driver
 CPU_RUNG: Final = "onnxruntime:cpu"
 # The rung that takes the file in fp16, beside the one that takes the graph as it is.
 FP16: Final = {"onnxruntime:cuda": "onnxruntime:cuda-fp16", CPU_RUNG: "onnxruntime:cpu-fp16"}
+# What the rungs have in their names on which ONNX Runtime captures CUDA graphs.
+GRAPHS: Final = "-graphs"
 NATIVE: Final = "torchscript"
 PROBE_S: Final = 120.0
 PACKAGES: Final = (

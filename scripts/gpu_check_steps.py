@@ -27,6 +27,7 @@ from scripts.gpu_check_report import Found, Table
 from scripts.gpu_check_scene import (
     CPU_RUNG,
     FP16,
+    GRAPHS,
     PROBE_S,
     Plan,
     Skipped,
@@ -267,10 +268,10 @@ def _shown(value: object) -> str:
 
 
 def _one_of_each(plan: Plan) -> list[str]:
-    """Give a rung of each runtime."""
-    found: dict[str, str] = {}
+    """Give a rung of each runtime, and one that captures graphs by itself."""
+    found: dict[tuple[str, bool], str] = {}
     for rung in plan.plain:
-        found.setdefault(rung.partition(":")[0], rung)
+        found.setdefault((rung.partition(":")[0], GRAPHS in rung), rung)
     if not found:
         raise Skipped("no rung on a GPU is possible here")
     return list(found.values())

@@ -1,4 +1,4 @@
-"""ONNX Runtime on an NVIDIA GPU: whether it works here, its options, and runs with bound tensors.
+"""ONNX Runtime on an NVIDIA GPU: whether it works here, and its options.
 
 `get_available_providers()` names CUDA wherever the GPU build is installed, and a session that asks
 for it without a usable GPU silently runs on the processor. So it is tried: a graph of one node must
@@ -14,17 +14,12 @@ import contextlib
 import io
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from superbrain.engines.onnx_session import said
 from superbrain.engines.port import NoDevice, NotInstalled
 from superbrain.engines.tiny_graph import tiny_graph
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from superbrain.domain.manifest import Graph
-    from superbrain.engines.port import Array
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 _INSTALL = (
@@ -91,65 +86,3 @@ def cuda_options(graph: Graph, *, tf32: bool) -> dict[str, str]:
     if graph.gpu_memory_mb:
         options["gpu_mem_limit"] = str(graph.gpu_memory_mb << 20)
     return options
-
-
-class BoundSession:
-    """Runs a session whose inputs lie in memory of the device that is used again and again.
-
-    An input of the shape it had before is copied to where that one lay; outputs stay on the device
-    until all are there, and are copied once. No tensor of text can be bound.
-
-    Inputs whose values are sizes are read by the processor, on a GPU too. Bound on the GPU, the
-    library copies them back without waiting for the copy, and may read what was there before; so
-    they are bound where they are read.
-
-    Args:
-        library: the imported onnxruntime.
-        session: what to run.
-        outputs: their names, in the order in which they are given.
-        device: as ONNX Runtime calls it, "cuda"; "cpu" binds in the same way, without a GPU.
-    """
-
-    def __init__(
-        self,
-        library: Any,  # noqa: ANN401
-        session: Any,  # noqa: ANN401
-        outputs: Sequence[str],
-        device: str,
-    ) -> None:
-        self._library = library
-        self._session = session
-        self._outputs = tuple(outputs)
-        self._device = device
-        self._binding = session.io_binding()
-        self._inputs: dict[str, Any] = {}
-        self._on_host = {
-            one.name
-            for one, memory in zip(
-                session.get_inputs(), session.get_input_memory_infos(), strict=True
-            )
-            if memory.name.lower() != device
-        }
-
-    def __call__(self, _outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """Run once, as `InferenceSession.run` would."""
-        for name, array in feeds.items():
-            self._bind(name, np.require(array, requirements="C"))
-        for name in self._outputs:  # each time: what is bound now has the last run's shape
-            self._binding.bind_output(name, self._device, 0)
-        self._session.run_with_iobinding(self._binding)
-        outputs: list[Array] = self._binding.copy_outputs_to_cpu()
-        return outputs
-
-    def _bind(self, name: str, array: Array) -> None:
-        if name in self._on_host:
-            self._binding.bind_cpu_input(name, array)
-            return
-        value = self._inputs.get(name)
-        if value is None or tuple(value.shape()) != array.shape:
-            value = self._library.OrtValue.ortvalue_from_shape_and_type(
-                list(array.shape), array.dtype.type, self._device, 0
-            )
-            self._inputs[name] = value
-            self._binding.bind_ortvalue_input(name, value)
-        value.update_inplace(array)

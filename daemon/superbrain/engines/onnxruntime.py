@@ -7,6 +7,9 @@
     onnxruntime:cuda-tf32   the graph as it is, with products rounded to tf32
     onnxruntime:cuda-fp16   its fp16 file
 
+and the three on a GPU once more as `onnxruntime:cuda-graphs…`, with captured CUDA graphs
+(onnx_graphs.py).
+
 The library is imported when an engine is asked for, never before, and everything it throws is
 translated here and in onnx_session.py. Strings are object arrays of `bytes` outside and UTF-8 text
 inside the library.
@@ -21,7 +24,8 @@ import numpy as np
 
 from superbrain.domain.rungs import FILE_PRECISIONS, precision_of, uses_gpu
 from superbrain.engines.graph_check import FileTensor, InputMismatch, check_graph
-from superbrain.engines.onnx_cuda import CUDA_PROVIDER, BoundSession, cuda_options, require_cuda
+from superbrain.engines.onnx_cuda import CUDA_PROVIDER, cuda_options, require_cuda
+from superbrain.engines.onnx_graphs import CAPTURES, GraphSession, require_device
 from superbrain.engines.onnx_session import (
     CPU_PROVIDER,
     file_tensors,
@@ -50,7 +54,11 @@ _RUNGS = (
     "onnxruntime:cuda",
     "onnxruntime:cuda-tf32",
     "onnxruntime:cuda-fp16",
+    "onnxruntime:cuda-graphs",
+    "onnxruntime:cuda-graphs-tf32",
+    "onnxruntime:cuda-graphs-fp16",
 )
+_GRAPHS = ":cuda-graphs"
 
 
 class OnnxRuntime:
@@ -75,15 +83,16 @@ class OnnxRuntime:
         if not uses_gpu(rung):
             return open_engine(library, rung, path, graph, Placement(CPU_PROVIDER, {}))
         options = cuda_options(graph, tf32=precision_of(rung) == "tf32")
-        return open_engine(library, rung, path, graph, Placement(CUDA_PROVIDER, options, "cuda"))
+        placement = Placement(CUDA_PROVIDER, options, "cuda" if _GRAPHS in rung else "")
+        return open_engine(library, rung, path, graph, placement)
 
 
 class Placement(NamedTuple):
-    """Where a graph runs: provider, its options, and the device on which tensors are bound."""
+    """Where a graph runs: provider, its options, and the device that runs captured graphs."""
 
     provider: str
-    options: Mapping[str, str]
-    bound_on: str = ""
+    options: dict[str, str]
+    captures_on: str = ""
 
 
 def open_engine(
@@ -96,22 +105,23 @@ def open_engine(
     """Open a graph where `placement` says, and nowhere else; `library` is the imported onnxruntime.
 
     Raises:
-        NoDevice, GraphMismatch, EngineError: as `Runtime.load`.
+        NoDevice, GraphMismatch, BuildFailed, EngineError: as `Runtime.load`.
     """
     provider = placement.provider
-    session = open_session(library, path, provider, graph.threads, placement.options)
+    options = placement.options | (CAPTURES if placement.captures_on else {})
+    session = open_session(library, path, provider, graph.threads, options)
     used = session.get_providers()[0]
     if used != provider:
         raise NoDevice(f"{rung}: expected {provider} to run it, found {used}")
     inputs, outputs = file_tensors(path, session)
     check_graph(path.name, graph, inputs, outputs)
-    run: Run = session.run
-    if placement.bound_on and not any(one.datatype == BYTES for one in (*inputs, *outputs)):
-        names = [tensor.name for tensor in graph.outputs]
-        run = BoundSession(library, session, names, placement.bound_on)
-    elif not placement.bound_on and keeps_shapes(inputs, outputs):
-        run = SteadySession(session)
     metadata = dict(session.get_modelmeta().custom_metadata_map)
+    run: Run = session.run
+    if placement.captures_on:
+        require_device(path.name, placement.captures_on, session)
+        run = GraphSession(library, session, placement.captures_on)
+    elif provider == CPU_PROVIDER and keeps_shapes(inputs, outputs):
+        run = SteadySession(session)
     return OnnxRuntimeEngine(rung, f"onnxruntime {library.__version__}", graph, run, metadata)
 
 
@@ -146,6 +156,8 @@ class OnnxRuntimeEngine(OpenGraph["Run"]):
             feeds = feeds | {name: _to_text(name, feeds[name]) for name in self._texts_in}
         try:
             outputs = dict(zip(self._names, run(self._names, feeds), strict=True))
+        except ExecutionFailed:
+            raise
         except Exception as error:
             raise ExecutionFailed(f"ONNX Runtime failed on this input: {said(error)}") from error
         for name in self._texts_out:
@@ -155,6 +167,12 @@ class OnnxRuntimeEngine(OpenGraph["Run"]):
     def bound(self) -> Bound | None:
         run = self._runner
         return run.bound() if isinstance(run, SteadySession) else None
+
+    @property
+    def captured_graphs(self) -> int:
+        """How many CUDA graphs were captured."""
+        run = self._runner
+        return run.captured_graphs if isinstance(run, GraphSession) else 0
 
 
 class GraphFacts(NamedTuple):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from superbrain.bundle.tensors import read_tensor
 from superbrain.domain.golden import compare_all, failed
 from superbrain.domain.proof import EVERY_OUTPUT, CaseTime, OutputFigures, Proof
-from superbrain.domain.rungs import tolerances_on
+from superbrain.domain.rungs import tolerances_on, uses_gpu
 from superbrain.serve.bundle_code import describe
 from superbrain.serve.bundle_files import BundleFiles
 from superbrain.serve.proving_together import prove_together
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from superbrain.serve.model import Model
 
-# A case that takes less is run this often again for its time.
+# A case that takes less is run this often again.
 _FAST_MS = 10.0
 _REPEATS = 5
 
@@ -49,7 +49,7 @@ def prove(model: Model, bundle_path: Path, manifest: Manifest) -> Proof:
     for case in manifest.golden.cases:
         try:
             recorded = _recorded(files, manifest, case)
-            response = _prove_response(model, manifest, case.name, recorded, times)
+            response = _prove_response(model, manifest, case.name, recorded, times, cold=True)
         except Exception as error:  # noqa: BLE001 - becomes the case's failed figure
             response = [failed(case.name, EVERY_OUTPUT, "", _reason(error))]
         else:
@@ -73,7 +73,7 @@ def reprove(model: Model, bundle_path: Path, manifest: Manifest, number: int) ->
     recorded = _recorded(BundleFiles(bundle_path, manifest), manifest, case)
     times: list[CaseTime] = []
     try:
-        figures = _prove_response(model, manifest, case.name, recorded, times)
+        figures = _prove_response(model, manifest, case.name, recorded, times, cold=False)
     except Exception as error:  # noqa: BLE001 - becomes the case's failed figure
         figures = [failed(case.name, EVERY_OUTPUT, "", _reason(error))]
     return Proof(model.rung, figures, times, model.runtime)
@@ -93,23 +93,45 @@ def _prove_response(
     case: str,
     recorded: tuple[dict[str, Array], dict[str, Array]],
     times: list[CaseTime],
+    *,
+    cold: bool,
 ) -> list[OutputFigures]:
+    """Run a case and compare; `cold`: the process has run nothing like it before."""
     request, expected = recorded
     actual, first_ms = _timed(model, request)
-    times.append(CaseTime(case, _warm_ms(model, request, first_ms)))
-    return compare_all(case, "", expected, actual, tolerances_on(manifest.golden, model.rung))
+    tolerances = tolerances_on(manifest.golden, model.rung)
+    figures = compare_all(case, "", expected, actual, tolerances)
+    again = cold and uses_gpu(model.rung)
+    warm, warm_ms = _run_warm(model, request, first_ms, at_least=int(again))
+    times.append(CaseTime(case, warm_ms))
+    if warm is not None:
+        last = compare_all(case, "", expected, warm, tolerances)
+        if not all(one.passed for one in last):
+            return last
+    return figures
+
+
+def _run_warm(
+    model: Model, request: dict[str, Array], first_ms: float, at_least: int
+) -> tuple[dict[str, Array] | None, float]:
+    """Run a fast case again, others `at_least` so often: the last answer, and the fastest time.
+
+    Most of a first run is the first touch of code and memory, and on a GPU the load of its kernels.
+    By the last run memory may be bound and a graph captured, so it is what callers will get.
+    """
+    warm, fastest_ms, took_ms = None, first_ms, first_ms
+    for number in range(_REPEATS):
+        if took_ms >= _FAST_MS and number >= at_least:
+            break
+        warm, took_ms = _timed(model, request)
+        fastest_ms = min(fastest_ms, took_ms)
+    return warm, fastest_ms
 
 
 def _timed(model: Model, request: dict[str, Array]) -> tuple[dict[str, Array], float]:
     started = time.perf_counter()
     response = model.infer(request)
     return response, (time.perf_counter() - started) * 1000
-
-
-def _warm_ms(model: Model, request: dict[str, Array], first_ms: float) -> float:
-    """Time a fast case again: most of its first run was the first touch of code and memory."""
-    again = _REPEATS if first_ms < _FAST_MS else 0
-    return min([first_ms, *(_timed(model, request)[1] for _ in range(again))])
 
 
 def _prove_graph(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,11 @@ import onnxruntime
 import pytest
 
 from superbrain.domain.manifest import Graph
-from superbrain.engines.onnx_cuda import CUDA_PROVIDER, BoundSession, cuda_options, require_cuda
+from superbrain.engines.onnx_cuda import CUDA_PROVIDER, cuda_options, require_cuda
 from superbrain.engines.onnx_session import CPU_PROVIDER
 from superbrain.engines.onnxruntime import OnnxRuntime
 from superbrain.engines.port import NoDevice, NotInstalled
 from superbrain.engines.tiny_graph import LENGTH
-from tests.support.graphs import ADD, save_graph
 
 GRAPH = Graph("graphs/a.onnx", [], [])
 
@@ -95,14 +93,3 @@ def test_the_arena_is_limited_where_the_manifest_says_so() -> None:
     assert "gpu_mem_limit" not in cuda_options(GRAPH, tf32=False)
     limited = Graph("graphs/a.onnx", [], [], gpu_memory_mb=512)
     assert cuda_options(limited, tf32=False)["gpu_mem_limit"] == str(512 << 20)
-
-
-def test_bound_inputs_lie_where_they_lay_and_follow_every_change_of_shape(tmp_path: Path) -> None:
-    session = onnxruntime.InferenceSession(str(save_graph(tmp_path / "add.onnx", ADD)))
-    run = BoundSession(onnxruntime, session, ["sum"], "cpu")
-    sums = []
-    for count in (1, 3, 3, 2):
-        rows = np.full((count, 3), float(count), np.float32)
-        sums.append(run(["sum"], {"a": rows, "b": rows})[0])
-    assert [one.shape for one in sums] == [(1, 3), (3, 3), (3, 3), (2, 3)]
-    assert [float(one.max()) for one in sums] == [2.0, 6.0, 6.0, 4.0]

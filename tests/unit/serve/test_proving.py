@@ -80,6 +80,52 @@ def test_cases_that_agree_prove_the_model(tmp_path: Path) -> None:
     assert (proof.passed, proof.first_failure) == (True, "")
 
 
+@pytest.mark.parametrize(("right", "passed"), [(1, False), (5, False), (6, True)])
+def test_a_model_that_answers_otherwise_once_it_is_warm_is_not_proven(
+    tmp_path: Path, right: int, *, passed: bool
+) -> None:
+    counts = f"""\
+class Pipeline:
+    def __init__(self, bundle):
+        self.calls = 0
+
+    def preprocess(self, request):
+        self.calls += 1
+        return request
+
+    def postprocess(self, outputs, request):
+        return {{"y": outputs["y"] + (self.calls > {right})}}
+"""
+    files = {"code/pipeline.py": counts}
+    proof = prove_folder(tmp_path, write_proof_bundle(tmp_path, {"page": GOOD}, files=files))
+    assert proof.passed is passed
+    if not passed:
+        assert only(proof, "page").max_abs_error == 1.0
+
+
+def test_a_slow_case_is_run_again_only_on_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("superbrain.serve.proving._FAST_MS", 0.0)  # whatever it takes is slow
+    manifest = write_proof_bundle(tmp_path, {"page": GOOD})
+    calls: list[object] = []
+    with Model.open(tmp_path, manifest, RUNG) as model:
+        infer = model.infer
+
+        def counted(request: dict[str, Any]) -> dict[str, Any]:
+            calls.append(request)
+            return infer(request)
+
+        monkeypatch.setattr(model, "infer", counted)
+        assert prove(model, tmp_path, manifest).passed
+        assert len(calls) == 1
+        monkeypatch.setattr(model, "rung", "onnxruntime:cuda")
+        prove(model, tmp_path, manifest)
+        assert len(calls) == 3
+        reprove(model, tmp_path, manifest, 0)
+    assert len(calls) == 4  # by now its kernels are loaded
+
+
 def test_a_proof_names_rung_and_runtime(tmp_path: Path) -> None:
     proof = prove_folder(tmp_path, write_proof_bundle(tmp_path, {"page": GOOD}))
     assert proof.rung == RUNG
