@@ -119,12 +119,11 @@ def _run_warm(
     Most of a first run is the first touch of code and memory, and on a GPU the load of its kernels.
     By the last run memory may be bound and a graph captured, so it is what callers will get.
     """
-    warm, fastest_ms, took_ms = None, first_ms, first_ms
-    for number in range(_REPEATS):
-        if took_ms >= _FAST_MS and number >= at_least:
-            break
+    warm, fastest_ms, done = None, first_ms, 0
+    while done < (_REPEATS if fastest_ms < _FAST_MS else at_least):
         warm, took_ms = _timed(model, request)
         fastest_ms = min(fastest_ms, took_ms)
+        done += 1
     return warm, fastest_ms
 
 

@@ -82,8 +82,9 @@ def test_cases_that_agree_prove_the_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("right", "passed"), [(1, False), (5, False), (6, True)])
 def test_a_model_that_answers_otherwise_once_it_is_warm_is_not_proven(
-    tmp_path: Path, right: int, *, passed: bool
+    tmp_path: Path, right: int, monkeypatch: pytest.MonkeyPatch, *, passed: bool
 ) -> None:
+    monkeypatch.setattr("superbrain.serve.proving._FAST_MS", np.inf)
     counts = f"""\
 class Pipeline:
     def __init__(self, bundle):
