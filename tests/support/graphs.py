@@ -125,3 +125,15 @@ DOUBLE = TinyGraph(
     [tensor("y", "FP32", "N")],
     {"N": Range(1, 4, 16)},
 )
+SCALARS = TinyGraph(
+    [("Mul", ["a", "b"], ["product"])],
+    [tensor("a", "FP64"), tensor("b", "FP64")],
+    [tensor("product", "FP64")],
+)
+#: It gives as many as it finds: a size that no input has.
+FOUND = TinyGraph(
+    [("NonZero", ["x"], ["places"])],
+    [tensor("x", "FP32", "N")],
+    [tensor("places", "INT64", 1, "M")],
+    {"N": Range(1, 4, 16), "M": Range(0, 4, 16)},
+)

@@ -16,7 +16,6 @@ import onnxruntime
 import pytest
 from numpy.typing import DTypeLike
 
-from superbrain.domain.manifest import Range
 from superbrain.engines.onnx_graphs import (
     CAPTURE_AT,
     CAPTURES,
@@ -29,23 +28,10 @@ from superbrain.engines.onnx_session import CPU_PROVIDER, open_session
 from superbrain.engines.onnxruntime import OnnxRuntime, Placement, open_engine
 from superbrain.engines.port import BuildFailed, ExecutionFailed
 from superbrain.wire.datatypes import Array
-from tests.support.graphs import ADD, TinyGraph, declare, identity, save_graph, tensor
+from tests.support.graphs import ADD, FOUND, SCALARS, declare, identity, save_graph
 
 RANDOM = np.random.default_rng(8)
 COMES_AND_GOES = [2, 2, 2, 3, 2, 3, 3, 3, 2, 1, 1, 1, 2, 3, 1]
-SCALARS = TinyGraph(
-    [("Mul", ["a", "b"], ["product"])],
-    [tensor("a", "FP64"), tensor("b", "FP64")],
-    [tensor("product", "FP64")],
-)
-
-
-FOUND = TinyGraph(
-    [("NonZero", ["x"], ["places"])],
-    [tensor("x", "FP32", "N")],
-    [tensor("places", "INT64", 1, "M")],
-    {"N": Range(1, 3, 16), "M": Range(0, 3, 16)},
-)
 
 
 class Bent:

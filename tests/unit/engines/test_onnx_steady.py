@@ -21,7 +21,17 @@ from superbrain.engines.onnx_steady import MOST_BYTES, SteadySession, keeps_shap
 from superbrain.engines.onnxruntime import OnnxRuntime
 from superbrain.engines.port import ExecutionFailed
 from superbrain.wire.datatypes import Array
-from tests.support.graphs import ADD, DOUBLE, TinyGraph, declare, identity, save_graph, tensor
+from tests.support.graphs import (
+    ADD,
+    DOUBLE,
+    FOUND,
+    SCALARS,
+    TinyGraph,
+    declare,
+    identity,
+    save_graph,
+    tensor,
+)
 
 RUNG = "onnxruntime:cpu"
 RANDOM = np.random.default_rng(14)
@@ -42,17 +52,6 @@ GATHER = TinyGraph(
     [("Gather", ["table", "place"], ["row"])],
     [tensor("table", "FP32", 4, 2), tensor("place", "INT64")],
     [tensor("row", "FP32", 2)],
-)
-SCALARS = TinyGraph(
-    [("Mul", ["a", "b"], ["product"])],
-    [tensor("a", "FP64"), tensor("b", "FP64")],
-    [tensor("product", "FP64")],
-)
-FOUND = TinyGraph(
-    [("NonZero", ["x"], ["places"])],
-    [tensor("x", "FP32", "N")],
-    [tensor("places", "INT64", 1, "M")],
-    {"N": Range(1, 4, 16), "M": Range(0, 4, 16)},
 )
 WRONG_SIZE = TinyGraph(
     [("Identity", ["x"], ["y"])],
