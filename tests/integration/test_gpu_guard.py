@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from superbrain.cli.main import main
 from superbrain.domain.diagnosis import Diagnosis
 from superbrain.domain.health import Health, ModelFacts, Problem
+from superbrain.wire.errors import Internal
 from tests.support.appliance import Appliance
 from tests.support.fake_driver import L4, FakeDriver
-from tests.support.gpu_python import RUNG
+from tests.support.gpu_python import BREAKS, BROKEN, RUNG
 from tests.support.load import Load
 from tests.support.releases import answer, go_live, release
 
@@ -104,6 +106,24 @@ def test_a_gpu_that_falls_off_the_bus_costs_no_answer(
     appliance.drop(release(appliance, 2, ladder=LADDER))
     assert appliance.wait_live("adder", "2.0.0").rung == LADDER[1], "nothing new begins on it"
     assert any("fallen off the bus" in detail for detail in details(appliance, "2.0.0"))
+
+
+def test_a_request_that_breaks_the_gpu_of_its_process_costs_nobody_else_anything(
+    appliance: Appliance,
+) -> None:
+    go_live(appliance, 1, ladder=(RUNG,))
+    with Load(appliance.client) as load, appliance.client() as client:
+        breaking = np.full((1, 4), BREAKS, np.float32)
+        with pytest.raises(Internal):
+            client.infer("adder", {"x": breaking}, timeout=60)
+        before = load.answered
+        appliance.wait_for(lambda: load.answered > before, "answers after it")
+    load.assert_flawless()
+    wait_on(appliance, RUNG)
+    said = [one["message"] for one in appliance.logged("worker_died")]
+    assert len(said) == 2, "it is tried once more, alone"
+    assert all("this process cannot use its GPU any more: " in one for one in said)
+    assert all(BROKEN in one for one in said)
 
 
 def test_what_a_model_does_about_a_gpu_depends_on_what_is_wrong(

@@ -3,7 +3,8 @@
     gpu_python.py -I -m MODULE ARGUMENTS…
 
 The rung counts as one that needs a GPU, and computes with ONNX Runtime's processor provider. It is
-made known in the worker's own process, before that closes its sandbox around itself.
+made known in the worker's own process, before that closes its sandbox around itself. An input with
+`BREAKS` in it breaks the GPU for that process, as ONNX Runtime says it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from superbrain.domain.manifest import Graph
-    from superbrain.engines.port import Engine
+    from superbrain.engines.onnxruntime import Run
+    from superbrain.engines.port import Array, Engine
 
 RUNG = "fake:gpu"
+BREAKS = 666.0
+BROKEN = "CUDA failure 700: an illegal memory access was encountered ; GPU=0"
 
 
 class FakeGpu:
@@ -39,7 +45,22 @@ class FakeGpu:
 
         engine = OnnxRuntime().load("onnxruntime:cpu", path, graph)
         engine.rung = rung
+        engine._runner = breaking(engine._runner)
         return engine
+
+
+def breaking(run: Run | None) -> Run:
+    """Let a session fail at an input with `BREAKS` in it, and ever after."""
+    assert run is not None
+    broken: list[bool] = []
+
+    def breaks(names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        if broken or any((one == BREAKS).any() for one in feeds.values()):
+            broken.append(True)
+            raise RuntimeError(BROKEN)
+        return run(names, feeds)
+
+    return breaks
 
 
 def main() -> None:

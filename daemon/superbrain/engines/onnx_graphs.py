@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from superbrain.engines.gpu_errors import run_failed
 from superbrain.engines.onnx_session import said
-from superbrain.engines.port import BuildFailed, ExecutionFailed
+from superbrain.engines.port import BuildFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -143,7 +144,7 @@ class GraphSession:
             self._captures = False
             if not any(one.agreed >= AGREES for one in self._graphs.values()):
                 why = f"expected a CUDA graph of this engine, found: {said(error)}"
-                raise ExecutionFailed(why, mend=_MEND) from error
+                raise run_failed(why, _MEND, on_gpu=True) from error
             log.warning("no more CUDA graphs are captured of this engine: %s", said(error))
         else:
             graph.agreed += 1

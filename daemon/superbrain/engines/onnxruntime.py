@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from superbrain.domain.rungs import FILE_PRECISIONS, precision_of, uses_gpu
+from superbrain.engines.gpu_errors import run_failed
 from superbrain.engines.graph_check import FileTensor, InputMismatch, check_graph
 from superbrain.engines.onnx_cuda import CUDA_PROVIDER, cuda_options, require_cuda
 from superbrain.engines.onnx_graphs import CAPTURES, GraphSession, require_device
@@ -159,7 +160,8 @@ class OnnxRuntimeEngine(OpenGraph["Run"]):
         except ExecutionFailed:
             raise
         except Exception as error:
-            raise ExecutionFailed(f"ONNX Runtime failed on this input: {said(error)}") from error
+            found = f"ONNX Runtime failed on this input: {said(error)}"
+            raise run_failed(found, on_gpu=uses_gpu(self.rung)) from error
         for name in self._texts_out:
             outputs[name] = _to_bytes(outputs[name])
         return outputs

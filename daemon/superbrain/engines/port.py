@@ -14,6 +14,7 @@ engine or raises `EngineError`; whatever its library throws is translated there 
     │   └── BuildTimedOut     not within the time that it was given
     ├── EngineRefused         a built engine is not what was built, or the runtime does not take it
     └── ExecutionFailed       the engine refused or broke on one input
+        └── GpuBroken         and no other run can succeed in this process
 
 The names are what a deployment records as the reason against a rung, so they stay.
 """
@@ -88,6 +89,10 @@ class ExecutionFailed(EngineError):
     """One run failed; the engine itself is still usable."""
 
 
+class GpuBroken(ExecutionFailed):
+    """A run failed in a way after which this process cannot use its GPU; another one may."""
+
+
 class Bound(NamedTuple):
     """Memory that is bound to a graph, for runs that make no arrays.
 
@@ -136,6 +141,7 @@ class Engine(Protocol):
 
         Raises:
             ExecutionFailed: an input is missing, extra or does not fit, or the run failed.
+            GpuBroken: the run failed, and so will all others in this process.
         """
 
     def bound(self) -> Bound | None:

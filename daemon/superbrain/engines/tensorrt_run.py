@@ -23,6 +23,7 @@ import numpy as np
 
 from superbrain.domain.tensor_fit import numpy_dtype
 from superbrain.engines.device_memory import DeviceError
+from superbrain.engines.gpu_errors import run_failed
 from superbrain.engines.port import EngineError, EngineRefused, ExecutionFailed, RungUnavailable
 
 if TYPE_CHECKING:
@@ -228,7 +229,9 @@ class Runner:
         except ExecutionFailed:
             raise
         except EngineError as error:
-            raise ExecutionFailed(f"the GPU failed on this input: {error.message}") from error
+            raise run_failed(
+                f"the GPU failed on this input: {error.message}", on_gpu=True
+            ) from error
 
     def _execute(self, shapes: Shapes) -> Shapes:
         if shapes != self._shapes:

@@ -30,6 +30,7 @@ import numpy as np
 from superbrain.domain.manifest import GraphTensor
 from superbrain.domain.rungs import uses_gpu
 from superbrain.domain.tensor_fit import TensorSet
+from superbrain.engines.gpu_errors import run_failed
 from superbrain.engines.graph_check import FileTensor, check_graph
 from superbrain.engines.open_graph import OpenGraph
 from superbrain.engines.port import (
@@ -284,7 +285,8 @@ class TorchScriptEngine(OpenGraph["_Run"]):
         except ExecutionFailed:
             raise
         except Exception as error:
-            raise ExecutionFailed(f"PyTorch failed on this input: {_said(error)}") from error
+            found = f"PyTorch failed on this input: {_said(error)}"
+            raise run_failed(found, on_gpu=uses_gpu(self.rung)) from error
         return self._named(names, arrays)
 
     def _named(self, names: Sequence[str], arrays: Sequence[Array]) -> dict[str, Array]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from superbrain.bundle.store import stored_manifest
+from superbrain.domain.rungs import uses_gpu
+from superbrain.serve.gpu_end import EndsWithGpu
 from superbrain.serve.model import Model
 from superbrain.serve.proving import prove, reprove
 from superbrain.serve.timing import time_requests
@@ -53,7 +55,9 @@ class ServedBundle:
         """
         folder = Path(order.bundle_path)
         manifest = stored_manifest(folder, order.manifest_sha256)
-        return cls(folder, manifest, Model.open(folder, manifest, order.rung, built=order.engines))
+        wrap = EndsWithGpu if uses_gpu(order.rung) else None
+        model = Model.open(folder, manifest, order.rung, wrap, order.engines)
+        return cls(folder, manifest, model)
 
     @property
     def runtime(self) -> str:
