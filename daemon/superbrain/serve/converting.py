@@ -32,6 +32,7 @@ from superbrain.engines.registry import runtime_for
 from superbrain.serve.bundle_files import BundleFiles
 from superbrain.serve.model import Model
 from superbrain.serve.proving import read_tensors
+from superbrain.serve.wrapped_engine import WrappedEngine
 from superbrain.wire.errors import SuperbrainError
 
 MOST_SAMPLES: Final = 64
@@ -170,27 +171,21 @@ def _digest(path: Path) -> str:
 # --- the child ------------------------------------------------------------------------------------
 
 
-class Listener:
+class Listener(WrappedEngine):
     """Stands before an engine and keeps what goes into it."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.rung, self.runtime = engine.rung, engine.runtime
-        self.inputs, self.outputs = engine.inputs, engine.outputs
-        self.metadata = engine.metadata
+        super().__init__(engine)
         self.heard: list[dict[str, Array]] = []
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the engine; copies, because a pipeline may change arrays in place."""
         if len(self.heard) < MOST_SAMPLES:
             self.heard.append({name: array.copy() for name, array in inputs.items()})
-        return self._engine.run(inputs)
+        return self._run(inputs)
 
     def bound(self) -> None:
         """Give none: nothing must go past `run`."""
-
-    def close(self) -> None:
-        self._engine.close()
 
 
 def carry_out(order: Order) -> Converted:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from superbrain.engines.port import GpuBroken
 from superbrain.serve import child
+from superbrain.serve.wrapped_engine import WrappedEngine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,16 +22,11 @@ if TYPE_CHECKING:
 GPU_BROKEN = 70  # the exit code
 
 
-class EndsWithGpu:
+class EndsWithGpu(WrappedEngine):
     """An engine whose process ends when a run has broken the GPU for it."""
 
     def __init__(self, _graph: str, engine: Engine) -> None:
-        self._run = engine.run
-        self.rung, self.runtime = engine.rung, engine.runtime
-        self.inputs, self.outputs = engine.inputs, engine.outputs
-        self.metadata = engine.metadata
-        self.bound = engine.bound
-        self.close = engine.close
+        super().__init__(engine)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the graph once, or end."""

@@ -20,6 +20,7 @@ from superbrain.domain.manifest import FileEntry, Golden, Manifest
 from superbrain.domain.rungs import reference_rung
 from superbrain.serve.golden_writer import GoldenWriter, Recorded
 from superbrain.serve.model import Model
+from superbrain.serve.wrapped_engine import WrappedEngine
 from superbrain.wire.errors import SuperbrainError
 
 if TYPE_CHECKING:
@@ -34,29 +35,23 @@ class RecordingRefused(SuperbrainError):
     """This case cannot be a golden one."""
 
 
-class Recorder:
+class Recorder(WrappedEngine):
     """Stands before an engine and keeps the first inputs and outputs of every case."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.rung, self.runtime = engine.rung, engine.runtime
-        self.inputs, self.outputs = engine.inputs, engine.outputs
-        self.metadata = engine.metadata
+        super().__init__(engine)
         self.seen: tuple[dict[str, Array], dict[str, Array]] | None = None
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the engine; copies, because a pipeline may change arrays in place."""
         before = {name: array.copy() for name, array in inputs.items()} if not self.seen else {}
-        outputs = self._engine.run(inputs)
+        outputs = self._run(inputs)
         if self.seen is None:
             self.seen = before, {name: array.copy() for name, array in outputs.items()}
         return outputs
 
     def bound(self) -> None:
         """Give none: nothing must go past `run`."""
-
-    def close(self) -> None:
-        self._engine.close()
 
 
 def draft_manifest(folder: Path) -> Manifest:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from superbrain.serve.wrapped_engine import WrappedEngine
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -60,17 +62,12 @@ class StageClock:
         return StageTimes(began_ns, first_ns - began_ns, engine_ns, rest_ns - engine_ns)
 
 
-class TimedEngine:
+class TimedEngine(WrappedEngine):
     """An engine whose runs are told to a clock."""
 
     def __init__(self, engine: Engine, clock: StageClock) -> None:
-        self._run = engine.run
+        super().__init__(engine)
         self._clock = clock
-        self.rung, self.runtime = engine.rung, engine.runtime
-        self.inputs, self.outputs = engine.inputs, engine.outputs
-        self.metadata = engine.metadata
-        self.bound = engine.bound
-        self.close = engine.close
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the graph once."""

@@ -35,16 +35,17 @@ finally:
 
 
 def an_engine(run: Any) -> Any:  # noqa: ANN401
-    return SimpleNamespace(
+    made: Any = SimpleNamespace(
         run=run,
         rung="onnxruntime:cuda",
         runtime="a library",
         inputs=("x",),
         outputs=("y",),
         metadata={"a": "b"},
-        bound=lambda: None,
-        close=lambda: None,
+        bound=lambda: made,
+        close=lambda: setattr(made, "rung", "closed"),
     )
+    return made
 
 
 def test_a_broken_gpu_ends_the_process_at_once_and_says_why() -> None:
@@ -62,8 +63,11 @@ def test_all_else_is_passed_on() -> None:
     inner = an_engine(lambda inputs: {"y": inputs["x"]})
     engine = EndsWithGpu("main", inner)
     assert engine.run({"x": 3}) == {"y": 3}  # type: ignore[dict-item]
-    for name in ("rung", "runtime", "inputs", "outputs", "metadata", "bound", "close"):
+    for name in ("rung", "runtime", "inputs", "outputs", "metadata"):
         assert getattr(engine, name) is getattr(inner, name)
+    assert engine.bound() == inner
+    engine.close()
+    assert inner.rung == "closed"
 
 
 def test_a_run_that_failed_is_no_end() -> None:
