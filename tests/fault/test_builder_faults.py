@@ -7,6 +7,7 @@ workshop; their library is a stub that finds a GPU and builds at once (tests/sup
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -161,6 +162,19 @@ def test_a_build_that_nobody_wants_any_more_is_ended(site: Site) -> None:
 
     asyncio.run(scene())
     assert not site.built()
+
+
+def test_a_build_that_others_left_no_processor_is_told_what_to_do_about_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = itertools.count(step=4.0)
+    monkeypatch.setattr(module, "waited_s", lambda _pid: next(waited))
+    monkeypatch.setattr(module, "GRACE_S", 0.0)
+    site.fault.write_text("hang building")
+    with pytest.raises(ChildError, match="did not finish Build within 2 s") as caught:
+        asyncio.run(site.equip(site.workshop(msgspec.structs.replace(POLICY, time_limit_s=2.0))))
+    assert 'set builder.priority = "normal"' in caught.value.mend
+    assert "of them waiting for a processor" in site.shown[-1]
 
 
 # --- no builder where none is needed --------------------------------------------------------------

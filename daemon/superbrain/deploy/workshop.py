@@ -42,7 +42,7 @@ from superbrain.domain.engine import EngineFile, EngineKey, timing_key
 from superbrain.engines.registry import built_runtime_for
 from superbrain.host.events import Event
 from superbrain.host.logs import event
-from superbrain.host.usage import RunClock
+from superbrain.host.usage import RunClock, waited_s
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -60,6 +60,10 @@ log = logging.getLogger(__name__)
 BUILDER_MODULE: Final = "superbrain.serve.builder_process"
 SURVEY_TIMEOUT_S: Final = 120.0
 GRACE_S = 60.0  # a step of a build that is told to stop may still take a while
+_STARVED: Final = (
+    0.5  # of its time a builder waited for a processor: its limit is not what to raise
+)
+_TOO_LONG: Final = {"BuildTimedOut", "TIMED_OUT"}
 _LIMITS: Final = {"MEMORY_LIMIT": "memory_mib", "SCRATCH_LIMIT": "cache_mib"}
 _builder_ids = itertools.count(1)
 
@@ -211,6 +215,7 @@ class _Visit:
         self._builder = builder
         self._show = show
         self._title = f"building for {bringup.rung}"
+        self._queue = _Queue(builder.child.pid)
         builder.child.on_message = self._heard
 
     async def look(self) -> Surveyed:
@@ -248,11 +253,14 @@ class _Visit:
         limit_s = self._policy.time_limit_s
         order = Build(name, key.profiles, key.workspace_mib, limit_s, measured)
         mend = "Raise builder.time_limit_s, or narrow the bounds of the graph's sizes"
+        self._queue = _Queue(self._builder.child.pid)
         try:
             built = await self._builder.child.order(order, Built, limit_s + GRACE_S, mend)
-        except ChildError:
+        except ChildError as error:
             if measured:  # it may be what broke the builder: never twice
                 await asyncio.to_thread(self._cache.discard, timing)
+            if error.code in _TOO_LONG and self._queue.starved(limit_s):
+                raise self._starved(error, limit_s) from error
             raise
         if built.measured:
             path = self._builder.scratch / MEASURED
@@ -270,7 +278,37 @@ class _Visit:
         if isinstance(message, BuildProgress):
             graph = f" of {message.graph!r}" if len(self._bringup.manifest.graphs) > 1 else ""
             detail = f"{self._title}{graph}: {message.phase}, {message.elapsed_s:.0f} s"
+            self._queue.look()
+            if self._queue.starved(message.elapsed_s):
+                detail += f", {self._queue.waited_s:.0f} of them waiting for a processor"
             self._show(detail, message.percent)
+
+    def _starved(self, error: ChildError, limit_s: float) -> ChildError:
+        mend = (
+            f"It waited {self._queue.waited_s:.0f} of {limit_s:.0f} s for a processor, since "
+            'others have them: set builder.priority = "normal", or raise builder.time_limit_s'
+        )
+        return ChildError(error.code, error.message, mend=mend)
+
+
+class _Queue:
+    """How long a builder has waited for a processor since its build began.
+
+    At low priority it has what nobody else wants, which may be next to nothing.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.waited_s = 0.0
+        self._pid = pid
+        self._before_s = waited_s(pid)
+
+    def look(self) -> None:
+        """Take note of it; the kernel tells nothing any more of a builder that has ended."""
+        self.waited_s = max(self.waited_s, waited_s(self._pid) - self._before_s)
+
+    def starved(self, seconds: float) -> bool:
+        """Whether most of `seconds` went by in waiting."""
+        return self.waited_s > max(1.0, _STARVED * seconds)
 
 
 def _in_builder_words(error: ChildError) -> ChildError:

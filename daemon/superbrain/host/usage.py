@@ -53,6 +53,17 @@ def _any_processor(listed: Path) -> bool:
     return False
 
 
+def waited_s(pid: int) -> float:
+    """Give the seconds for which a process's first thread was ready, and no processor was free.
+
+    0.0 when it has ended, or where the kernel does not count it.
+    Source: /proc/PID/schedstat, in the kernel's Documentation/scheduler/sched-stats.rst.
+    """
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[1]) / 1e9
+    return 0.0
+
+
 def usage(pid: int) -> Usage:
     """Give memory and threads of a process; zeros when it has ended."""
     try:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from superbrain.host.usage import RunClock, scratch_usage, usage
+import pytest
+
+from superbrain.host.usage import RunClock, scratch_usage, usage, waited_s
 
 
 def test_memory_and_threads_of_a_process_are_counted() -> None:
@@ -74,3 +77,31 @@ def test_where_processors_run_without_ticks_every_process_has_run(tmp_path: Path
     finally:
         child.wait()
     assert told == {"2-7\n": [True, True], "(null)\n": [True, False], "\n": [True, False]}
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/schedstat").exists(), reason="this kernel does not count waits"
+)
+def test_who_waits_for_a_processor_is_told_from_who_waits_for_something_else() -> None:
+    one = min(os.sched_getaffinity(0))
+    works = f"import os; os.sched_setaffinity(0, {{{one}}}); print(flush=True)\nwhile True: pass"
+    waits = "print(flush=True); input()"
+    with contextlib.ExitStack() as stack:
+        pids = []
+        for source in (works, works, waits):
+            command = [sys.executable, "-I", "-c", source]
+            child = stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            )
+            stack.callback(child.kill)
+            assert child.stdout is not None
+            child.stdout.readline()
+            pids.append(child.pid)
+        idle_s = waited_s(pids[2])
+        assert any(waited_s(pids[0]) > idle_s + 0.05 for _ in iter(int, 1))
+        assert waited_s(pids[1]) > 0.0
+        assert waited_s(pids[2]) < idle_s + 0.05
+
+
+def test_of_a_process_that_is_not_there_no_wait_is_told() -> None:
+    assert waited_s(1 << 22) == 0.0
