@@ -25,15 +25,19 @@ if TYPE_CHECKING:
     from superbrain.engines.graph_check import FileTensor
     from superbrain.engines.port import Array
 
+FILLINGS: Final = (0x00, 0xFF)  # with what memory is filled to see whether a run writes to it
 MOST_BYTES: Final = 1 << 15  # of all tensors together; to copy more would take what is gained
 
 
 def keeps_shapes(inputs: Sequence[FileTensor], outputs: Sequence[FileTensor]) -> bool:
     """Whether the shapes of the inputs decide those of the outputs, and none is of text.
 
-    A graph that gives as many rows as it finds things has a size that no input has.
+    A graph that gives as many rows as it finds things has a size that no input has. One that gives
+    an input out again is left alone too: the library does not copy it to where it is bound to.
     """
     if any(one.datatype == BYTES for one in (*inputs, *outputs)):
+        return False
+    if {one.name for one in inputs} & {one.name for one in outputs}:
         return False
     named = {size for one in inputs for size in one.shape if isinstance(size, str)}
     sizes = [size for one in outputs for size in one.shape]
@@ -45,7 +49,8 @@ class SteadySession:
 
     Shapes that come twice running are bound. What is large, or of other shapes, is run by `run`,
     and so is what another thread asks for meanwhile. A file may declare outputs of other shapes
-    than it gives, of which `run` only warns; then nothing is bound any more.
+    than it gives, of which `run` only warns; then nothing is bound any more. Nor is it where the
+    first memory that was bound is not written to: it would hold whatever was there before.
     """
 
     def __init__(self, session: Any) -> None:  # noqa: ANN401
@@ -53,6 +58,7 @@ class SteadySession:
         self._run_bound = session.run_with_iobinding
         self._bound: Bound | None = None
         self._binds = True
+        self._believed = False
         self._last: dict[str, tuple[int, ...]] = {}
         self._turn = threading.Lock()
 
@@ -90,6 +96,9 @@ class SteadySession:
             self._last = shapes
         elif sum(array.nbytes for array in (*feeds.values(), *given)) <= MOST_BYTES:
             self._bound = self._bind(outputs, feeds, given)
+            if self._bound is not None and not self._believed:
+                self._believed = self._binds = writes_all(self._bound, feeds)
+                self._bound = self._bound if self._believed else None
         return given
 
     def _bind(
@@ -121,3 +130,20 @@ def _fill(inputs: Mapping[str, Array], feeds: Mapping[str, Array]) -> bool:
             return False
         memory[...] = array
     return True
+
+
+def writes_all(bound: Bound, feeds: Mapping[str, Array]) -> bool:
+    """Whether a run writes every element of its outputs: none is as it was, whatever it was."""
+    _fill(bound.inputs, feeds)
+    elements = [memory.reshape(-1, 1).view(np.uint8) for memory in bound.outputs.values()]
+    untouched = [np.ones(len(one), bool) for one in elements]
+    for filling in FILLINGS:
+        for one in elements:
+            one[...] = filling
+        try:
+            bound.run()
+        except Exception:  # noqa: BLE001 - `run` took these feeds: what is bound does not fit
+            return False
+        for n, one in enumerate(elements):
+            untouched[n] &= (one == filling).all(axis=1)
+    return not any(same.any() for same in untouched)
