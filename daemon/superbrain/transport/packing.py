@@ -78,7 +78,12 @@ def packing_of(arrays: Mapping[str, Array]) -> Packing | None:
 
 
 def packing_for(layouts: Sequence[TensorLayout]) -> Packing | None:
-    """Give the packing for tensors of these layouts; None when there is none for such."""
+    """Give the packing for tensors of these layouts; None when there is none for such.
+
+    Truth values have none: each byte of theirs has to be looked at.
+    """
+    if any(one.datatype == "BOOL" for one in layouts):
+        return None
     return _make([(one.name, NUMPY_DTYPES.get(one.datatype), one.shape) for one in layouts])
 
 

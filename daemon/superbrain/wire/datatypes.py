@@ -108,7 +108,7 @@ class TensorLayout:
         """Give the array that `data` holds; numbers are a view on `data`, not a copy.
 
         Raises:
-            InvalidArgument: as many bytes as do not fit the shape.
+            InvalidArgument: as many bytes as do not fit the shape, or a truth value that is none.
         """
         if self._dtype is None:
             return _decode_bytes(self.name, self.shape, data)
@@ -119,9 +119,13 @@ class TensorLayout:
             )
             raise InvalidArgument(msg)
         try:
-            return np.ndarray(self.shape, self._dtype, data)
+            array = np.ndarray(self.shape, self._dtype, data)
         except (ValueError, OverflowError) as error:
             raise _impossible(self.name, self.shape) from error
+        if self.datatype == "BOOL" and array.size and (most := array.view(np.uint8).max()) > 1:
+            msg = f"tensor {self.name!r}: expected BOOL as bytes of 0 and 1, found one of {most}"
+            raise InvalidArgument(msg)
+        return array
 
 
 def decode_tensor(
