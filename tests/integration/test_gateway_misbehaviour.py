@@ -32,6 +32,12 @@ MALFORMED: list[tuple[str, list[bytes]]] = [
         "a negative timeout",
         [PROTOCOL + INFER, b'{"model_name":"adder","parameters":{"timeout_ms":-1}}'],
     ),
+    (
+        "a priority above all",
+        [PROTOCOL + INFER, b'{"model_name":"adder","parameters":{"priority":10}}'],
+    ),
+    ("one below all", [PROTOCOL + INFER, b'{"model_name":"adder","parameters":{"priority":-1}}']),
+    ("an id too long", [PROTOCOL + INFER, b'{"model_name":"adder","id":"%b"}' % (b"7" * 5000)]),
     ("too many frames", [PROTOCOL + INFER, b'{"model_name":"adder"}', *[b""] * 1025]),
     ("no inputs", [PROTOCOL + INFER, b'{"model_name":"adder"}']),
     ("an unknown field", [PROTOCOL + INFER, b'{"model_name":"adder","inputs":[],"x":1}']),

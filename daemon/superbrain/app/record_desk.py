@@ -98,7 +98,10 @@ class RecordDesk:
         while True:
             await self._news.wait()
             self._news.clear()
-            await self._pass_on()
+            try:
+                await self._pass_on()
+            except Exception as error:  # noqa: BLE001 - a record is never worth the daemon
+                event(log, Event.TASK_FAILED, logging.ERROR, task="records", exc_info=error)
 
     async def _pass_on(self) -> None:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0

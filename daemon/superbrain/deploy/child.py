@@ -22,10 +22,11 @@ import msgspec
 
 from superbrain.domain import ctl
 from superbrain.domain.ctl_build import BuildProgress, FromBuilder
-from superbrain.host.events import Event
+from superbrain.host.events import CHILDREN_TELL, Event
 from superbrain.host.logs import event
 from superbrain.wire.errors import SuperbrainError
 from superbrain.wire.messages import UNREADABLE
+from superbrain.wire.sentences import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LAST_WORDS = 20
-_EVENT_NAMES = frozenset(map(str, Event))
 # The folder of credentials is not among them: the TCP face finds its key there (host/guarded.py),
 # and a worker's sandbox keeps it out, whether it knows the name or not.
 _OF_THE_DAEMON = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "INVOCATION_ID"})
@@ -47,6 +47,7 @@ _FromChild = ctl.FromWorker | ctl.FromGateway | ctl.FromTcpFace | FromBuilder
 _UNASKED = (
     ctl.GatewayReady,
     ctl.Poisoned,
+    ctl.LaneLost,
     ctl.Records,
     ctl.TcpReady,
     ctl.TcpRefused,
@@ -283,12 +284,21 @@ class Child:
             while True:
                 (size,) = ctl.LENGTH.unpack(await reader.readexactly(ctl.LENGTH.size))
                 if size > ctl.MAX_MESSAGE_BYTES:
+                    self._misunderstood(f"a message of {size} bytes")
                     break
                 try:
-                    self._hand_out(_decode(await reader.readexactly(size)))
-                except UNREADABLE:
+                    message = _decode(await reader.readexactly(size))
+                except UNREADABLE as error:
+                    self._misunderstood(str(error))
                     break
+                self._hand_out(message)
         self.kill()
+
+    def _misunderstood(self, found: str) -> None:
+        """End a child that says what no child of ours says: something else speaks in it."""
+        message = f"{self.name}: expected a message of its control channel, found: {found}"
+        mend = "Ask the author what the bundle's code does to the process that it runs in"
+        self.condemn(ChildError("PROTOCOL", sentence(message), mend=mend))
 
     def _hand_out(self, message: _FromChild) -> None:
         if isinstance(message, (ctl.WorkerPong, ctl.GatewayPong, ctl.TcpPong)):
@@ -350,7 +360,7 @@ def _told(line: str) -> tuple[str, object]:
     if line.startswith("{"):
         with contextlib.suppress(*UNREADABLE):
             fields = msgspec.json.decode(line, type=dict[str, object])
-            if (name := fields.pop("event", None)) in _EVENT_NAMES:
+            if (name := fields.pop("event", None)) in CHILDREN_TELL:
                 return str(name), fields
     return Event.CHILD_OUTPUT, line
 

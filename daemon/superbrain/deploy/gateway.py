@@ -144,6 +144,27 @@ class GatewayKeeper:
             if isinstance(message, ctl.Route):
                 self._tell_later(message)
 
+    def _lane_lost(self, lost: ctl.LaneLost) -> None:
+        """Tell the route again: a worker that has died is not in it any more by then."""
+        if lost.reason:
+            event(
+                log,
+                Event.GATEWAY_LANE_LOST,
+                logging.ERROR,
+                lost.reason,
+                model=lost.model,
+                worker=lost.worker_id,
+            )
+        route = self._routes.get(lost.model)
+        if route is not None:
+            self._tell_later(route)
+
+    def reached(self, model: str) -> list[int] | None:
+        """Give the workers of a model that the gateway has a lane to; None when it is not known."""
+        if not self._ready.is_set():
+            return None
+        return next((one.workers for one in self.pong.models if one.model == model), None)
+
     def _tell_later(self, route: ctl.Route) -> None:
         """Look after a lane that was not there yet, for as long as its route is the one."""
         waiting = self._late.get(route.model)
@@ -163,10 +184,8 @@ class GatewayKeeper:
         def heard(message: ctl.Message) -> None:
             if isinstance(message, ctl.GatewayReady):
                 bound.set()
-            elif isinstance(message, ctl.Poisoned):
-                self._on_poisoned(message)
-            elif isinstance(message, ctl.Records):
-                self.on_records("gateway", message)
+            else:
+                self._heard(message)
 
         arguments = ["--endpoint", self.endpoint]
         if self._group is not None:
@@ -197,6 +216,14 @@ class GatewayKeeper:
             raise
         self._ready.set()
         event(log, Event.GATEWAY_STARTED, pid=child.pid, endpoint=self.endpoint)
+
+    def _heard(self, message: ctl.Message) -> None:
+        if isinstance(message, ctl.Poisoned):
+            self._on_poisoned(message)
+        elif isinstance(message, ctl.LaneLost):
+            self._lane_lost(message)
+        elif isinstance(message, ctl.Records):
+            self.on_records("gateway", message)
 
     async def _tell_everything(self, child: Child) -> None:
         """Give a new gateway every route, also those that change meanwhile, then let it open."""

@@ -22,6 +22,7 @@ from superbrain.deploy.journal_file import JournalError, JournalFile
 from superbrain.domain.deployment import ENDED, Deployment, State
 from superbrain.domain.operations import ProofRecord, Transition
 from superbrain.domain.proof import Proof
+from superbrain.wire.messages import UNREADABLE
 
 if TYPE_CHECKING:
     import sqlite3
@@ -255,20 +256,17 @@ class Journal:
             )
 
     def proofs(self, deployment_id: int, limit: int = 20) -> list[ProofRecord]:
-        """Read the newest proofs of a deployment, oldest first."""
+        """Read the newest proofs of a deployment, oldest first.
+
+        One that another version of superbrain wrote may have no form that is known here, and is
+        left out.
+        """
         rows = self._read(
             "SELECT at, worker, body FROM proofs WHERE deployment = ? ORDER BY id DESC LIMIT ?",
             deployment_id,
             limit,
         )
-        return [
-            ProofRecord(
-                dt.datetime.fromisoformat(row["at"]),
-                row["worker"],
-                msgspec.json.decode(row["body"], type=Proof),
-            )
-            for row in reversed(rows)
-        ]
+        return [record for row in reversed(rows) if (record := _proof_record(row)) is not None]
 
     def history(
         self, *, model: str = "", deployment_id: int = 0, limit: int = 50
@@ -373,3 +371,11 @@ class Journal:
 
 def _deployment(row: sqlite3.Row) -> Deployment:
     return msgspec.json.decode(row["body"], type=Deployment)
+
+
+def _proof_record(row: sqlite3.Row) -> ProofRecord | None:
+    try:
+        proof = msgspec.json.decode(row["body"], type=Proof)
+    except UNREADABLE:
+        return None
+    return ProofRecord(dt.datetime.fromisoformat(row["at"]), row["worker"], proof)

@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 PING_TIMEOUT_S = 5.0
 SILENT_PINGS = 3
+UNREACHED_S = 10.0
 KEPT_INCIDENTS = 5
 BUDGET_SPENT = "BUDGET_SPENT"
 
@@ -114,6 +115,7 @@ class ModelService:
         self._internal_errors = 0
         self._samples: collections.deque[Sample] = collections.deque()
         self._silent: collections.Counter[int] = collections.Counter()
+        self._unreached: dict[int, list[float]] = {}  # by worker: when it was looked for in vain
 
     @property
     def in_probation(self) -> bool:
@@ -179,6 +181,8 @@ class ModelService:
                 hung_s = await old.stand_by()
             self._say_hung(hung_s)
         await self._gateway.route(route)
+        for worker in crew.workers:
+            self.keeper.keep(worker)
         if old is not None:  # it counts no further; whoever asked waits for none of this
             await self._count(old)
         self._samples.clear()
@@ -186,8 +190,6 @@ class ModelService:
         outgoing, self.warm = self.warm, old
         if outgoing is not None and outgoing is not crew:
             await outgoing.end()
-        for worker in crew.workers:
-            self.keeper.keep(worker)
 
     def _say_hung(self, waited_s: float) -> None:
         if waited_s:
@@ -255,6 +257,18 @@ class ModelService:
             self.end_hung(worker, f"executed one request for over {limit_s:g} s")
         elif self._silent[worker.worker_id] >= SILENT_PINGS:
             self.end_hung(worker, "did not answer")
+        elif self._out_of_reach(worker, time.monotonic()):
+            self.end_hung(worker, "was alive, but the gateway got no lane to it")
+
+    def _out_of_reach(self, worker: Worker, now: float) -> bool:
+        """Whether the gateway has had no lane to a worker for as long as any trouble may last."""
+        reached = self._gateway.reached(self.name)
+        if reached is None or worker.worker_id in reached or self.moving.locked():
+            self._unreached.pop(worker.worker_id, None)
+            return False
+        looked = self._unreached.setdefault(worker.worker_id, [])
+        looked.append(now)  # what the gateway told may be as old as the last look
+        return len(looked) >= SILENT_PINGS and now - looked[0] >= UNREACHED_S
 
     def end_hung(self, worker: Worker, what: str) -> None:
         """End a worker that hangs; the keeper replaces it."""
@@ -409,6 +423,7 @@ class ModelService:
         self.keeper.forget()
         self.reproofs.forget()
         self._silent.clear()
+        self._unreached.clear()
 
 
 def _route(

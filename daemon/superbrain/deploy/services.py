@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from superbrain.deploy.service import ModelService
 from superbrain.domain.watch import HostLoad, blame
+from superbrain.host.events import Event
 from superbrain.host.load import LoadMeter
+from superbrain.host.logs import event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from superbrain.domain import deployment as life
     from superbrain.domain.health import Incident
     from superbrain.domain.watch import Rules
+
+
+log = logging.getLogger(__name__)
 
 
 class Services:
@@ -55,7 +61,17 @@ class Services:
     async def check(self) -> None:
         """Refresh the figures of all, and act on what they show."""
         self._host_load = self._load.read()
-        await asyncio.gather(*(service.check() for service in self.all()))
+        await asyncio.gather(*(self._check(service) for service in self.all()))
+
+    async def _check(self, service: ModelService) -> None:
+        """Check one; whatever is wrong with it, the others are looked at, and the host reports."""
+        try:
+            await service.check()
+        except Exception as error:  # noqa: BLE001 - for the reason above
+            message = str(error)
+            event(
+                log, Event.TASK_FAILED, logging.ERROR, message, exc_info=error, model=service.name
+            )
 
     # --- what a service tells and asks --------------------------------------------------------
 

@@ -26,11 +26,12 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from superbrain.domain.durations import Histogram
+from superbrain.domain.durations import Histogram, Stage, check_buckets
 from superbrain.domain.engine import EngineFile
 from superbrain.domain.proof import Proof, Timing
 from superbrain.domain.records import RecordPolicy, RequestRecord
 from superbrain.domain.sandbox import Sandbox, SandboxPolicy
+from superbrain.domain.told import Count, Name, Span, shorten
 from superbrain.wire.errors import SuperbrainError
 from superbrain.wire.messages import UNREADABLE, ModelMetadata
 
@@ -99,7 +100,7 @@ class Ping(Message, frozen=True):
 class Loaded(Message, frozen=True):
     """Engines and pipeline are there; `runtime` names library and version, `sandbox` what holds."""
 
-    runtime: str
+    runtime: Name
     sandbox: Sandbox = Sandbox()
 
 
@@ -128,10 +129,14 @@ class Failed(Message, frozen=True):
     manifest, code that does not import), False when another rung or another try may succeed.
     """
 
-    code: str
+    code: Name
     message: str
     mend: str = ""
     bundle_at_fault: bool = False
+
+    def __post_init__(self) -> None:
+        """Keep its sentences as long as a person reads."""
+        shorten(self, "message", "mend")
 
 
 class Done(Message, frozen=True):
@@ -141,10 +146,10 @@ class Done(Message, frozen=True):
 class Quantiles(msgspec.Struct, frozen=True):
     """Latency over the recent window, in milliseconds."""
 
-    p50: float = 0.0
-    p90: float = 0.0
-    p99: float = 0.0
-    max: float = 0.0
+    p50: Span = 0.0
+    p90: Span = 0.0
+    p99: Span = 0.0
+    max: Span = 0.0
 
 
 class WorkerPong(Message, frozen=True):
@@ -157,26 +162,36 @@ class WorkerPong(Message, frozen=True):
     arrival to answer, and `stages` where that time went.
     """
 
-    requests: int = 0
-    direct_requests: int = 0
-    direct_errors: int = 0
-    ok: int = 0
-    caller_errors: int = 0
-    internal_errors: int = 0
-    expired: int = 0
-    refused: int = 0
-    queued: int = 0
-    batches: int = 0
-    batched_requests: int = 0
-    executing_s: float = 0.0
+    requests: Count = 0
+    direct_requests: Count = 0
+    direct_errors: Count = 0
+    ok: Count = 0
+    caller_errors: Count = 0
+    internal_errors: Count = 0
+    expired: Count = 0
+    refused: Count = 0
+    queued: Count = 0
+    batches: Count = 0
+    batched_requests: Count = 0
+    executing_s: Span = 0.0
     executing: list[str] = []
-    runs: int = 0
-    executed_s: float = 0.0
-    longest_s: float = 0.0
+    runs: Count = 0
+    executed_s: Span = 0.0
+    longest_s: Span = 0.0
     latency_ms: Quantiles = Quantiles()
     last_error: str = ""
     latency: Histogram = Histogram()
-    stages: dict[str, Histogram] = {}
+    stages: dict[Stage, Histogram] = {}
+
+    def __post_init__(self) -> None:
+        """Keep the last error as long as a person reads; refuse histograms of another form.
+
+        Raises:
+            ValueError: one has too few buckets, or too many.
+        """
+        shorten(self, "last_error")
+        for histogram in (self.latency, *self.stages.values()):
+            check_buckets(histogram)
 
 
 class Records(Message, frozen=True):
@@ -186,7 +201,7 @@ class Records(Message, frozen=True):
     """
 
     records: list[RequestRecord]
-    left_out: int = 0
+    left_out: Count = 0
 
 
 # --- daemon to gateway ------------------------------------------------------------------------
@@ -254,8 +269,22 @@ class Poisoned(Message, frozen=True):
     deaths: int = 2
 
 
+class LaneLost(Message, frozen=True):
+    """A lane ended on which a model was answered, and its worker had not said GOODBYE; unasked.
+
+    `reason`: what came there that was no answer; empty where it merely ended.
+    """
+
+    model: str
+    worker_id: int
+    reason: str = ""
+
+
 class ModelTraffic(msgspec.Struct, frozen=True):
-    """The gateway's figures of one model since it started; latency as callers see it."""
+    """The gateway's figures of one model since it started; latency as callers see it.
+
+    `workers`: those that it has a lane to.
+    """
 
     model: str
     requests: int
@@ -266,6 +295,7 @@ class ModelTraffic(msgspec.Struct, frozen=True):
     redispatched: int
     latency_ms: Quantiles
     latency: Histogram = Histogram()
+    workers: list[int] = []
 
 
 class GatewayPong(Message, frozen=True):
@@ -315,7 +345,7 @@ class TcpPong(Message, frozen=True):
 ToWorker = Load | Prove | Time | Serve | StandBy | Reprove | Ping
 FromWorker = Loaded | Proven | Timed | Reproven | Failed | Done | WorkerPong | Records
 ToGateway = Route | Prepare | Unroute | Open | Ping
-FromGateway = GatewayReady | Done | Failed | Poisoned | GatewayPong | Records
+FromGateway = GatewayReady | Done | Failed | Poisoned | LaneLost | GatewayPong | Records
 ToTcpFace = ReadClients | Ping
 FromTcpFace = TcpReady | TcpRefused | Done | Failed | TcpPong
 

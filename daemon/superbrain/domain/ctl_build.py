@@ -17,6 +17,7 @@ from typing import Final
 from superbrain.domain.ctl import Failed, Message
 from superbrain.domain.engine import EngineHost, Priority, Profile
 from superbrain.domain.sandbox import Sandbox, SandboxPolicy
+from superbrain.domain.told import Name, Span, shorten
 
 # Names in the scratch folder: both sides know them, so that neither has to believe the other.
 ENGINE_SUFFIX: Final = ".engine"
@@ -43,11 +44,15 @@ class Surveyed(Message, frozen=True):
     """
 
     host: EngineHost
-    flags: list[str]
+    flags: list[Name]
     keeps_timing: bool
     unavailable: str = ""
     mend: str = ""
     sandbox: Sandbox = Sandbox()
+
+    def __post_init__(self) -> None:
+        """Keep its sentences as long as a person reads."""
+        shorten(self, "unavailable", "mend")
 
 
 class Build(Message, frozen=True):
@@ -68,14 +73,18 @@ class BuildProgress(Message, frozen=True):
 
     graph: str
     phase: str
-    percent: float
-    elapsed_s: float
+    percent: Span
+    elapsed_s: Span
+
+    def __post_init__(self) -> None:
+        """Keep the phase as long as a person reads: it may name many fused layers."""
+        shorten(self, "phase")
 
 
 class Built(Message, frozen=True):
     """The engine lies in the scratch folder, and what was measured if `measured`."""
 
-    seconds: float
+    seconds: Span
     measured: bool = False
 
 

@@ -18,11 +18,14 @@ Requests that are executed together share the last three.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal, get_args
 
 import msgspec
 
-STAGES: Final = ("queue", "preprocess", "engine", "postprocess")
+from superbrain.domain.told import Count, Nanoseconds
+
+Stage = Literal["queue", "preprocess", "engine", "postprocess"]
+STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 
 # The upper bounds of the buckets, each included in its own; one more bucket has no bound.
 BOUNDS_NS: Final = tuple(
@@ -41,13 +44,24 @@ class Histogram(msgspec.Struct, frozen=True):
     Empty when nothing was counted.
     """
 
-    counts: list[int] = []
-    sum_ns: int = 0
+    counts: list[Count] = []
+    sum_ns: Nanoseconds = 0
 
     @property
     def count(self) -> int:
         """How many durations there are."""
         return sum(self.counts)
+
+
+def check_buckets(histogram: Histogram) -> None:
+    """Refuse what cannot be added to others.
+
+    Raises:
+        ValueError: it has neither no buckets, nor one more than there are bounds.
+    """
+    if histogram.counts and len(histogram.counts) != len(BOUNDS_NS) + 1:
+        msg = f"expected {len(BOUNDS_NS) + 1} buckets or none, found {len(histogram.counts)}"
+        raise ValueError(msg)
 
 
 def plus_growth(total: Histogram, now: Histogram, before: Histogram) -> Histogram:

@@ -6,6 +6,8 @@ from typing import Final
 
 import msgspec
 
+from superbrain.domain.told import Count, Name, Span, shorten
+
 # How the tolerance that allows no difference is written; labels and text have no other.
 EXACT: Final = "exact"
 # Stands for the output when a case failed before it had any.
@@ -29,7 +31,11 @@ class OutputFigures(msgspec.Struct, frozen=True):
     max_abs_error: float | None = None
     max_rel_error: float | None = None
     cosine: float | None = None
-    batch: int = 0
+    batch: Count = 0
+
+    def __post_init__(self) -> None:
+        """Keep the reason as long as a person reads."""
+        shorten(self, "reason")
 
     @property
     def sentence(self) -> str:
@@ -48,7 +54,7 @@ class CaseTime(msgspec.Struct, frozen=True):
     """Wall time of one golden case through the whole pipeline, in milliseconds; warm if fast."""
 
     case: str
-    milliseconds: float
+    milliseconds: Span
 
 
 class Timing(msgspec.Struct, frozen=True):
@@ -58,10 +64,10 @@ class Timing(msgspec.Struct, frozen=True):
     and the slowest.
     """
 
-    rounds: int
-    median_ms: float
-    fastest_ms: float
-    slowest_ms: float
+    rounds: Count
+    median_ms: Span
+    fastest_ms: Span
+    slowest_ms: Span
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -73,7 +79,7 @@ class Proof(msgspec.Struct, frozen=True):
     rung: str
     figures: list[OutputFigures]
     times: list[CaseTime]
-    runtime: str = ""
+    runtime: Name = ""
     timing: Timing | None = None
 
     @property

@@ -7,7 +7,15 @@ inference log and spans of them: the processes that serve have neither files nor
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+from superbrain.domain.told import Nanoseconds
+
+TraceId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+SpanId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+NoSpanId = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{16})?$")]
 
 
 class RecordPolicy(msgspec.Struct, frozen=True):
@@ -51,18 +59,18 @@ class TensorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 class StageRecord(msgspec.Struct, frozen=True):
     """How long a request was in each stage; `domain.durations` says what they mean."""
 
-    queue_ns: int
-    preprocess_ns: int
-    engine_ns: int
-    postprocess_ns: int
+    queue_ns: Nanoseconds
+    preprocess_ns: Nanoseconds
+    engine_ns: Nanoseconds
+    postprocess_ns: Nanoseconds
 
 
 class SpanRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where in a trace a request is: its own span, and the one it is part of, if there is one."""
 
-    trace_id: str
-    span_id: str
-    parent_id: str = ""
+    trace_id: TraceId
+    span_id: SpanId
+    parent_id: NoSpanId = ""
 
 
 class RequestRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -80,8 +88,8 @@ class RequestRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         span: where it is in a trace that is recorded.
     """
 
-    at_ns: int
-    duration_ns: int
+    at_ns: Nanoseconds
+    duration_ns: Nanoseconds
     request_id: str
     model: str
     by: str

@@ -9,7 +9,7 @@ is generated from this list by scripts/docs.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 
 class Event(StrEnum):
@@ -142,6 +142,10 @@ class Event(StrEnum):
     ORDER_FAILED = "order_failed", "A worker could not carry out what the daemon told it."
     LANE_CLOSED = "lane_closed", "A worker closed a lane whose peer sent no valid frames."
     LANE_REFUSED = "lane_refused", "A worker could not take one more lane."
+    GATEWAY_LANE_LOST = (
+        "gateway_lane_lost",
+        "A worker said what is no answer; its lane was ended, and another one is made.",
+    )
     GATEWAY_MISTAKE = "gateway_mistake", "The gateway failed on one message and went on."
     CONTROL_CHANNEL_BROKEN = (
         "control_channel_broken",
@@ -175,3 +179,25 @@ class Event(StrEnum):
         "metrics_endpoint_closed",
         "The HTTP endpoint could not listen; it is tried again.",
     )
+
+
+# What a child may tell by itself. A worker runs a bundle's code, which can write any line: what the
+# daemon says of itself, its audit trail above all, is never taken from there.
+CHILDREN_TELL: Final = frozenset(
+    {
+        Event.BUILDER_CONFINED,
+        Event.BUILD_UNTOLD,
+        Event.CLIENT_CLOSED,
+        Event.CLIENT_REFUSED,
+        Event.CONTROL_CHANNEL_BROKEN,
+        Event.GATEWAY_MISTAKE,
+        Event.LANE_CLOSED,
+        Event.LANE_REFUSED,
+        Event.ORDER_FAILED,
+        Event.REQUEST_FAILED,
+        Event.TCP_CLIENT_ACCEPTED,
+        Event.TCP_CLIENT_CUT,
+        Event.TCP_CLIENT_REFUSED,
+        Event.WORKER_CONFINED,
+    }
+)

@@ -40,6 +40,7 @@ from superbrain.host.sandbox import SandboxError, confine
 from superbrain.serve import child
 from superbrain.serve.ctl_channel import CtlChannel
 from superbrain.wire.errors import SuperbrainError
+from superbrain.wire.sentences import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -215,7 +216,7 @@ def _close_sandbox(order: Survey) -> Sandbox:
 
 
 def _failure(order: Order, error: Exception) -> ctl.Failed:
-    child.log("order_failed", order=type(order).__name__, error=repr(error))
+    child.log("order_failed", order=type(order).__name__, error=sentence(repr(error)))
     if not isinstance(error, SuperbrainError):
         return ctl.Failed(type(error).__name__, f"{type(order).__name__} raised {error!r}")
     code = getattr(error, "code", type(error).__name__)

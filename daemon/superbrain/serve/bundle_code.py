@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from superbrain.domain.errors import BundleError
 from superbrain.wire.errors import Internal, InvalidArgument, RequestError
+from superbrain.wire.sentences import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -102,7 +103,7 @@ class BundleCode:
 
 def describe(error: BaseException) -> str:
     """Write an exception of bundle code: type, text, and the bundle's own file and line."""
-    text = " ".join(str(error).split())
+    text = sentence(" ".join(str(error).split()))
     where = _where(error)
     return f"{type(error).__name__}{f': {text}' if text else ''}{f' ({where})' if where else ''}"
 
@@ -120,7 +121,8 @@ def call(step: Callable[..., Any], *arguments: object, refuses: bool = False) ->
         raise
     except (Exception, SystemExit) as error:
         if refuses and isinstance(error, ValueError) and raised_by_bundle(error):
-            raise InvalidArgument(str(error) or "the pipeline refused the request") from error
+            refusal = sentence(str(error)) or "the pipeline refused the request"
+            raise InvalidArgument(refusal) from error
         name = getattr(step, "__name__", "pipeline")
         raise Internal(f"the bundle's {name} failed: {describe(error)}") from error
 

@@ -19,6 +19,7 @@ from superbrain.wire import lane
 from superbrain.wire.errors import Internal, RequestError, SuperbrainError
 from superbrain.wire.messages import encode_error, salvage_id
 from superbrain.wire.naming import with_id, without_id
+from superbrain.wire.sentences import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -238,11 +239,11 @@ def called(frame: lane.LaneFrame) -> str:
 
 
 def _unforeseen(error: BaseException, request_id: str) -> RequestError:
-    described = str(error) if isinstance(error, SuperbrainError) else repr(error)
+    described = sentence(str(error) if isinstance(error, SuperbrainError) else repr(error))
     child.log(
         "request_failed",
         request_id=request_id,
         error=described,
-        traceback="".join(traceback.format_exception(error, limit=-8)),
+        traceback="".join(traceback.format_tb(error.__traceback__, limit=-8)) + described,
     )
     return Internal(f"expected an answer of the model, its code raised {described[:500]}")

@@ -20,7 +20,7 @@ from superbrain.serve.stage_clock import StageClock
 from superbrain.transport import compiled
 from superbrain.wire import lane
 from superbrain.wire.errors import DeadlineExceeded, ResourceExhausted
-from superbrain.wire.messages import salvage_id
+from superbrain.wire.messages import MAX_PRIORITY, salvage_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +42,6 @@ TOGETHER_NS = 200_000
 _QUICK_NS = 50_000
 # Who has less time left than this is looked after one by one.
 _SOON_NS = 50_000_000
-_HIGHEST_PRIORITY = 9
 
 
 # A spell ends after so many, for others want the processor and the interpreter too.
@@ -155,7 +154,7 @@ class Executor:
             self._queue.push(
                 request,
                 arrival=next(self._arrivals),
-                priority=min(frame.priority, _HIGHEST_PRIORITY),
+                priority=min(frame.priority, MAX_PRIORITY),
                 deadline_ns=frame.deadline_ns or request.arrived_ns + self._timeout_ns,
             )
         except ResourceExhausted as error:

@@ -127,10 +127,9 @@ class GatewayLane(Slot):
         except UNREADABLE as error:
             raise lane.LaneError(f"expected the greeting of a worker, found: {error}") from error
         expected, found = self.deployment_id, hello.deployment_id
-        if found != expected or hello.window < 1:
+        if found != expected:
             raise lane.LaneError(
-                f"lane {self.address.path}: expected deployment {expected}, found {found} "
-                f"with window {hello.window}"
+                f"lane {self.address.path}: expected deployment {expected}, found {found}"
             )
         self.window = hello.window
         self._number = hello.lane

@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from superbrain.domain.quantities import bytes_text
 from superbrain.transport.packing import packing_for, packing_of
 from superbrain.wire import trace_context
 from superbrain.wire.datatypes import Array, TensorLayout, datatype_of, encode_tensor
-from superbrain.wire.errors import InvalidArgument, NotFound
+from superbrain.wire.errors import Internal, InvalidArgument, NotFound
 from superbrain.wire.messages import (
+    MAX_HEADER_BYTES,
+    MAX_ID_CHARACTERS,
+    MAX_MESSAGE_BYTES,
     InferRequest,
     InferResponse,
     SharedMemory,
@@ -60,6 +64,8 @@ if TYPE_CHECKING:
 
 _REQUEST = msgspec.json.Decoder(InferRequest)
 _MOST_ANSWERS = 256
+_ID_BYTES = 4 * MAX_ID_CHARACTERS  # at most, and put into the header afterwards
+MOST_ANSWER_BYTES = MAX_MESSAGE_BYTES - 2 * MAX_HEADER_BYTES  # room for header and padding
 NO_ROOMS: Mapping[str, Room] = MappingProxyType({})
 
 
@@ -213,6 +219,7 @@ class RequestForm:
             if place is None:
                 tensors.append(data)
         answer = tuple(key)
+        _check_size(sum(map(len, tensors)))
         header = self._answers.get(answer)
         if header is None:
             header = self._header(model, outputs, answer)
@@ -229,7 +236,27 @@ class RequestForm:
             TensorHeader(name, datatype_of(outputs[name]), list(shape), place)
             for name, (_, shape, place) in zip(self.wanted, answer, strict=True)
         ]
-        return msgspec.json.encode(InferResponse(model.name, model.version, headers, self.id))
+        header = msgspec.json.encode(InferResponse(model.name, model.version, headers, self.id))
+        if len(header) > MAX_HEADER_BYTES - _ID_BYTES:
+            raise Internal(
+                f"expected an answer's header in {MAX_HEADER_BYTES} bytes, found {len(header)}",
+                mend="Ask for fewer outputs, or let the model give outputs with fewer dimensions",
+            )
+        return header
+
+
+def _check_size(size_bytes: int) -> None:
+    """Refuse what no peer would take.
+
+    Raises:
+        Internal: the tensors are larger than a message may be.
+    """
+    if size_bytes > MOST_ANSWER_BYTES:
+        raise Internal(
+            f"expected an answer of at most {bytes_text(MOST_ANSWER_BYTES)} in frames, found "
+            f"{bytes_text(size_bytes)}",
+            mend="Ask for it in shared memory, or for fewer outputs, or for a smaller answer",
+        )
 
 
 def _copies(outputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from superbrain.domain.ctl import Quantiles
-from superbrain.domain.durations import BOUNDS_NS, STAGES, Histogram
+from superbrain.domain.durations import BOUNDS_NS, STAGES, Histogram, Stage
 
 if TYPE_CHECKING:
     from superbrain.serve.stage_clock import StageClock
@@ -69,7 +69,7 @@ class Totals(NamedTuple):
         p50, p90, p99 = (ordered[round(last * share)] / 1e6 for share in (0.5, 0.9, 0.99))
         return Quantiles(p50, p90, p99, ordered[last] / 1e6)
 
-    def histograms(self) -> tuple[Histogram, dict[str, Histogram]]:
+    def histograms(self) -> tuple[Histogram, dict[Stage, Histogram]]:
         """Give those of the whole and of the stages."""
         pairs = zip(self.counts.tolist(), self.sums_ns.tolist(), strict=True)
         *stages, whole = (Histogram(counts, sum_ns) for counts, sum_ns in pairs)

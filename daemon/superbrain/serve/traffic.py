@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from superbrain.domain.ctl import GatewayPong, LaneAddress, ModelTraffic, Poisoned
+from superbrain.domain.ctl import GatewayPong, LaneAddress, LaneLost, ModelTraffic, Poisoned
 from superbrain.serve.admission import NEVER_NS
 from superbrain.serve.directory import FATAL_DEATHS, Directory, ModelRoute, PendingRequest
 from superbrain.serve.gateway_lanes import GatewayLane
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     ]
 
 _ROUTING = msgspec.json.Decoder(Routing)
-_HIGHEST_PRIORITY = 9
 _MOST_WAYS = 256
 _LONGEST_KEPT_BYTES = 4096
 
@@ -63,7 +62,7 @@ class Traffic:
         self,
         front: Front,
         epoll: select.epoll,
-        on_poison: Callable[[Poisoned], None],
+        tell: Callable[[Poisoned | LaneLost], None],
         records: GatewayRecords | None = None,
     ) -> None:
         self.directory: Directory[GatewayLane] = Directory()
@@ -73,7 +72,7 @@ class Traffic:
         self._front = front
         front.on_gone = self.forget
         self._epoll = epoll
-        self._on_poison = on_poison
+        self._tell = tell
         self._records = records
         self._queries = Queries(self.directory)
         self._lanes: dict[int, GatewayLane] = {}
@@ -116,7 +115,7 @@ class Traffic:
             message.tensors,
             id=routing.id,
             version=routing.model_version,
-            priority=min(max(parameters.priority, 0), _HIGHEST_PRIORITY),
+            priority=parameters.priority,
             arrived_ns=now_ns,
             deadline_ns=now_ns + (parameters.timeout_ms or route.timeout_ms) * 1_000_000,
             deaths=int(parameters.suspect),
@@ -259,13 +258,16 @@ class Traffic:
             if isinstance(received, Exception):
                 raise received
             answers = slot.receive() if received is None else slot.received(received)
-        except lane.LaneError:
+        except lane.LaneError as error:
             self.malformed += 1
-            self.end_lane(slot, died=True)
+            self._lost(slot, str(error))
+            self.end_lane(slot, died=True, torn=True)
             return
         for frame in answers:
             self._pass_on(slot, frame)
         if slot.link.ended:
+            if not slot.said_goodbye:
+                self._lost(slot)
             # Who says GOODBYE still finishes what has come, and may die of it.
             self.end_lane(slot, died=not slot.said_goodbye or bool(slot.executing()))
             return
@@ -290,13 +292,21 @@ class Traffic:
             self._records.passed_on(route.name, request, error)
         route.tally.add_whole(request.arrived_ns, time.monotonic_ns())
 
-    def end_lane(self, slot: GatewayLane, *, died: bool) -> None:
-        """Close a lane; what it has not answered waits again, or is poison."""
+    def _lost(self, slot: GatewayLane, reason: str = "") -> None:
+        """Let the daemon know: if the worker has not died, it wants another lane to it."""
+        if slot.ready:
+            self._tell(LaneLost(slot.route.name, slot.address.worker_id, reason))
+
+    def end_lane(self, slot: GatewayLane, *, died: bool, torn: bool = False) -> None:
+        """Close a lane; what it has not answered waits again, or is poison.
+
+        Where it is `torn`, the answer to any of that may be what tore it.
+        """
         if self._lanes.get(slot.link.fd) is slot:  # else its number is somebody else's already
             del self._lanes[slot.link.fd]
             self.usual.pop(slot.link.fd, None)
         self._settled = False
-        executing = slot.executing() if died else None
+        executing = slot.executing() if died and not torn else None
         slot.close()
         route = slot.route
         for request in route.slot_ended(slot, died=died, executing=executing):
@@ -312,7 +322,7 @@ class Traffic:
 
     def _poisoned(self, route: ModelRoute[GatewayLane], request: PendingRequest) -> None:
         poisoned = Poisoned(route.name, route.deployment_id, request.id, request.deaths)
-        self._on_poison(poisoned)
+        self._tell(poisoned)
 
     # --- figures ------------------------------------------------------------------------------
 
@@ -339,6 +349,7 @@ def _model_traffic(route: ModelRoute[GatewayLane]) -> ModelTraffic:
         redispatched=route.redispatched,
         latency_ms=passed_on.quantiles(),
         latency=passed_on.histograms()[0],
+        workers=[slot.address.worker_id for slot in route.slots if slot.ready],
     )
 
 

@@ -24,6 +24,7 @@ from superbrain.serve.figures import WorkerFigures
 from superbrain.serve.worker_loop import LaneLoop
 from superbrain.serve.worker_records import WorkerRecords
 from superbrain.wire.errors import RequestError, SuperbrainError
+from superbrain.wire.sentences import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,7 +160,7 @@ class Worker:
 
 def _failure(order: Order, error: BaseException) -> ctl.Failed:
     """Say why an order failed; `code` is the error's own, or its kind where it has none."""
-    child.log("order_failed", order=type(order).__name__, error=repr(error))
+    child.log("order_failed", order=type(order).__name__, error=sentence(repr(error)))
     if not isinstance(error, SuperbrainError):
         return ctl.Failed(type(error).__name__, f"{type(order).__name__} raised {error!r}")
     code = type(error).__name__

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import os
 import select
+import socket
+import struct
 import time
 from contextlib import suppress
 from itertools import count
@@ -30,7 +32,6 @@ from superbrain.transport.lane_socket import LaneSocket
 from superbrain.wire import lane
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
 
     from superbrain.serve.execution import Outcome
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from superbrain.transport.flight import FlightPage
 
 _MAX_LANES = 256
+_KEPT_LANES = 16  # of those for who runs as the service does: the gateway, above all
+_UCRED = struct.Struct("3i")
 _REQUESTS = frozenset({lane.REQUEST, lane.FORWARD, lane.ALONE})
 _LANE_ERRORS = (lane.LaneError, MemoryError)
 _BACKLOG = 128
@@ -249,8 +252,9 @@ class LaneLoop:
         if not self._serving:
             sock.close()
             return
-        if len(self._lanes) >= _MAX_LANES:
-            child.log("lane_refused", error=f"expected at most {_MAX_LANES} lanes")
+        most = _MAX_LANES if _peer_uid(sock) == os.getuid() else _MAX_LANES - _KEPT_LANES
+        if len(self._lanes) >= most:
+            child.log("lane_refused", error=f"expected at most {most} lanes")
             sock.close()
             return
         link = WorkerLane(sock, next(self._lane_numbers), self._region_budget)
@@ -344,3 +348,9 @@ class LaneLoop:
                 if not behind[fd].pending_bytes:
                     del behind[fd]
                     poll.unregister(fd)
+
+
+def _peer_uid(sock: socket.socket) -> int:
+    """Whose process is at the other end of a Unix socket."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return int(_UCRED.unpack(credentials)[1])

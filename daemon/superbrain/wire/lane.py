@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import struct
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import numpy as np
@@ -44,6 +44,7 @@ ALONE: Final = 9
 
 ALIGNMENT: Final = 64
 MAX_BODY_BYTES: Final = 1 << 32
+MOST_OUTSTANDING: Final = 1 << 16  # requests on one lane without an answer
 _PREFIX = struct.Struct("<BBHIQQ")
 _PADDING = tuple(bytes(n) for n in range(ALIGNMENT))
 _STAGING_BYTES: Final = 1 << 16
@@ -66,8 +67,8 @@ class Hello(msgspec.Struct, frozen=True):
     model_name: str
     model_version: str
     deployment_id: int
-    window: int
-    lane: int = 0
+    window: Annotated[int, msgspec.Meta(ge=1, le=MOST_OUTSTANDING)]
+    lane: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class Region(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

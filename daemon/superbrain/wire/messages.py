@@ -12,6 +12,7 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 
 from superbrain.wire.errors import InvalidArgument, RequestError, error_from_code
+from superbrain.wire.sentences import sentence
 
 T = TypeVar("T")
 
@@ -37,6 +38,11 @@ MAX_HEADER_BYTES = 1 << 20
 MAX_TENSORS = 1024
 MAX_MESSAGE_BYTES = 1 << 28  # header and tensors of one message together
 MAX_TIMEOUT_MS = 86_400_000
+MAX_ID_CHARACTERS = 4096
+MAX_PRIORITY = 9
+
+# A request's id: replies bear it, and it must leave room for the rest of their headers.
+Id = Annotated[str, msgspec.Meta(max_length=MAX_ID_CHARACTERS)]
 
 
 class SharedMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,7 +87,7 @@ class RequestParameters(
     """
 
     timeout_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_TIMEOUT_MS)] = 0
-    priority: int = 0
+    priority: Annotated[int, msgspec.Meta(ge=0, le=MAX_PRIORITY)] = 0
     suspect: bool = False
     traceparent: str = ""
 
@@ -94,7 +100,7 @@ class InferRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     model_name: str
     inputs: list[TensorHeader]
-    id: str = ""
+    id: Id = ""
     model_version: str = ""
     parameters: RequestParameters = _NO_PARAMETERS
     outputs: list[RequestedOutput] = []
@@ -104,7 +110,7 @@ class Routing(msgspec.Struct, frozen=True):
     """The few fields of an inference request that the gateway reads."""
 
     model_name: str
-    id: str = ""
+    id: Id = ""
     model_version: str = ""
     parameters: RequestParameters = _NO_PARAMETERS
 
@@ -136,21 +142,21 @@ class ErrorResponse(msgspec.Struct, frozen=True):
 class _OnlyId(msgspec.Struct, frozen=True):
     """What can often still be read of a header that is wrong elsewhere."""
 
-    id: str = ""
+    id: Id = ""
 
 
 class ModelQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Header of model metadata and model ready requests."""
 
     model_name: str
-    id: str = ""
+    id: Id = ""
     model_version: str = ""
 
 
 class ServerQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Header of the requests that name no model (list, server metadata, live)."""
 
-    id: str = ""
+    id: Id = ""
 
 
 class InterfaceTensor(msgspec.Struct, frozen=True):
@@ -226,7 +232,7 @@ class Resolved(msgspec.Struct, frozen=True):
 
 def encode_error(error: RequestError, request_id: str = "") -> bytes:
     """Write the header of an error reply."""
-    body = ErrorBody(error.code, error.message, error.mend)
+    body = ErrorBody(error.code, sentence(error.message), sentence(error.mend))
     return msgspec.json.encode(ErrorResponse(body, request_id))
 
 

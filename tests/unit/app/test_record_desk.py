@@ -233,3 +233,33 @@ def test_the_whole_ends_when_it_serves_or_never_will(
         return [error for _, _, _, error in exported.made]
 
     assert asyncio.run(scene()) == spans
+
+
+def test_a_record_that_cannot_be_passed_on_costs_no_other_one(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> list[str]:
+        made, exported = desk(journal)
+        real, taken = exported.request, []
+
+        def request(process: str, record: RequestRecord) -> None:
+            if record.request_id == "bad":
+                raise ValueError("no record")
+            taken.append(record.request_id)
+            real(process, record)
+
+        exported.request = request  # type: ignore[method-assign]
+        running = asyncio.create_task(made.run())
+        for name in ("bad", "good"):
+            made.take("worker 1", Records([msgspec.structs.replace(RECORD, request_id=name)]))
+            for _ in range(1000):
+                if not made._waiting and not made._news.is_set():
+                    break
+                await asyncio.sleep(0)
+        await made.close()
+        assert not running.done()
+        running.cancel()
+        return taken
+
+    assert asyncio.run(scene()) == ["good"]
+    assert "task_failed" in [getattr(one, "superbrain_event", "") for one in caplog.records]

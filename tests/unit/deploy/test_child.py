@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from superbrain import serve
 from superbrain.deploy.child import Child, ChildError
 from superbrain.deploy.gateway import GATEWAY_MODULE, GatewayKeeper
 from superbrain.domain import ctl
+from superbrain.host.events import CHILDREN_TELL, Event
 from superbrain.wire.messages import ModelMetadata
 
 pytestmark = pytest.mark.integration
@@ -59,7 +63,10 @@ def test_a_child_gets_nothing_that_speaks_for_the_daemon(
         arguments = ("--endpoint", f"ipc://{tmp_path}/g.sock")
         child = await Child.spawn("gateway", GATEWAY_MODULE, arguments)
         try:
-            return await asyncio.to_thread(Path(f"/proc/{child.pid}/environ").read_bytes)
+            environment = Path(f"/proc/{child.pid}/environ").read_bytes
+            while not (found := await asyncio.to_thread(environment)):
+                pass  # while it becomes another program it has none
+            return found
         finally:
             await child.end()
 
@@ -161,3 +168,67 @@ def test_one_that_has_ended_before_it_is_looked_at_is_told_of_like_any_other() -
         return child.epitaph()
 
     assert asyncio.run(scene()) == "worker exited with status 7; its last words: no such module"
+
+
+async def spoken(said: bytes, printed: bytes = b"") -> Child:
+    """A child that says these bytes on its control channel, prints those, and stays."""
+    source = (
+        "import os, signal, sys; os.write(int(sys.argv[1]), bytes.fromhex(sys.argv[2]));"
+        "os.write(1, bytes.fromhex(sys.argv[3])); os.close(1); signal.pause()"
+    )
+
+    async def start(channel: socket.socket) -> asyncio.subprocess.Process:
+        arguments = str(channel.fileno()), said.hex(), printed.hex()
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-c", source, *arguments),
+            pass_fds=(channel.fileno(),),
+            stdout=asyncio.subprocess.PIPE,
+        )
+
+    return await Child.begin("worker 7", start)
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        (ctl.encode_message(ctl.WorkerPong(executing_s=float("nan"))), "Expected `float`"),
+        (ctl.encode_message(ctl.Ping()), "Invalid value 'Ping'"),
+        (ctl.LENGTH.pack(5) + b"{}{}{", "found"),
+        (ctl.LENGTH.pack(ctl.MAX_MESSAGE_BYTES + 1), f"{ctl.MAX_MESSAGE_BYTES + 1} bytes"),
+    ],
+)
+def test_one_that_says_what_no_child_says_is_ended_for_that(said: bytes, found: str) -> None:
+    async def scene() -> ChildError:
+        child = await spoken(said)
+        await child.exited.wait()
+        with pytest.raises(ChildError) as caught:
+            await child.order(ctl.Open(), ctl.Done, 10)
+        return caught.value
+
+    error = asyncio.run(scene())
+    assert error.code == "PROTOCOL"
+    assert "worker 7: expected a message of its control channel" in error.message
+    assert found in error.message
+
+
+def test_a_child_cannot_speak_for_the_daemon(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    printed = b'{"event":"audited","what":"nothing"}\n{"event":"lane_closed","error":"so"}\n'
+
+    async def scene() -> None:
+        child = await spoken(b"", printed)
+        await child._tasks[1]  # all of its output
+        await child.end()
+
+    asyncio.run(scene())
+    events = [getattr(record, "superbrain_event", "") for record in caplog.records]
+    assert events == [Event.CHILD_OUTPUT, Event.LANE_CLOSED]
+
+
+def test_every_event_that_children_tell_of_is_theirs() -> None:
+    """And no other name is let through."""
+    folder = Path(serve.__file__).parent
+    source = "".join(path.read_text() for path in sorted(folder.glob("*.py")))
+    told = re.findall(r"child\.log\(\s*\"(\w+)\"", source)
+    assert len(told) > 15
+    assert set(told) == CHILDREN_TELL

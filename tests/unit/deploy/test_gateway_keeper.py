@@ -89,3 +89,29 @@ def test_a_model_that_is_forgotten_meanwhile_is_told_no_more() -> None:
         await keeper.stop()
 
     asyncio.run(tell())
+
+
+def test_a_lane_that_is_lost_is_made_again() -> None:
+    async def tell() -> list[ctl.Message]:
+        child = LateWorker(late=0)
+        keeper = keeper_of(child)
+        await keeper.route(a_route("1.0.0"))
+        keeper._heard(ctl.LaneLost("ocr", 7, "expected a lane frame, found kind 200"))
+        keeper._heard(ctl.LaneLost("ocr", 7))
+        keeper._heard(ctl.LaneLost("gone", 8))
+        await asyncio.gather(*keeper._late.values())
+        await keeper.stop()
+        return child.heard
+
+    assert asyncio.run(tell()) == [a_route("1.0.0")] * 2
+
+
+def test_who_is_reached_is_known_while_the_gateway_is_there() -> None:
+    traffic = ctl.ModelTraffic("ocr", 0, 0, 0, 0, 0, 0, ctl.Quantiles(), workers=[7])
+    keeper = keeper_of(LateWorker(late=0))
+    assert keeper.reached("ocr") is None
+    keeper.pong = ctl.GatewayPong([traffic])
+    assert keeper.reached("ocr") == [7]
+    assert keeper.reached("page") is None
+    keeper._ready.clear()
+    assert keeper.reached("ocr") is None

@@ -242,3 +242,13 @@ def test_a_journal_of_the_release_before_is_migrated(tmp_path: Path) -> None:
     journal.set_fact("a", "b")
     assert journal.fact("a") == "b"
     journal.close()
+
+
+def test_a_proof_of_a_form_that_is_not_known_is_left_out(journal: Journal) -> None:
+    created = journal.create(a_deployment(), NOW)
+    good = Proof("cpu", [OutputFigures("one", "y", "", True, "exact")], [CaseTime("one", 1.0)])
+    journal.add_proof(created.id, 1, good, NOW)
+    journal.add_proof(created.id, 2, good, NOW)
+    journal._file.db.execute("UPDATE proofs SET body = ? WHERE worker = 1", (b'{"rung":null}',))
+    journal._file.db.commit()
+    assert [record.worker for record in journal.proofs(created.id)] == [2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -13,6 +14,7 @@ from superbrain.deploy.child import ChildError
 from superbrain.deploy.crew import Crew, Worker
 from superbrain.deploy.gateway import GatewayKeeper
 from superbrain.deploy.service import ModelService
+from superbrain.deploy.services import Services
 from superbrain.deploy.watch import CrewWatch
 from superbrain.domain import ctl
 from superbrain.domain import deployment as life
@@ -200,3 +202,60 @@ def test_a_case_that_cannot_be_read_says_nothing_about_the_model_and_is_told_onc
     unreadable = ChildError("StoreError", "golden/one/x.npy is not there")
     outcome = Outcome(unreadable, unreadable, looks=2)
     assert (outcome.kinds, outcome.model.distrusted) == (["ReproofUnreadable"], None)
+
+
+class Reach:
+    """A gateway that says whom it reaches; None: it does not know."""
+
+    workers: list[int] | None = None
+
+    def reached(self, model: str) -> list[int] | None:
+        assert model == "ocr"
+        return self.workers
+
+
+@pytest.mark.parametrize(
+    ("looks", "out"),
+    [
+        ([(0, []), (5, []), (10, [])], True),
+        ([(0, []), (60, [])], False),  # the first may have been told before the worker was there
+        ([(0, []), (5, []), (9, [])], False),
+        ([(0, []), (5, [7]), (10, []), (15, [])], False),
+        ([(0, []), (5, None), (10, []), (15, [])], False),
+        ([(0, []), (5, []), (10, [7])], False),
+        ([(0, [7]), (5, [7]), (10, [7]), (60, [7])], False),
+        ([(0, [8]), (5, [8]), (10, [8])], True),
+    ],
+)
+def test_a_worker_that_the_gateway_does_not_reach_for_long_is_out_of_reach(
+    looks: Sequence[tuple[float, list[int] | None]], *, out: bool
+) -> None:
+    gateway = Reach()
+    made = ModelService("ocr", cast("GatewayKeeper", gateway), Rules(), Surroundings())
+    found = False
+    for now, workers in looks:
+        gateway.workers = workers
+        found = made._out_of_reach(cast("Worker", SimpleNamespace(worker_id=7)), now)
+    assert found is out
+
+
+def test_a_model_that_cannot_be_checked_keeps_no_other_from_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    checked: list[str] = []
+
+    class Odd(ModelService):
+        async def check(self) -> None:
+            if self.name == "bad":
+                raise ValueError("odd figures")
+            checked.append(self.name)
+
+    async def scene() -> None:
+        services = Services(cast("GatewayKeeper", None), Rules())
+        for name in ("bad", "good"):
+            services._services[name] = Odd(name, cast("GatewayKeeper", None), Rules(), services)
+        await services.check()
+
+    asyncio.run(scene())
+    assert checked == ["good"]
+    assert [one.getMessage() for one in caplog.records] == ["odd figures"]

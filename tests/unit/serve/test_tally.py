@@ -50,7 +50,8 @@ class Told(NamedTuple):
 def told(totals: Totals) -> Told:
     whole, stages = totals.histograms()
     numbers = totals.answered, totals.direct, totals.runs, totals.executed_ns, totals.longest_ns
-    return Told(numbers, {**stages, "whole": whole}, totals.quantiles())
+    by_name = {str(stage): durations for stage, durations in stages.items()}
+    return Told(numbers, by_name | {"whole": whole}, totals.quantiles())
 
 
 class Durations:
