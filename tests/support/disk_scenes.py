@@ -15,7 +15,8 @@ from pathlib import Path
 from superbrain.bundle.archive import VerifiedBundle
 from superbrain.bundle.store import Store
 from superbrain.bundle.trust_chain import TrustChain, read_update
-from superbrain.deploy.inbox import Content, Inbox
+from superbrain.deploy.dropped import Content
+from superbrain.deploy.inbox import Inbox
 from superbrain.deploy.journal import Journal
 from superbrain.domain.audit import Action
 from superbrain.domain.deployment import Deployment, Reason, Settled, advance

@@ -160,10 +160,17 @@ class Observer:
             self._model(name, traffic.get(name, _NO_TRAFFIC)) for name in self._journal.models()
         )
         models = self._counted([model for model in found if model is not None])
-        inbox = self._inbox.files
+        inbox, inbox_more = self._inbox.listing()
         known = [*self.problems.values(), *self._journal_problems(), *self._tcp_problems()]
         known += [problem for problems in self._watched for problem in problems()]
-        judgement = judge(gateway=gateway, host=host, models=models, inbox=inbox, known=known)
+        judgement = judge(
+            gateway=gateway,
+            host=host,
+            models=models,
+            inbox=inbox,
+            inbox_more=inbox_more,
+            known=known,
+        )
         me = process_facts(os.getpid())
         assert me is not None  # noqa: S101 - this process exists
         return Health(
@@ -183,6 +190,7 @@ class Observer:
             tcp=_tcp_facts(self._tcp) if self._tcp is not None else None,
             lane_loop=compiled.described(),
             counted_at=self._counted_at,
+            inbox_more=inbox_more,
         )
 
     def sandboxes(self, deployment: Deployment) -> list[Sandbox]:

@@ -63,6 +63,7 @@ def _parts(console: Console, health: Health) -> Iterator[RenderableType]:
     if arriving:
         yield heading("Inbox")
         yield _inbox(console, arriving)
+        yield from _more_arriving(health)
 
 
 # --- the host -----------------------------------------------------------------------------------
@@ -290,6 +291,14 @@ def _problems(console: Console, problems: list[Problem]) -> Table:
             sentence.append(f"\n{arrow(console)} {problem.mend}", style="cyan")
         table.add_row(state_text(console, problem.severity), sentence)
     return table
+
+
+def _more_arriving(health: Health) -> Iterator[Text]:
+    """Say how many files are not listed; more refused ones are among the problems."""
+    more = [f"{count} {key}" for key, count in health.inbox_more.items() if key != "refused"]
+    if more:
+        place = health.inbox_path or "the inbox"
+        yield Text(f"and more files, not listed: {', '.join(more)}; see {place}", style="dim")
 
 
 def _inbox(console: Console, files: list[InboxFile]) -> Table:

@@ -20,7 +20,7 @@ import stat
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -28,9 +28,10 @@ from superbrain.bundle.archive import open_bundle
 from superbrain.bundle.disk import make_folder, remove, rename
 from superbrain.bundle.signing import TRUST_UPDATE
 from superbrain.bundle.trust_chain import SUFFIX as UPDATE_SUFFIX
+from superbrain.deploy.dropped import Content, open_dropped
+from superbrain.deploy.inbox_notes import MEND, REFUSED_SUFFIX, InboxNotes, Listing
 from superbrain.domain.deployment import Reason
 from superbrain.domain.errors import ArchiveError, BundleError, Incomplete, TrustUnusable
-from superbrain.domain.health import InboxFile
 from superbrain.host.events import Event
 from superbrain.host.files import PART_SUFFIX, write_atomically
 from superbrain.host.logs import event
@@ -46,29 +47,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUFFIX = ".sbb"
-STALLED_AFTER = dt.timedelta(minutes=2)
-REFUSED_SUFFIX = ".refused"
-_UNFINISHED = ("waiting", "stalled")
-_MEND = "What to do: "
-_MAX_NOTE_BYTES = 1 << 16
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class InboxError(SuperbrainError):
     """The inbox folder itself cannot be used."""
-
-
-class Content(msgspec.Struct, frozen=True):
-    """What tells one content of a file from another without reading it: whose bytes these are."""
-
-    device: int
-    inode: int
-    size_bytes: int
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Content:
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class Complete(msgspec.Struct, frozen=True):
@@ -98,8 +80,7 @@ class Inbox:
     def __init__(self, path: Path, settle_s: float) -> None:
         self.path = path
         self._settle_s = settle_s
-        self._notes: dict[str, tuple[Content, InboxFile]] = {}
-        self._aside: list[InboxFile] = []
+        self._notes = InboxNotes(path)
         self._leaving: dict[str, Content] = {}
         self._lock = threading.Lock()  # a scan runs in a thread of its own
         self.on_refused: Callable[[str, Reason], None] = lambda _name, _reason: None
@@ -123,12 +104,9 @@ class Inbox:
             with contextlib.suppress(OSError):
                 remove(part)
 
-    @property
-    def files(self) -> list[InboxFile]:
-        """What lies in the inbox and is not taken, by name; what was put aside stays listed."""
-        with self._lock:
-            noted = [note for _, (_, note) in sorted(self._notes.items())]
-        return [*noted, *self._aside]
+    def listing(self) -> Listing:
+        """List what lies in the inbox and is not taken; what was put aside stays listed."""
+        return self._notes.listing()
 
     def scan(self, trust: Trust) -> list[Complete]:
         """Look at every file once; give the complete ones, higher sequences first.
@@ -142,11 +120,10 @@ class Inbox:
             msg = f"the inbox {self.path} cannot be read: {error.strerror}"
             raise InboxError(msg, mend="Check that it exists and its permissions") from error
         with self._lock:
-            self._notes = {name: note for name, note in self._notes.items() if name in names}
-        for gone in self._leaving.keys() - names.keys():
-            self._leaving.pop(gone, None)
+            self._leaving = {name: left for name, left in self._leaving.items() if name in names}
+        self._notes.forget_all_but(names)
         found = [self._look(name, trust) for name in names if not _is_ours(name)]
-        self._aside = [self._read_aside(name) for name in names if name.endswith(REFUSED_SUFFIX)]
+        self._notes.read_aside(name for name in names if name.endswith(REFUSED_SUFFIX))
         complete = [item for item in found if item is not None]
         return sorted(complete, key=lambda item: -item.verified.manifest.sequence)
 
@@ -167,7 +144,7 @@ class Inbox:
 
     def _read_update(self, name: str) -> DroppedUpdate | None:
         path = self.path / name
-        if _printable(name) != name or name in self._leaving or self._judged_before(name):
+        if not _is_text(name) or name in self._leaving or self._notes.judged_before(name):
             return None
         try:
             with self.open(path) as file:
@@ -186,12 +163,7 @@ class Inbox:
             ArchiveError: it is no regular file.
             OSError: it is gone or cannot be read.
         """
-        descriptor = os.open(path, _READ_FLAGS)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            msg = f"{path.name}: expected a regular file, found something else"
-            raise ArchiveError(msg, reason="FILE_NOT_REGULAR", mend="Copy the bundle itself")
-        return os.fdopen(descriptor, "rb")
+        return open_dropped(path)
 
     def holds(self, source: str) -> bool:
         """Tell whether a dropped file is still there."""
@@ -216,8 +188,9 @@ class Inbox:
         Not at once, for the program that copied it may still want to set its mode or time. What
         is not `content` any more is another drop, and is looked at anew.
         """
-        self._leaving[path.name] = content
-        self._notes.pop(path.name, None)
+        with self._lock:
+            self._leaving[path.name] = content
+        self._notes.forget(path.name)
         self._let_go(path)
 
     def _let_go(self, path: Path) -> bool:
@@ -229,7 +202,8 @@ class Inbox:
         except OSError:
             return True  # gone already, or tried again at the next scan
         if not same:
-            self._leaving.pop(path.name, None)
+            with self._lock:
+                self._leaving.pop(path.name, None)
         return same
 
     def refuse(self, path: Path, reason: Reason) -> None:
@@ -245,31 +219,19 @@ class Inbox:
         try:
             self.explain(path.name, reason)
             rename(path, self.path / (path.name + REFUSED_SUFFIX))
-            self._forget(path.name)
+            self._notes.forget(path.name)
             self.on_refused(path.name, reason)
         except OSError as error:
             detail = f"{reason.message} (and it cannot be put aside: {error.strerror})"
-            self._note(path.name, "refused", detail, reason.mend)
+            self._notes.note(path.name, "refused", detail, reason.mend)
 
     def explain(self, name: str, reason: Reason) -> None:
         """Write `NAME.refused.txt` for a person who looks into the inbox."""
         text = f"{name} was refused ({reason.code}).\n\n{reason.message}\n"
         if reason.mend:
-            text += f"\n{_MEND}{reason.mend}\n"
+            text += f"\n{MEND}{reason.mend}\n"
         note = self.path / f"{name}{REFUSED_SUFFIX}.txt"
         write_atomically(note, text.encode("utf-8", "backslashreplace"))
-
-    def _read_aside(self, name: str) -> InboxFile:
-        """Say why a file was put aside, from the note beside it."""
-        message, mend = "it was refused", "Remove it, or replace it by a good one"
-        with (
-            contextlib.suppress(OSError, UnicodeDecodeError, ArchiveError),
-            self.open(self.path / f"{name}.txt") as note,
-        ):
-            parts = note.read(_MAX_NOTE_BYTES).decode().split("\n\n")
-            message = parts[1].strip() if len(parts) > 1 else message
-            mend = parts[2].strip().removeprefix(_MEND) if len(parts) > 2 else mend
-        return InboxFile(_printable(name), "refused", message, mend)
 
     def _look(self, name: str, trust: Trust) -> Complete | None:
         path = self.path / name
@@ -279,14 +241,16 @@ class Inbox:
             status = path.lstat()
         except OSError:
             return None
-        if self._judged_before(name) or name.endswith(UPDATE_SUFFIX):
+        if self._notes.judged_before(name) or name.endswith(UPDATE_SUFFIX):
             return None
-        if _printable(name) != name:
-            self._note(name, "ignored", "expected a name in UTF-8, found other bytes", "Rename it")
+        if not _is_text(name):
+            self._notes.note(
+                name, "ignored", "expected a name in UTF-8, found other bytes", "Rename it"
+            )
             return None
         if not name.endswith(SUFFIX) or stat.S_ISDIR(status.st_mode):
             message = f"expected a bundle named *{SUFFIX}, found another file"
-            self._note(name, "ignored", message)
+            self._notes.note(name, "ignored", message)
             return None
         if not stat.S_ISREG(status.st_mode):
             message = f"{name}: expected a regular file, found a link, pipe or device"
@@ -294,22 +258,13 @@ class Inbox:
             return None
         return self._judge(path, trust)
 
-    def _judged_before(self, name: str) -> bool:
-        """Whether this very content was ignored or refused already, and could not be moved."""
-        known = self._notes.get(name)
-        if known is None or known[1].outcome not in ("ignored", "refused"):
-            return False
-        with contextlib.suppress(OSError):
-            return known[0] == Content.of((self.path / name).lstat())
-        return False
-
     def _judge(self, path: Path, trust: Trust) -> Complete | None:
         try:
             with self.open(path) as file:
                 content = Content.of(os.fstat(file.fileno()))
                 verified = open_bundle(file, trust)
         except Incomplete as short:
-            self._wait(path.name, short.have_bytes, short.need_bytes)
+            self._notes.copying(path.name, short.have_bytes, short.need_bytes)
         except TrustUnusable as error:  # the host is at fault: the bundle is judged when it is well
             self.wait(path.name, f"it cannot be judged: {error.message}", error.mend)
         except BundleError as error:
@@ -317,63 +272,24 @@ class Inbox:
                 self.refuse(path, Reason(error.reason, error.message, error.mend))
             else:
                 with contextlib.suppress(OSError):
-                    self._wait(path.name, path.lstat().st_size, 0)
+                    self._notes.copying(path.name, path.lstat().st_size, 0)
         except OSError as error:
             mend = f"chmod g+r {path}" if isinstance(error, PermissionError) else ""
             self.wait(path.name, f"it cannot be read yet: {error.strerror}", mend)
         else:
             if content.size_bytes >= verified.total_bytes:
                 return Complete(path, content, verified)
-            self._wait(path.name, content.size_bytes, verified.total_bytes)
+            self._notes.copying(path.name, content.size_bytes, verified.total_bytes)
         return None
 
     def wait(self, name: str, message: str, mend: str = "") -> None:
         """Note why a file is left where it is."""
-        known = self._notes.get(name)
-        same = known is not None and known[1].outcome == "waiting" and known[1].message == message
-        self._note(name, "waiting", message, mend, since=known[1].since if known and same else None)
-
-    def _wait(self, name: str, have: int, need: int) -> None:
-        """Note how far a copy is, and when it has stopped to grow."""
-        known = self._notes.get(name)
-        same = known is not None and known[1].have_bytes == have and known[1].outcome in _UNFINISHED
-        since = known[1].since if known and same else None
-        if since and dt.datetime.now(dt.UTC) - since > STALLED_AFTER:
-            message = "the copy is not complete and does not grow any more"
-            self._note(name, "stalled", message, "Copy it again", have, need, since)
-        else:
-            self._note(name, "waiting", "the copy is not complete yet", "", have, need, since)
-
-    def _note(
-        self,
-        name: str,
-        outcome: Literal["waiting", "stalled", "refused", "ignored"],
-        message: str,
-        mend: str = "",
-        have: int = 0,
-        need: int = 0,
-        since: dt.datetime | None = None,
-    ) -> None:
-        try:
-            identity = Content.of((self.path / name).lstat())
-        except OSError:
-            return
-        known = self._notes.get(name)
-        since = since or dt.datetime.now(dt.UTC)
-        if not known or known[1].outcome != outcome:
-            log.info("inbox: %s: %s", _printable(name), message)
-        note = InboxFile(_printable(name), outcome, message, mend, have, need, since)
-        with self._lock:
-            self._notes[name] = (identity, note)
-
-    def _forget(self, name: str) -> None:
-        with self._lock:
-            self._notes.pop(name, None)
+        self._notes.wait(name, message, mend)
 
 
-def _printable(name: str) -> str:
-    """Give a file name as text; the bytes of one that is none are spelled out."""
-    return os.fsencode(name).decode(errors="backslashreplace")
+def _is_text(name: str) -> bool:
+    """Whether a file name is UTF-8."""
+    return not any(0xDC80 <= ord(one) <= 0xDCFF for one in name)
 
 
 def _is_ours(name: str) -> bool:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from superbrain.bundle.archive import open_bundle
-from superbrain.deploy.inbox import Content
+from superbrain.deploy.dropped import Content
 from superbrain.deploy.step_times import concerns
 from superbrain.deploy.targets import check_targets
 from superbrain.domain import deployment as life

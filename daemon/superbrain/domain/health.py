@@ -289,6 +289,7 @@ class TcpFacts(msgspec.Struct, frozen=True):
 class Health(msgspec.Struct, frozen=True):
     """Everything, at one instant. `status` is the worst severity among `problems`.
 
+    `inbox` lists the newest files of each outcome, `inbox_more` counts those beyond, by outcome.
     `counted_at`: when gateway and workers were last asked for their figures. `lane_loop` says
     whether requests on lanes take the compiled loop or its twin in Python.
     """
@@ -310,3 +311,4 @@ class Health(msgspec.Struct, frozen=True):
     schema: int = 1
     counted_at: dt.datetime | None = None
     lane_loop: str = ""
+    inbox_more: dict[str, int] = {}

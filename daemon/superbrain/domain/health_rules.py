@@ -11,7 +11,8 @@ problems, and a host without problems is "ok", also when it serves no model yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from superbrain.domain.deployment import UNFINISHED, State
@@ -62,9 +63,13 @@ def judge(
     host: HostFacts,
     models: Sequence[ModelFacts],
     inbox: Sequence[InboxFile] = (),
+    inbox_more: Mapping[str, int] = MappingProxyType({}),
     known: Iterable[Problem] = (),
 ) -> Judgement:
-    """Judge the facts; `known` are problems that the caller has found by itself."""
+    """Judge the facts; `known` are problems that the caller has found by itself.
+
+    `inbox_more` counts by outcome the files of the inbox that `inbox` does not list.
+    """
     problems = [
         *known,
         *_gateway_problems(gateway),
@@ -72,6 +77,7 @@ def judge(
         *_disk_problems(host),
         *_memory_problems(host),
         *(problem for file in inbox for problem in _inbox_problems(file)),
+        *_more_inbox_problems(inbox_more),
     ]
     problems.sort(key=lambda problem: -_BADNESS[problem.severity])
     serving = [model for model in models if model.deployment_id]
@@ -197,3 +203,21 @@ def _inbox_problems(file: InboxFile) -> Iterator[Problem]:
     if file.outcome in {"refused", "stalled"}:
         mend = file.mend or "take the file out of the inbox, or replace it by a good one"
         yield Problem("warning", f"inbox {file.name}", file.message, mend)
+
+
+def _more_inbox_problems(more: Mapping[str, int]) -> Iterator[Problem]:
+    """Say how many files are not listed that somebody has to look at."""
+    if refused := more.get("refused", 0):
+        yield Problem(
+            "warning",
+            "inbox",
+            f"{refused} more files were refused",
+            "NAME.refused.txt beside each says why; take what is not needed out of the inbox",
+        )
+    if stalled := more.get("stalled", 0):
+        yield Problem(
+            "warning",
+            "inbox",
+            f"{stalled} more copies are not complete and do not grow any more",
+            "copy them again, or take them out of the inbox",
+        )

@@ -21,7 +21,8 @@ def _problems(health: Health) -> Iterator[Row]:
 
 def _inbox(health: Health) -> Iterator[Row]:
     for outcome in ("waiting", "stalled", "refused", "ignored"):
-        yield (outcome,), sum(file.outcome == outcome for file in health.inbox)
+        listed = sum(file.outcome == outcome for file in health.inbox)
+        yield (outcome,), listed + health.inbox_more.get(outcome, 0)
 
 
 def _gpu_info(health: Health) -> Iterator[Row]:

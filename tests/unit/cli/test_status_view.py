@@ -50,6 +50,13 @@ def test_a_kernel_that_cannot_hold_a_model_s_code_is_said_and_no_other() -> None
     assert line_with(text, "sandbox") == "sandbox of ocr: partial, files can be read"
 
 
+def test_files_of_the_inbox_that_are_not_listed_are_counted() -> None:
+    text = shown(busy_health(inbox_more={"ignored": 9950, "refused": 250}))
+    found = line_with(text, "9950 ignored")
+    assert "/var/lib/superbrain/inbox" in found
+    assert "250" not in found, "more refused files are among the problems"
+
+
 def test_what_speaks_against_the_rungs_before_is_said_in_one_line() -> None:
     ladder = [
         RungFacts("tensorrt:fp16", "not installed", reason="expected TensorRT, found none"),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from superbrain.deploy.inbox import Content, Inbox, InboxError
+from superbrain.deploy.dropped import Content
+from superbrain.deploy.inbox import Inbox, InboxError
 from superbrain.domain.deployment import Reason
 from superbrain.domain.trust import Trust
 from tests.support.bundles import KeyPair, make_bundle, sign_key, trust_in
+
+NOTHING = Content(0, 0, 0, 0)
 
 
 @pytest.fixture
@@ -64,24 +68,8 @@ def test_a_part_of_a_bundle_waits(
     data = bundle_bytes(tmp_path, author)
     (inbox.path / "a.sbb").write_bytes(data[: int(share * len(data))])
     assert inbox.scan(trust) == []
-    (note,) = inbox.files
+    (note,) = inbox.listing().files
     assert (note.outcome, note.have_bytes) == ("waiting", int(share * len(data)))
-
-
-def test_a_copy_that_does_not_grow_any_more_is_said_to_be_stalled(
-    tmp_path: Path,
-    inbox: Inbox,
-    author: KeyPair,
-    trust: Trust,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("superbrain.deploy.inbox.STALLED_AFTER", dt.timedelta(0))
-    (inbox.path / "a.sbb").write_bytes(bundle_bytes(tmp_path, author)[:3000])
-    outcomes = []
-    for _ in range(3):
-        inbox.scan(trust)
-        outcomes.append(inbox.files[0].outcome)
-    assert outcomes == ["waiting", "stalled", "stalled"]
 
 
 def test_a_bundle_of_a_stranger_is_put_aside_with_the_reason(
@@ -98,7 +86,7 @@ def test_content_is_not_judged_before_the_file_has_settled(inbox: Inbox, trust: 
     (inbox.path / "a.sbb").write_bytes(bytes(100_000))
     waiting = patient(inbox)
     assert waiting.scan(trust) == []
-    assert waiting.files[0].outcome == "waiting"
+    assert waiting.listing().files[0].outcome == "waiting"
 
 
 def test_files_that_were_put_aside_are_not_looked_at_again(
@@ -107,7 +95,7 @@ def test_files_that_were_put_aside_are_not_looked_at_again(
     (inbox.path / "a.sbb").write_bytes(b"no bundle" * 1000)
     inbox.scan(trust)
     assert inbox.scan(trust) == []
-    (note,) = inbox.files
+    (note,) = inbox.listing().files
     assert (note.name, note.outcome) == ("a.sbb.refused", "refused")
     assert note.message
     assert not note.message.startswith("it was refused")
@@ -119,14 +107,14 @@ def test_what_is_no_bundle_file_is_ignored(inbox: Inbox, trust: Trust, name: str
     path = inbox.path / name
     path.mkdir() if name == "folder.sbb" else path.touch()
     assert inbox.scan(trust) == []
-    assert [note.outcome for note in inbox.files] == ["ignored"]
+    assert [note.outcome for note in inbox.listing().files] == ["ignored"]
     assert path.exists()
 
 
 def test_hidden_files_are_not_mentioned(inbox: Inbox, trust: Trust) -> None:
     (inbox.path / ".a.sbb.part").touch()
     assert inbox.scan(trust) == []
-    assert inbox.files == []
+    assert inbox.listing().files == []
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])
@@ -148,7 +136,7 @@ def test_a_file_that_went_away_is_forgotten(inbox: Inbox, trust: Trust) -> None:
     inbox.scan(trust)
     path.unlink()
     inbox.scan(trust)
-    assert inbox.files == []
+    assert inbox.listing().files == []
 
 
 def test_taking_a_file_does_not_remove_one_that_took_its_place(inbox: Inbox) -> None:
@@ -194,5 +182,30 @@ def test_a_refusal_that_cannot_be_written_down_is_still_shown(tmp_path: Path) ->
     (tmp_path / "a.sbb").write_bytes(b"x")
     (tmp_path / "a.sbb.refused.txt").mkdir()
     inbox.refuse(tmp_path / "a.sbb", Reason("CODE", "it is bad", "make it good"))
-    (note,) = inbox.files
+    (note,) = inbox.listing().files
     assert (note.outcome, note.mend) == ("refused", "make it good")
+
+
+def test_files_may_be_taken_while_the_folder_is_looked_through(
+    tmp_path: Path, trust: Trust, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = Inbox(tmp_path / "many", settle_s=3600.0)
+    inbox.path.mkdir()
+    names = [f"{number}.txt" for number in range(1000)]
+    for name in names:
+        (inbox.path / name).touch()
+    inbox.scan(trust)
+    failed: list[BaseException] = []
+    monkeypatch.setattr(threading, "excepthook", lambda hook: failed.append(hook.exc_value))
+    looking = threading.Thread(target=lambda: [inbox.scan(trust) for _ in range(20)])
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        looking.start()
+        while looking.is_alive():
+            for name in names:
+                inbox.taken(inbox.path / name, NOTHING)
+    finally:
+        looking.join()
+        sys.setswitchinterval(interval)
+    assert failed == []

@@ -159,6 +159,14 @@ def test_a_refused_file_is_a_warning_with_its_mend() -> None:
     assert problem == Problem("warning", "inbox ocr-1.sbb", "not signed", "sign it")
 
 
+@pytest.mark.parametrize("outcome", ["refused", "stalled"])
+def test_files_beyond_those_that_are_listed_are_one_problem_that_counts_them(outcome: str) -> None:
+    (problem,) = judged(inbox_more={outcome: 250, "waiting": 3, "ignored": 9}).problems
+    assert (problem.severity, problem.subject) == ("warning", "inbox")
+    assert problem.message.startswith("250 more")
+    assert problem.mend
+
+
 @pytest.mark.parametrize("outcome", ["waiting", "ignored"])
 def test_any_other_file_is_no_problem(outcome: str) -> None:
     file = msgspec.convert({"name": "a", "outcome": outcome, "message": ""}, InboxFile)

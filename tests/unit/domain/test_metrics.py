@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from superbrain.domain.durations import STAGES
 from superbrain.domain.metric import Metric
 from superbrain.domain.metrics import METRICS, text
-from tests.support.reports import full_health, sample_health
+from tests.support.reports import busy_health, full_health, sample_health
 
 MONITORING = Path(__file__).resolve().parents[3] / "docs" / "monitoring"
 ALERTS = MONITORING / "alerts.yml"
@@ -39,6 +39,11 @@ def value(families: dict[str, Parsed], name: str, **labels: str) -> float:
     family = families[name.removesuffix("_total")]
     found = [one for one in family.samples if labels.items() <= one.labels.items()]
     return sum(sample.value for sample in found if sample.name in {name, f"{name}_count"})
+
+
+def test_files_of_the_inbox_count_whether_they_are_listed_or_not() -> None:
+    health = busy_health(inbox_more={"refused": 250})
+    assert 'superbrain_inbox_files{outcome="refused"} 251' in text(health).splitlines()
 
 
 # --- the table ------------------------------------------------------------------------------------
