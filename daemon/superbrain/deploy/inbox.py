@@ -28,7 +28,7 @@ from superbrain.bundle.archive import open_bundle
 from superbrain.bundle.disk import make_folder, remove, rename
 from superbrain.bundle.signing import TRUST_UPDATE
 from superbrain.bundle.trust_chain import SUFFIX as UPDATE_SUFFIX
-from superbrain.deploy.dropped import Content, open_dropped
+from superbrain.deploy.dropped import Content, Settling, open_dropped
 from superbrain.deploy.inbox_notes import MEND, REFUSED_SUFFIX, InboxNotes, Listing
 from superbrain.domain.deployment import Reason
 from superbrain.domain.errors import ArchiveError, BundleError, Incomplete, TrustUnusable
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUFFIX = ".sbb"
+_LONG_AGO = dt.datetime.min.replace(tzinfo=dt.UTC)
 
 
 class InboxError(SuperbrainError):
@@ -75,12 +76,15 @@ class Inbox:
     Args:
         path: the folder.
         settle_s: how long a file must not have changed before its content may be held against it.
+        clock: seconds that only go forward, by which that is judged.
     """
 
-    def __init__(self, path: Path, settle_s: float) -> None:
+    def __init__(
+        self, path: Path, settle_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.path = path
-        self._settle_s = settle_s
-        self._notes = InboxNotes(path)
+        self._settling = Settling(settle_s, clock)
+        self._notes = InboxNotes(path, clock)
         self._leaving: dict[str, Content] = {}
         self._lock = threading.Lock()  # a scan runs in a thread of its own
         self.on_refused: Callable[[str, Reason], None] = lambda _name, _reason: None
@@ -122,6 +126,7 @@ class Inbox:
         with self._lock:
             self._leaving = {name: left for name, left in self._leaving.items() if name in names}
         self._notes.forget_all_but(names)
+        self._settling.forget_all_but(names)
         found = [self._look(name, trust) for name in names if not _is_ours(name)]
         self._notes.read_aside(name for name in names if name.endswith(REFUSED_SUFFIX))
         complete = [item for item in found if item is not None]
@@ -170,16 +175,25 @@ class Inbox:
         return bool(source) and Path(source).exists()
 
     def arrived_at(self, path: Path) -> dt.datetime:
-        """Tell when a file was last written, renamed or copied here; a copy cannot set it back."""
-        try:
-            return dt.datetime.fromtimestamp(path.lstat().st_ctime, dt.UTC)
-        except OSError:
-            return dt.datetime.now(dt.UTC)
+        """Tell when a file was last written, renamed or copied here; a copy cannot set it back.
 
-    def settled(self, path: Path) -> bool:
-        """Tell whether the file has been left alone long enough to be judged by its content."""
+        What came while the clock was ahead, and the clock was set right since, came long ago.
+        """
+        now = _now()
+        try:
+            arrived = dt.datetime.fromtimestamp(path.lstat().st_ctime, dt.UTC)
+        except OSError:
+            return now
+        return arrived if arrived <= now else _LONG_AGO
+
+    def settled(self, path: Path, read: Content | None = None) -> bool:
+        """Tell whether the file has been left alone long enough to be judged by its content.
+
+        With `read`, also whether that content is still the one it has. What is gone has settled.
+        """
         with contextlib.suppress(OSError):
-            return time.time() - path.lstat().st_mtime >= self._settle_s
+            content = Content.of(path.lstat())
+            return self._settling.meet(path.name, content) and read in (None, content)
         return True
 
     def taken(self, path: Path, content: Content) -> None:
@@ -241,6 +255,7 @@ class Inbox:
             status = path.lstat()
         except OSError:
             return None
+        self._settling.meet(name, Content.of(status))
         if self._notes.judged_before(name) or name.endswith(UPDATE_SUFFIX):
             return None
         if not _is_text(name):
@@ -294,3 +309,7 @@ def _is_text(name: str) -> bool:
 
 def _is_ours(name: str) -> bool:
     return name.startswith(".") or name.endswith((REFUSED_SUFFIX, f"{REFUSED_SUFFIX}.txt"))
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

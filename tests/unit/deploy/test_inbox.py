@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from superbrain.deploy.inbox import Inbox, InboxError
 from superbrain.domain.deployment import Reason
 from superbrain.domain.trust import Trust
 from tests.support.bundles import KeyPair, make_bundle, sign_key, trust_in
+from tests.support.clocks import Clock
 
 NOTHING = Content(0, 0, 0, 0)
 
@@ -87,6 +90,61 @@ def test_content_is_not_judged_before_the_file_has_settled(inbox: Inbox, trust: 
     waiting = patient(inbox)
     assert waiting.scan(trust) == []
     assert waiting.listing().files[0].outcome == "waiting"
+
+
+@pytest.mark.parametrize("age_s", [-3600.0, 0.0, 3600.0], ids=["future", "now", "past"])
+def test_content_is_judged_once_it_was_met_unchanged_for_long_enough_whatever_its_times_say(
+    tmp_path: Path, trust: Trust, age_s: float
+) -> None:
+    clock = Clock()
+    inbox = Inbox(tmp_path, settle_s=3.0, clock=clock)
+    path = tmp_path / "a.sbb"
+    path.write_bytes(bytes(100_000))
+    written_at = time.time() - age_s
+    os.utime(path, (written_at, written_at))
+    there = []
+    for clock.now_s in (0.0, 2.9, 3.0):
+        inbox.scan(trust)
+        there.append(path.exists())
+    assert there == [True, True, False]
+
+
+def test_a_file_that_is_written_to_begins_to_settle_anew(tmp_path: Path, trust: Trust) -> None:
+    clock = Clock()
+    inbox = Inbox(tmp_path, settle_s=3.0, clock=clock)
+    path = tmp_path / "a.sbb"
+    there = []
+    for clock.now_s, written_at in ((0.0, 1), (2.0, 2), (4.0, 2), (5.0, 2)):
+        path.write_bytes(bytes(100_000))
+        os.utime(path, (written_at, written_at))
+        inbox.scan(trust)
+        there.append(path.exists())
+    assert there == [True, True, True, False]
+
+
+def test_a_file_of_the_future_that_was_taken_is_removed_once_it_has_settled(
+    tmp_path: Path, trust: Trust
+) -> None:
+    clock = Clock()
+    inbox = Inbox(tmp_path, settle_s=3.0, clock=clock)
+    path = tmp_path / "a.sbb"
+    path.write_bytes(b"first")
+    os.utime(path, (time.time() + 3600, time.time() + 3600))
+    inbox.taken(path, Content.of(path.lstat()))
+    assert path.exists()
+    clock.now_s = 3.0
+    inbox.scan(trust)
+    assert not path.exists()
+
+
+def test_what_was_read_is_not_settled_once_other_content_is_there(tmp_path: Path) -> None:
+    inbox = Inbox(tmp_path, settle_s=0.0)
+    path = tmp_path / "a.sbb"
+    path.write_bytes(b"first")
+    read = Content.of(path.lstat())
+    assert inbox.settled(path, read)
+    path.write_bytes(b"second")
+    assert not inbox.settled(path, read)
 
 
 def test_files_that_were_put_aside_are_not_looked_at_again(
@@ -169,6 +227,18 @@ def test_a_file_written_anew_after_it_was_taken_is_looked_at_again(
     waiting.taken(path, Content.of(path.lstat()))
     path.write_bytes(bundle_bytes(tmp_path, author))
     assert len(waiting.scan(trust)) == 1
+
+
+@pytest.mark.parametrize(("back", "new"), [(dt.timedelta(0), True), (dt.timedelta(hours=1), False)])
+def test_a_file_that_came_while_the_clock_was_ahead_is_not_new_for_ever(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch, back: dt.timedelta, new: bool
+) -> None:
+    path = inbox.path / "a.sbb"
+    before = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1)
+    path.touch()
+    now = dt.datetime.now(dt.UTC) - back
+    monkeypatch.setattr("superbrain.deploy.inbox._now", lambda: now)
+    assert (inbox.arrived_at(path) > before - back) == new
 
 
 def test_a_folder_that_is_missing_is_an_error_with_a_mend(tmp_path: Path) -> None:

@@ -9,16 +9,7 @@ import pytest
 
 from superbrain.deploy.inbox_notes import MAX_LISTED, MAX_TEXT, STALLED_AFTER_S, InboxNotes
 from superbrain.domain.health import InboxFile
-
-
-class Clock:
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.support.clocks import Clock
 
 
 @pytest.fixture
