@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_LOOKS = 10  # at a file that settles and is written to again
+MAX_WAITS = 3600
+WAIT_S = 1.0
+
 
 class Progress(msgspec.Struct, frozen=True):
     """What a stage is doing right now; `percent` is None where nobody can tell."""
@@ -86,13 +90,41 @@ class Intake:
         return life.Abandoned(_gone(deployment))
 
     async def take_in(self, deployment: Deployment) -> life.Event:
-        """Copy the dropped file into the store, hashing every byte."""
+        """Copy the dropped file into the store, hashing every byte.
+
+        What is found in a file that is still being written is not held against it: it is looked at
+        again once it has been left alone, and left to a later deployment if it never is.
+        """
+        try:
+            for _ in range(MAX_LOOKS):
+                happened = await self._look(deployment)
+                if happened is not None:
+                    return happened
+                self.progress[deployment.id] = Progress("waiting until nobody writes to the file")
+                if not await self._left_alone(Path(deployment.source)):
+                    break
+            return life.Abandoned(_never_left_alone(deployment))
+        finally:
+            self.progress.pop(deployment.id, None)
+
+    async def _left_alone(self, path: Path) -> bool:
+        """Wait until a file has settled; false when it does not."""
+        for _ in range(MAX_WAITS):
+            if self._inbox.settled(path):
+                return True
+            await asyncio.sleep(WAIT_S)
+        return False
+
+    async def _look(self, deployment: Deployment) -> life.Event | None:
+        """Take the file in as it is now; None when that says nothing yet."""
         path = Path(deployment.source)
+        read: Content | None = None
         try:
             if not self._inbox.holds(deployment.source):
                 return await self._take_from_store(deployment)
             with self._inbox.open(path) as file:
-                return await self._receive(deployment, path, file)
+                read = Content.of(os.fstat(file.fileno()))
+                return await self._receive(deployment, path, file, read)
         except FileNotFoundError:
             return life.Abandoned(_gone(deployment))
         except (StoreError, TrustUnusable) as error:  # this host's fault, not the bundle's
@@ -100,18 +132,17 @@ class Intake:
         except Incomplete:  # it is being written again; the inbox waits until it is whole
             return life.Abandoned(_gone(deployment))
         except BundleError as error:
-            return await self._refuse(deployment, path, error)
+            return self._refuse(deployment, path, error, read)
         except OSError as error:
             return life.StageFailed(Reason("READ_FAILED", f"{path.name}: {error}"))
-        finally:
-            self.progress.pop(deployment.id, None)
 
-    async def _receive(self, deployment: Deployment, path: Path, file: BinaryIO) -> life.Event:
+    async def _receive(
+        self, deployment: Deployment, path: Path, file: BinaryIO, content: Content
+    ) -> life.Event:
         def show(done: int, total: int) -> None:
             percent = 100.0 * done / max(total, 1)
             self.progress[deployment.id] = Progress("copying into the store", percent)
 
-        content = Content.of(os.fstat(file.fileno()))
         verified = await asyncio.to_thread(open_bundle, file, self.trust())
         if verified.digest != deployment.digest:
             return life.Abandoned(_gone(deployment))
@@ -156,13 +187,14 @@ class Intake:
     def _check_security_floor(self, wanted: Deployment) -> None:
         self.trust().check_security_floor(wanted.name, wanted.version, wanted.sequence)
 
-    async def _refuse(self, deployment: Deployment, path: Path, error: BundleError) -> life.Event:
-        """Refuse for good, unless the file is still being written: then look again."""
-        if self._inbox.holds(deployment.source) and not self._inbox.settled(path):
-            await asyncio.sleep(1.0)
-            return await self.take_in(deployment)
+    def _refuse(
+        self, deployment: Deployment, path: Path, error: BundleError, read: Content | None
+    ) -> life.Event | None:
+        """Refuse for good what was read, unless the file is still being written."""
         reason = Reason(error.reason, error.message, error.mend)
         if self._inbox.holds(deployment.source):
+            if not self._inbox.settled(path, read):
+                return None
             self._inbox.refuse(path, reason)
         return life.Refused(reason)
 
@@ -171,3 +203,9 @@ def _gone(deployment: Deployment) -> Reason:
     name = Path(deployment.source).name
     message = f"{name} went away or became another bundle before it was copied"
     return Reason("FILE_GONE", message, "Drop it again")
+
+
+def _never_left_alone(deployment: Deployment) -> Reason:
+    name = Path(deployment.source).name
+    message = f"{name}: expected a file that is left alone, found one that changes all the time"
+    return Reason("FILE_NOT_SETTLED", message, "End what writes to it, and drop it again")
