@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from superbrain.bundle.trust_chain import read_update
 from superbrain.deploy.orders import OrderRefused
+from superbrain.deploy.trust_keeper import Offered
 from superbrain.domain import operations as op
 from superbrain.domain.audit import Action
 from superbrain.domain.errors import BundleError
@@ -81,7 +82,7 @@ class TrustDesk:
             OrderRefused: none of them counts, and why.
         """
         try:
-            offered = [read_update(text.encode()) for text in updates]
+            offered = [Offered.of(read_update(text.encode())) for text in updates]
         except BundleError as error:
             raise OrderRefused(error.reason, error.message, error.mend) from error
         if not offered:
@@ -92,7 +93,7 @@ class TrustDesk:
         if accepted:
             await self._changed()
         for verdict in bad:
-            subject = f"trust update {verdict.signed.update.sequence}"
+            subject = f"trust update {verdict.offered.sequence}"
             detail = f"{verdict.reason}: {verdict.message}"
             self._audit.write(Action.TRUST_REFUSED, subject, verdict.outcome, detail)
         if bad:

@@ -1,7 +1,7 @@
 """The inbox: which dropped files are complete, which still wait, which are refused and why.
 
-Bundles (`.sbb`) are judged here; trust updates (`.sbt`) are only read, and trust_inbox.py has them
-judged.
+Bundles (`.sbb`) are judged here; trust updates (`.sbt`) are only found and read, one at a time, and
+trust_inbox.py has them judged.
 
 A notification from the kernel is only a hint to look now; the periodic look is what counts. A file
 is taken when it has exactly the size its own signed manifest says, so a slow copy simply waits.
@@ -63,11 +63,10 @@ class Complete(msgspec.Struct, frozen=True):
 
 
 class DroppedUpdate(msgspec.Struct, frozen=True):
-    """A dropped trust update as it was read, unjudged."""
+    """A dropped trust update, neither read nor judged."""
 
     path: Path
     content: Content
-    data: bytes
 
 
 class Inbox:
@@ -133,7 +132,7 @@ class Inbox:
         return sorted(complete, key=lambda item: -item.verified.manifest.sequence)
 
     def updates(self) -> list[DroppedUpdate]:
-        """Read every trust update that lies here and was not judged for good yet.
+        """Find every trust update that lies here and was not judged for good yet.
 
         Raises:
             InboxError: the folder cannot be read.
@@ -144,21 +143,28 @@ class Inbox:
             msg = f"the inbox {self.path} cannot be read: {error.strerror}"
             raise InboxError(msg, mend="Check that it exists and its permissions") from error
         wanted = [name for name in names if name.endswith(UPDATE_SUFFIX) and not _is_ours(name)]
-        found = [self._read_update(name) for name in wanted]
+        found = [self._find_update(name) for name in wanted]
         return [update for update in found if update is not None]
 
-    def _read_update(self, name: str) -> DroppedUpdate | None:
+    def _find_update(self, name: str) -> DroppedUpdate | None:
         path = self.path / name
         if not _is_text(name) or name in self._leaving or self._notes.judged_before(name):
             return None
+        with contextlib.suppress(OSError):
+            return DroppedUpdate(path, Content.of(path.lstat()))
+        return None
+
+    def read_update(self, update: DroppedUpdate) -> bytes | None:
+        """Read a trust update; None when it cannot be read, or is not the one that was found."""
         try:
-            with self.open(path) as file:
-                content = Content.of(os.fstat(file.fileno()))
-                return DroppedUpdate(path, content, file.read(TRUST_UPDATE.max_envelope_bytes + 1))
+            with self.open(update.path) as file:
+                same = Content.of(os.fstat(file.fileno())) == update.content
+                return file.read(TRUST_UPDATE.max_envelope_bytes + 1) if same else None
         except ArchiveError as error:
-            self.refuse(path, Reason(error.reason, error.message, "Copy the trust update itself"))
+            mend = "Copy the trust update itself"
+            self.refuse(update.path, Reason(error.reason, error.message, mend))
         except OSError as error:
-            self.wait(name, f"it cannot be read yet: {error.strerror}")
+            self.wait(update.path.name, f"it cannot be read yet: {error.strerror}")
         return None
 
     def open(self, path: Path) -> BinaryIO:

@@ -8,7 +8,9 @@ an older trust may believe in a key that was stolen since. What serves goes on s
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -35,13 +37,38 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_CLAIMANTS = 16  # how many files that claim one number are verified in one go
 _SEEN_FACT = "trust_folder"
+
+
+class Offered(msgspec.Struct, frozen=True):
+    """What an update says of its own place in the chain; `read` gives all of it, or None.
+
+    Nobody vouches for it yet, and `read` may give another one: it is verified when it is read.
+    """
+
+    sequence: int
+    digest: str
+    expires: dt.datetime | None
+    read: Callable[[], SignedUpdate | None]
+
+    @classmethod
+    def of(
+        cls, signed: SignedUpdate, read: Callable[[], SignedUpdate | None] | None = None
+    ) -> Offered:
+        """Offer an update that is held, or one that `read` reads again."""
+        update = signed.update
+        return cls(update.sequence, signed.digest, update.expires, read or (lambda: signed))
+
+    def expired_at(self, now: dt.datetime) -> bool:
+        """Tell whether it may not be imported any more as the newest there is."""
+        return self.expires is not None and self.expires <= now
 
 
 class Verdict(msgspec.Struct, frozen=True):
     """What became of an offered update; `waiting` ones may be offered again."""
 
-    signed: SignedUpdate
+    offered: Offered
     outcome: Literal["accepted", "known", "refused", "waiting"]
     message: str
     reason: str = ""
@@ -140,7 +167,7 @@ class TrustKeeper:
         self.standing = Standing(self.files.anchor)
         try:
             for signed, followed in self._chain.walk():
-                self._check_recorded(signed)
+                self._check_recorded(signed.update.sequence, signed.digest)
                 self.standing = followed.standing
                 self.updates.append(_facts(signed, followed))
             self._check_not_cut()
@@ -156,12 +183,12 @@ class TrustKeeper:
         else:
             self._record()
 
-    def _check_recorded(self, signed: SignedUpdate) -> None:
-        recorded = self._journal.fact(self._fact(signed.update.sequence))
-        if recorded and recorded != signed.digest:
+    def _check_recorded(self, sequence: int, digest: str) -> None:
+        recorded = self._journal.fact(self._fact(sequence))
+        if recorded and recorded != digest:
             raise UpdateRefused(
-                f"trust update {signed.update.sequence}: expected {recorded[:12]}, which this host "
-                f"has accepted, found {signed.digest[:12]} under the same number",
+                f"trust update {sequence}: expected {recorded[:12]}, which this host "
+                f"has accepted, found {digest[:12]} under the same number",
                 reason="UPDATE_SEQUENCE_REUSED",
                 mend="Give it the next number, and have it signed by the keys that count now",
             )
@@ -205,11 +232,13 @@ class TrustKeeper:
 
     # --- updates ------------------------------------------------------------------------------
 
-    def offer(self, offered: Sequence[SignedUpdate]) -> list[Verdict]:
+    def offer(self, offered: Sequence[Offered]) -> list[Verdict]:
         """Take every update that follows, in the order of their numbers; what became of each.
 
         One that is expired counts only with a successor at hand: a host that slept for years is
-        given the whole chain, whose older links have expired long ago.
+        given the whole chain, whose older links have expired long ago. So all that follow are
+        verified before any is taken; each is read for that, and once more when it is taken, since
+        anybody may have dropped however many.
         """
         if self._unreadable is not None:
             found, mend = self._unreadable.message, self._unreadable.mend
@@ -220,67 +249,80 @@ class TrustKeeper:
         verdicts += refused
         late: list[Verdict] = []
         time = self.clock.time()
-        while line and time.is_set and line[-1][0].update.expired_at(time.now):
-            late.append(_expired(line.pop()[0]))
-        taken = [self._take(signed, followed) for signed, followed in line]
+        while line and time.is_set and line[-1].expired_at(time.now):
+            late.append(_expired(line.pop()))
+        taken = [self._take(one) for one in line]
         verdicts += [*taken, *late]
-        judged = {id(verdict.signed) for verdict in verdicts}
+        judged = {id(verdict.offered) for verdict in verdicts}
         verdicts += [self._early(one) for one in ahead if id(one) not in judged]
         if any(verdict.outcome == "accepted" for verdict in verdicts):
             self._walk()
         return verdicts
 
-    def _is_old(self, signed: SignedUpdate) -> bool:
-        return signed.update.sequence <= self.standing.sequence
+    def _is_old(self, offered: Offered) -> bool:
+        return offered.sequence <= self.standing.sequence
 
-    def _old(self, signed: SignedUpdate) -> Verdict:
-        if any(facts.digest == signed.digest for facts in self.updates):
-            number = signed.update.sequence
-            return Verdict(signed, "known", f"trust update {number} was imported before")
+    def _old(self, offered: Offered) -> Verdict:
+        number = offered.sequence
+        if any(facts.digest == offered.digest for facts in self.updates):
+            return Verdict(offered, "known", f"trust update {number} was imported before")
         try:
-            check_position(self.standing, signed.update.sequence, signed.digest)
+            check_position(self.standing, number, offered.digest)
         except UpdateRefused as error:
-            return self._refused(signed, error)
-        return _waiting(signed, "it cannot be judged")
+            return self._refused(offered, error)
+        return _waiting(offered, "it cannot be judged")
 
-    def _judge(
-        self, ahead: list[SignedUpdate]
-    ) -> tuple[list[tuple[SignedUpdate, Followed]], list[Verdict]]:
+    def _judge(self, ahead: list[Offered]) -> tuple[list[Offered], list[Verdict]]:
         """Verify what follows without a gap; the line, and what is refused beside it."""
-        line: list[tuple[SignedUpdate, Followed]] = []
+        line: list[Offered] = []
         verdicts: list[Verdict] = []
         standing = self.standing
-        claims = [(one.update.sequence, one) for one in ahead]
-        for _, candidates in in_line(standing.sequence, claims):
-            found: Followed | None = None
-            for one in candidates:
-                if found is not None and one.digest == found.standing.digest:
+        claims = [(one.sequence, one) for one in ahead]
+        for number, candidates in in_line(standing.sequence, claims):
+            found: Standing | None = None
+            for one in candidates[:MAX_CLAIMANTS]:
+                if found is not None and one.digest == found.digest:
                     verdicts.append(Verdict(one, "known", "the same update lies here twice"))
                     continue
                 try:
-                    self._check_recorded(one)
-                    place = found.standing if found else standing
-                    followed = follow(place, one, self.files.applied_to(place.trust))
+                    _, followed = self._follow(one, found or standing)
                 except UpdateRefused as error:
                     verdicts.append(self._refused(one, error))
                 except TrustUnusable as error:
                     verdicts.append(_waiting(one, error.message, error.mend))
                 else:
-                    found = followed
-                    line.append((one, followed))
+                    found = followed.standing
+                    line.append(one)
+            message = f"others that claim to be trust update {number} are judged before it"
+            verdicts += [_waiting(one, message) for one in candidates[MAX_CLAIMANTS:]]
             if found is None:
                 break
-            standing = found.standing
+            standing = found
         return line, verdicts
 
-    def _take(self, signed: SignedUpdate, followed: Followed) -> Verdict:
-        update = signed.update
-        if update.sequence != self.standing.sequence + 1:
-            return _waiting(signed, f"update {self.standing.sequence + 1} could not be kept")
+    def _follow(self, offered: Offered, place: Standing) -> tuple[SignedUpdate, Followed]:
+        """Read an update and verify that it follows.
+
+        Raises:
+            UpdateRefused: it does not.
+            TrustUnusable: that cannot be said, and why.
+        """
+        self._check_recorded(offered.sequence, offered.digest)
+        signed = offered.read()
+        if signed is None or signed.digest != offered.digest:
+            message = f"trust update {offered.sequence} went away or changed while it was judged"
+            raise TrustUnusable(message, reason="UPDATE_CHANGED")
+        return signed, follow(place, signed, self.files.applied_to(place.trust))
+
+    def _take(self, offered: Offered) -> Verdict:
+        if offered.sequence != self.standing.sequence + 1:
+            return _waiting(offered, f"update {self.standing.sequence + 1} could not be kept")
         try:
+            signed, followed = self._follow(offered, self.standing)
             self._chain.append(signed)
-        except StoreError as error:
-            return _waiting(signed, error.message, error.mend)
+        except (StoreError, TrustUnusable, UpdateRefused) as error:
+            return _waiting(offered, error.message, error.mend)
+        update = signed.update
         self.clock.believe(update.created)
         before, self.standing = self.standing.trust, followed.standing
         text = (
@@ -297,7 +339,7 @@ class TrustKeeper:
         )
         self._note_revocations(before, followed.standing.trust, f"trust update {update.sequence}")
         event(log, Event.TRUST_UPDATED, message=text, sequence=update.sequence)
-        return Verdict(signed, "accepted", text)
+        return Verdict(offered, "accepted", text)
 
     def _note_revocations(self, before: Trust, now: Trust, by: str) -> None:
         revoked = (now.revoked_keys | now.revoked_bundles) - before.revoked_keys
@@ -305,13 +347,13 @@ class TrustKeeper:
             outcome = "revoked and stopped" if digest in now.stopped_bundles else "revoked"
             self._audit.write(Action.REVOKED, digest, outcome, f"by {by}")
 
-    def _refused(self, signed: SignedUpdate, error: BundleError) -> Verdict:
-        return Verdict(signed, "refused", error.message, error.reason, error.mend)
+    def _refused(self, offered: Offered, error: BundleError) -> Verdict:
+        return Verdict(offered, "refused", error.message, error.reason, error.mend)
 
-    def _early(self, signed: SignedUpdate) -> Verdict:
+    def _early(self, offered: Offered) -> Verdict:
         number = self.standing.sequence + 1
-        message = f"trust update {signed.update.sequence} waits for number {number}"
-        return _waiting(signed, message, f"Drop number {number} and all that follow it too")
+        message = f"trust update {offered.sequence} waits for number {number}"
+        return _waiting(offered, message, f"Drop number {number} and all that follow it too")
 
 
 def _facts(signed: SignedUpdate, followed: Followed) -> UpdateFacts:
@@ -327,15 +369,14 @@ def _facts(signed: SignedUpdate, followed: Followed) -> UpdateFacts:
     )
 
 
-def _waiting(signed: SignedUpdate, message: str, mend: str = "") -> Verdict:
-    return Verdict(signed, "waiting", message, mend=mend)
+def _waiting(offered: Offered, message: str, mend: str = "") -> Verdict:
+    return Verdict(offered, "waiting", message, mend=mend)
 
 
-def _expired(signed: SignedUpdate) -> Verdict:
-    update = signed.update
-    assert update.expires is not None  # noqa: S101 - it could not have expired
+def _expired(offered: Offered) -> Verdict:
+    assert offered.expires is not None  # noqa: S101 - it could not have expired
     message = (
-        f"trust update {update.sequence} could be imported until {update.expires.isoformat()}, "
+        f"trust update {offered.sequence} could be imported until {offered.expires.isoformat()}, "
         f"except together with a newer one"
     )
-    return _waiting(signed, message, "Drop the newer updates beside it, or ask for one")
+    return _waiting(offered, message, "Drop the newer updates beside it, or ask for one")

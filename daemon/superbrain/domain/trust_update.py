@@ -83,10 +83,6 @@ class TrustUpdate(_Json, frozen=True):
         source = f"trust update {self.sequence}"
         return PublicKey(key.id, key.pem.encode(), source, key.who, key.not_before, key.not_after)
 
-    def expired_at(self, now: dt.datetime) -> bool:
-        """Tell whether it may not be imported any more as the newest there is."""
-        return self.expires is not None and self.expires <= now
-
 
 def encode_update(update: TrustUpdate) -> bytes:
     """Give the update's one canonical JSON: keys sorted, no white space, defaults left out.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from typing import Any
 
@@ -156,9 +155,3 @@ def test_a_line_has_no_gap_and_does_not_depend_on_the_order(start: int, numbers:
     assert start + 1 + len(found) not in numbers
     for other in (sorted(numbers), numbers[::-1]):
         assert [n for n, _ in in_line(start, [(n, n) for n in other])] == found
-
-
-def test_expiry_bounds_only_the_import() -> None:
-    update = parse()
-    assert not update.expired_at(dt.datetime(2025, 8, 31, tzinfo=dt.UTC))
-    assert update.expired_at(dt.datetime(2025, 9, 1, tzinfo=dt.UTC))
