@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from superbrain.bundle.archive import open_bundle
 from superbrain.bundle.folder import build
 from superbrain.bundle.store import Store
-from tests.support.appliance import Appliance
+from tests.support.appliance import LOOK_AGAIN_S, Appliance
 from tests.support.bundles import make_bundle_folder, sign_key, trust_in
 from tests.support.load import Load
 from tests.support.releases import answer, go_live, release
@@ -23,6 +25,8 @@ pytestmark = [pytest.mark.fault, pytest.mark.integration]
 
 FLOOD = 10_000
 FLOOD_OF_BUNDLES = 100
+FLOOD_OF_UPDATES = 1000
+FLOOD_OF_NOTES = 300
 MORE_THAN_4_GIB = (4 << 30) + 512
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a tmpfs")
 
@@ -68,6 +72,60 @@ def test_ten_thousand_files_at_once_hide_no_bundle_and_cost_no_answer(tmp_path: 
         load.assert_flawless()
         assert appliance.process.pid == daemon
         assert len(list(appliance.inbox.glob("stray-*.txt"))) == FLOOD
+
+
+def test_a_flood_of_updates_and_of_notes_costs_neither_memory_nor_reports(tmp_path: Path) -> None:
+    with Appliance(tmp_path) as appliance:
+        go_live(appliance, 1)
+        assert appliance.process is not None
+        daemon = psutil.Process(appliance.process.pid)
+        before = daemon.memory_info().rss
+        beside = appliance.root / "many"
+        beside.mkdir()
+        for number in range(FLOOD_OF_UPDATES):  # sparse: together they take no disk
+            with (beside / f"{number}.sbt").open("wb") as file:
+                file.truncate(400_000)
+        for number in range(FLOOD_OF_NOTES):
+            (beside / f"{number}.sbb.refused").touch()
+            (beside / f"{number}.sbb.refused.txt").write_bytes(b"x\n\n" + b"\x01" * 65_000)
+        for path in list(beside.iterdir()):
+            path.rename(appliance.inbox / path.name)
+        report = appliance.root / "run" / "health.json"
+        most, largest, latest_s = before, 0, 0.0
+        while list(appliance.inbox.glob("*.sbt")):
+            most = max(most, daemon.memory_info().rss)
+            found = report.stat()
+            largest = max(largest, found.st_size)
+            latest_s = max(latest_s, time.time() - found.st_mtime)
+            time.sleep(LOOK_AGAIN_S)
+        appliance.wait_for(lambda: appliance.health().inbox_more.get("refused"), "them to be said")
+        more = appliance.health().inbox_more["refused"]
+        assert more + 50 == FLOOD_OF_UPDATES + FLOOD_OF_NOTES
+        assert most - before < 100 << 20
+        assert largest < 1 << 20
+        assert latest_s < 5.0
+        go_live(appliance, 2)
+
+
+def test_files_with_a_time_of_the_future_are_taken_or_refused_like_any_other(
+    tmp_path: Path,
+) -> None:
+    future = time.time() + 3600
+    with Appliance(tmp_path) as appliance:
+        for number in (1, 2):
+            path = release(appliance, number)
+            data = bytearray(path.read_bytes())
+            data[-1500] ^= number - 1  # the second is damaged
+            beside = appliance.inbox / f".{path.name}"
+            beside.write_bytes(data)
+            os.utime(beside, (future, future))
+            beside.rename(appliance.inbox / path.name)
+        appliance.wait_live("adder", "1.0.0")
+        appliance.wait_ended("adder", "2.0.0", "REJECTED")
+        left = {"adder-2.0.0.sbb.refused", "adder-2.0.0.sbb.refused.txt"}
+        appliance.wait_for(
+            lambda: {path.name for path in appliance.inbox.iterdir()} == left, "what was refused"
+        )
 
 
 @needs_root
