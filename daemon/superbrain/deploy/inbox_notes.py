@@ -71,15 +71,17 @@ class InboxNotes:
     def listing(self) -> Listing:
         """List what lies in the inbox and is not taken, by name; what was put aside is last."""
         with self._lock:
-            notes, aside = sorted(self._notes.items()), self._aside
+            notes, aside = list(self._notes.values()), self._aside
+        by_outcome: dict[str, list[_Note]] = {}
+        for note in notes:
+            by_outcome.setdefault(note.file.outcome, []).append(note)
         more = collections.Counter(aside.more)
-        listed: set[str] = set()
-        for outcome in (*_UNFINISHED, *_FINAL):
-            found = [(name, note.since_s) for name, note in notes if note.file.outcome == outcome]
-            newest = heapq.nlargest(MAX_LISTED, found, key=lambda one: one[1])
-            listed.update(name for name, _ in newest)
+        listed: list[InboxFile] = []
+        for outcome, found in by_outcome.items():
+            newest = heapq.nlargest(MAX_LISTED, found, key=lambda note: note.since_s)
+            listed += [note.file for note in newest]
             more[outcome] += len(found) - len(newest)
-        files = [note.file for name, note in notes if name in listed]
+        files = sorted(listed, key=lambda file: file.name)
         return Listing([*files, *aside.files], {key: many for key, many in more.items() if many})
 
     def forget_all_but(self, names: Container[str]) -> None:
