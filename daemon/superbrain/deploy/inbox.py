@@ -38,7 +38,7 @@ from superbrain.host.logs import event
 from superbrain.wire.errors import SuperbrainError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import BinaryIO
 
     from superbrain.bundle.archive import VerifiedBundle
@@ -126,9 +126,9 @@ class Inbox:
             self._leaving = {name: left for name, left in self._leaving.items() if name in names}
         self._notes.forget_all_but(names)
         self._settling.forget_all_but(names)
-        found = [self._look(name, trust) for name in names if not _is_ours(name)]
+        found = (self._look(name, trust) for name in names if not _is_ours(name))
+        complete = _sharing(item for item in found if item is not None)
         self._notes.read_aside(name for name in names if name.endswith(REFUSED_SUFFIX))
-        complete = [item for item in found if item is not None]
         return sorted(complete, key=lambda item: -item.verified.manifest.sequence)
 
     def updates(self) -> list[DroppedUpdate]:
@@ -306,6 +306,15 @@ class Inbox:
     def wait(self, name: str, message: str, mend: str = "") -> None:
         """Note why a file is left where it is."""
         self._notes.wait(name, message, mend)
+
+
+def _sharing(found: Iterable[Complete]) -> list[Complete]:
+    """Have files of one bundle share its manifest: links to one file take no disk."""
+    known: dict[str, VerifiedBundle] = {}
+    return [
+        msgspec.structs.replace(one, verified=known.setdefault(one.verified.digest, one.verified))
+        for one in found
+    ]
 
 
 def _is_text(name: str) -> bool:

@@ -64,6 +64,17 @@ def test_higher_sequences_come_first(
     assert [found.verified.manifest.sequence for found in inbox.scan(trust)] == [2, 1]
 
 
+def test_many_files_of_one_bundle_share_what_is_known_of_it(
+    tmp_path: Path, inbox: Inbox, author: KeyPair, trust: Trust
+) -> None:
+    (inbox.path / "0.sbb").write_bytes(bundle_bytes(tmp_path, author))
+    for number in range(1, 5):
+        (inbox.path / f"{number}.sbb").hardlink_to(inbox.path / "0.sbb")
+    found = inbox.scan(trust)
+    assert len(found) == 5
+    assert len({id(one.verified) for one in found}) == 1
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
 def test_a_part_of_a_bundle_waits(
     tmp_path: Path, inbox: Inbox, author: KeyPair, trust: Trust, share: float
