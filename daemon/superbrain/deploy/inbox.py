@@ -63,10 +63,11 @@ class Complete(msgspec.Struct, frozen=True):
 
 
 class DroppedUpdate(msgspec.Struct, frozen=True):
-    """A dropped trust update, neither read nor judged."""
+    """A dropped trust update, neither read nor judged; `changed_ns` is when it came or changed."""
 
     path: Path
     content: Content
+    changed_ns: int
 
 
 class Inbox:
@@ -132,7 +133,7 @@ class Inbox:
         return sorted(complete, key=lambda item: -item.verified.manifest.sequence)
 
     def updates(self) -> list[DroppedUpdate]:
-        """Find every trust update that lies here and was not judged for good yet.
+        """Find every trust update that was not judged for good yet, those that came first first.
 
         Raises:
             InboxError: the folder cannot be read.
@@ -144,14 +145,16 @@ class Inbox:
             raise InboxError(msg, mend="Check that it exists and its permissions") from error
         wanted = [name for name in names if name.endswith(UPDATE_SUFFIX) and not _is_ours(name)]
         found = [self._find_update(name) for name in wanted]
-        return [update for update in found if update is not None]
+        there = (update for update in found if update is not None)
+        return sorted(there, key=lambda update: update.changed_ns)
 
     def _find_update(self, name: str) -> DroppedUpdate | None:
         path = self.path / name
         if not _is_text(name) or name in self._leaving or self._notes.judged_before(name):
             return None
         with contextlib.suppress(OSError):
-            return DroppedUpdate(path, Content.of(path.lstat()))
+            status = path.lstat()
+            return DroppedUpdate(path, Content.of(status), status.st_ctime_ns)
         return None
 
     def read_update(self, update: DroppedUpdate) -> bytes | None:

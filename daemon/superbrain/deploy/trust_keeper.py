@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_CLAIMANTS = 16  # how many files that claim one number are verified in one go
+MAX_FORGED = 16  # how many forged updates of one number are found out in one go
 _SEEN_FACT = "trust_folder"
 
 
@@ -278,27 +278,40 @@ class TrustKeeper:
         verdicts: list[Verdict] = []
         standing = self.standing
         claims = [(one.sequence, one) for one in ahead]
-        for number, candidates in in_line(standing.sequence, claims):
-            found: Standing | None = None
-            for one in candidates[:MAX_CLAIMANTS]:
-                if found is not None and one.digest == found.digest:
-                    verdicts.append(Verdict(one, "known", "the same update lies here twice"))
-                    continue
-                try:
-                    _, followed = self._follow(one, found or standing)
-                except UpdateRefused as error:
-                    verdicts.append(self._refused(one, error))
-                except TrustUnusable as error:
-                    verdicts.append(_waiting(one, error.message, error.mend))
-                else:
-                    found = followed.standing
-                    line.append(one)
-            message = f"others that claim to be trust update {number} are judged before it"
-            verdicts += [_waiting(one, message) for one in candidates[MAX_CLAIMANTS:]]
-            if found is None:
+        for _, candidates in in_line(standing.sequence, claims):
+            chosen, beside = self._choose(candidates, standing)
+            verdicts += beside
+            if chosen is None:
                 break
-            standing = found
+            offered, standing = chosen
+            line.append(offered)
         return line, verdicts
+
+    def _choose(
+        self, candidates: list[Offered], standing: Standing
+    ) -> tuple[tuple[Offered, Standing] | None, list[Verdict]]:
+        """Find the first that follows of those that claim one number, and where it leads to."""
+        chosen: tuple[Offered, Standing] | None = None
+        verdicts: list[Verdict] = []
+        forged = 0
+        for one in candidates:
+            if chosen is not None and one.digest == chosen[0].digest:
+                verdicts.append(Verdict(one, "known", "the same update lies here twice"))
+                continue
+            if forged == MAX_FORGED:
+                message = f"others that claim to be trust update {one.sequence} are judged first"
+                verdicts.append(_waiting(one, message))
+                continue
+            try:
+                _, followed = self._follow(one, chosen[1] if chosen else standing)
+            except UpdateRefused as error:
+                verdicts.append(self._refused(one, error))
+                forged += 1
+            except TrustUnusable as error:
+                verdicts.append(_waiting(one, error.message, error.mend))
+            else:
+                chosen = one, followed.standing
+        return chosen, verdicts
 
     def _follow(self, offered: Offered, place: Standing) -> tuple[SignedUpdate, Followed]:
         """Read an update and verify that it follows.

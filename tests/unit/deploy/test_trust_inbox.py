@@ -17,7 +17,7 @@ from superbrain.deploy.host_clock import HostClock
 from superbrain.deploy.inbox import Inbox
 from superbrain.deploy.journal import Journal
 from superbrain.deploy.trust_inbox import TrustInbox
-from superbrain.deploy.trust_keeper import MAX_CLAIMANTS, Offered, TrustKeeper
+from superbrain.deploy.trust_keeper import MAX_FORGED, Offered, TrustKeeper
 from superbrain.domain.trust_update import RevokedBundle
 from superbrain.host.audit_log import AuditLog
 from tests.support.bundles import make_trust_folder, sign_key
@@ -129,6 +129,20 @@ def test_one_that_comes_too_early_is_not_read_again_until_it_changes(
     assert stage.sequence == 1
 
 
+def put_last(stage: Stage, name: str, data: bytes, *, after: Path) -> None:
+    """Put an update there as soon as the file system's clock has ticked."""
+    while stage.put(name, data).stat().st_ctime_ns == after.stat().st_ctime_ns:
+        pass
+
+
+def test_of_two_that_may_follow_the_one_that_came_first_counts(stage: Stage) -> None:
+    first = stage.put("z.sbt", stage.made(1, note="the first"))
+    put_last(stage, "a.sbt", stage.made(1, note="another"), after=first)
+    assert stage.look()
+    assert stage.keeper.updates[0].note == "the first"
+    assert stage.inbox.path.joinpath("a.sbt.refused").exists()
+
+
 def test_one_that_waited_is_taken_when_those_before_it_have_come(stage: Stage) -> None:
     stage.put("b.sbt", stage.made(2))
     stage.look()
@@ -138,12 +152,12 @@ def test_one_that_waited_is_taken_when_those_before_it_have_come(stage: Stage) -
 
 
 def test_many_forged_ones_of_a_number_only_delay_the_right_one(stage: Stage) -> None:
-    for number in range(MAX_CLAIMANTS + 1):
-        stage.put(f"forged-{number}.sbt", stage.forged(1, number))
-    stage.put("z.sbt", stage.made(1))
+    for number in range(MAX_FORGED + 1):
+        last = stage.put(f"forged-{number}.sbt", stage.forged(1, number))
+    put_last(stage, "a.sbt", stage.made(1), after=last)
     assert not stage.look()
-    assert len(list(stage.inbox.path.glob("*.sbt.refused"))) == MAX_CLAIMANTS
-    assert "judged before it" in stage.said()["z.sbt"]
+    assert len(list(stage.inbox.path.glob("*.sbt.refused"))) == MAX_FORGED
+    assert "judged first" in stage.said()["a.sbt"]
     assert stage.look()
     assert stage.sequence == 1
 
