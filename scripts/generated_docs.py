@@ -141,10 +141,11 @@ def configuration(now: str) -> str:
     """docs/operations.md, part `configuration`: every key."""
     usual = values(Config())
     rows = [
-        f"| `{key}` | `{toml_value(usual[key])}` | {of.meaning} | {of.applies} |"
+        f"| `{key}` | `{toml_value(usual[key])}` | {of.within.text if of.within else ''} | "
+        f"{of.meaning} | {of.applies} |"
         for key, of in KEYS.items()
     ]
-    head = ["| key | default | meaning | a change takes |", "|---|---|---|---|"]
+    head = ["| key | default | range | meaning | a change takes |", "|---|---|---|---|---|"]
     return part(now, "configuration", "\n".join(head + rows))
 
 
@@ -161,7 +162,7 @@ def metrics(now: str) -> str:
 
 def default_configuration(_now: str = "") -> str:
     """systemd/superbrain.toml: the commented file that an installation begins with."""
-    return default_file()
+    return default_file(Config())
 
 
 def from_template(file: str, **constants: object) -> Callable[[str], str]:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import ipaddress
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +18,8 @@ from typing import Any, Final
 
 import msgspec
 
-from superbrain.app.record_settings import misfits
+from superbrain.app.addresses import HTTP_ADDRESS
+from superbrain.app.config_rules import misfits
 from superbrain.domain.engine import BuilderPolicy
 from superbrain.domain.outage import OutagePolicy
 from superbrain.domain.policy import ErrorBudget
@@ -30,12 +29,6 @@ from superbrain.domain.watch import Reproof, Rules, Watch
 from superbrain.wire.errors import SuperbrainError
 
 DEFAULT_CONFIG = Path("/etc/superbrain/superbrain.toml")
-SOCKET_PATH_LIMIT = 107
-LEAST_THREADS = 16
-LEAST_DESCRIPTORS = 64
-MIN_TCP_MEMORY_BYTES = 512 << 20
-_HTTP_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})")
-_TCP_ADDRESS = re.compile(f"tcp://{_HTTP_ADDRESS.pattern}")
 VARIABLES: Final = "SUPERBRAIN__"
 
 
@@ -221,7 +214,7 @@ class Config(_Section, frozen=True):
     @property
     def metrics_address(self) -> tuple[str, int] | None:
         """Where metrics are served by HTTP: IP address and port."""
-        found = _HTTP_ADDRESS.fullmatch(self.metrics.listen)
+        found = HTTP_ADDRESS.fullmatch(self.metrics.listen)
         return (found[1] or found[2], int(found[3])) if found else None
 
 
@@ -250,7 +243,10 @@ def load_config(
         base = root.resolve()
         paths = Paths(*(str(base / name) for name in ("inbox", "state", "run", "trust")))
         config = msgspec.structs.replace(config, paths=paths)
-    _check(config, path)
+    for misfit in misfits(config):
+        raise ConfigError(
+            f"the configuration {path or 'defaults'}: {misfit.message}", mend=misfit.mend
+        )
     return config
 
 
@@ -322,112 +318,3 @@ def _unknown(raw: dict[str, Any]) -> list[str]:
         if isinstance(raw[section], dict):
             unknown += [f"{section}.{key}" for key in raw[section]]
     return [key for key in unknown if key not in known]
-
-
-def _check(config: Config, path: Path | None) -> None:
-    where = f"the configuration {path or 'defaults'}"
-    _check_amounts(config, where)
-    _check_sandbox(config.sandbox, where)
-    if config.watch.drift_factor <= 1:
-        found = config.watch.drift_factor
-        raise ConfigError(f"{where}: expected watch.drift_factor above 1, found {found}")
-    if config.tcp.memory_bytes < MIN_TCP_MEMORY_BYTES:
-        raise ConfigError(
-            f"{where}: expected tcp.memory_bytes of at least {MIN_TCP_MEMORY_BYTES}, "
-            f"found {config.tcp.memory_bytes}"
-        )
-    for endpoint in config.tcp.endpoints:
-        _check_tcp(endpoint, where)
-    _check_metrics(config.metrics, where)
-    for misfit, mend in misfits(config.inference_log, config.traces):
-        raise ConfigError(f"{where}: {misfit}", mend=mend)
-    longest = str(config.lanes_path / "999999.lane")
-    if len(longest) > SOCKET_PATH_LIMIT:
-        raise ConfigError(
-            f"{where}: paths.runtime makes socket paths of {len(longest)} characters, "
-            f"the kernel allows {SOCKET_PATH_LIMIT}",
-            mend="Choose a shorter runtime folder (with --root, a shorter root)",
-        )
-    if config.log.level not in ("debug", "info", "warning", "error"):
-        raise ConfigError(
-            f"{where}: expected log.level debug, info, warning or error, found {config.log.level!r}"
-        )
-
-
-def _check_amounts(config: Config, where: str) -> None:
-    positive = {
-        "deploy.rescan_s": config.deploy.rescan_s,
-        "deploy.parallel": config.deploy.parallel,
-        "outage.limit_s": config.outage.limit_s,
-        "health.interval_s": config.health.interval_s,
-        "sandbox.scratch_mib": config.sandbox.scratch_mib,
-        "builder.time_limit_s": config.builder.time_limit_s,
-        "builder.workspace_mib": config.builder.workspace_mib,
-        "builder.cache_mib": config.builder.cache_mib,
-        "watch.sample_s": config.watch.sample_s,
-        "watch.leak_share": config.watch.leak_share,
-        "tcp.max_clients": config.tcp.max_clients,
-        "tcp.requests_per_client": config.tcp.requests_per_client,
-    }
-    for key, value in positive.items():
-        if value <= 0:
-            raise ConfigError(f"{where}: expected {key} above 0, found {value}")
-    not_negative = {
-        "builder.memory_mib": config.builder.memory_mib,
-        "deploy.memory_mib": config.deploy.memory_mib,
-    }
-    for key, value in not_negative.items():
-        if value < 0:
-            raise ConfigError(f"{where}: expected {key} of 0 or more, found {value}")
-
-
-def _check_sandbox(policy: SandboxPolicy, where: str) -> None:
-    """Below these a worker does not even start."""
-    least = {"threads": LEAST_THREADS, "descriptors": LEAST_DESCRIPTORS, "memory_mib": 0}
-    for key, value in least.items():
-        found = getattr(policy, key)
-        if found < value:
-            raise ConfigError(f"{where}: expected sandbox.{key} of {value} or more, found {found}")
-
-
-def _check_metrics(metrics: MetricsOut, where: str) -> None:
-    file = Path(metrics.file)
-    if metrics.file and not (file.is_absolute() and file.suffix == ".prom"):
-        raise ConfigError(
-            f"{where}: expected metrics.file to be an absolute path that ends in .prom, "
-            f"found {metrics.file!r}",
-            mend="node_exporter reads nothing else, in the folder that it is told",
-        )
-    if not metrics.listen:
-        return
-    address = _address(_HTTP_ADDRESS.fullmatch(metrics.listen))
-    if address is None:
-        raise ConfigError(
-            f"{where}: expected metrics.listen like 127.0.0.1:9464 or [::1]:9464, "
-            f"found {metrics.listen!r}",
-            mend="Name an address of this host, not a host name, and a port",
-        )
-    if not address.is_loopback and not metrics.remote:
-        raise ConfigError(
-            f"{where}: metrics.listen {metrics.listen} can be reached from other hosts, "
-            "unencrypted and by everybody",
-            mend="Take 127.0.0.1, or say metrics.remote = true if that is meant",
-        )
-
-
-def _address(found: re.Match[str] | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Give the IP address of a match, if it and its port are some."""
-    try:
-        good = found is not None and 0 < int(found[3]) < 1 << 16
-        return ipaddress.ip_address(found[1] or found[2]) if found and good else None
-    except ValueError:
-        return None
-
-
-def _check_tcp(endpoint: str, where: str) -> None:
-    if _address(_TCP_ADDRESS.fullmatch(endpoint)) is None:
-        raise ConfigError(
-            f"{where}: expected tcp.endpoints like tcp://0.0.0.0:5555 or tcp://[::]:5555, "
-            f"found {endpoint!r}",
-            mend="Name an address of this host, not a host name, and a port",
-        )

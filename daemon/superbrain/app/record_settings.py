@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from superbrain.app.config_keys import Misfit
 from superbrain.domain.records import InferenceLogPolicy, RecordPolicy, TracesPolicy, record_policy
 from superbrain.wire.errors import SuperbrainError
 
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 KNOWN_PROTOCOLS: Final = ("http/protobuf", "grpc")
-MAX_PAYLOAD_BYTES: Final = 1 << 20
 _DISABLED: Final = "OTEL_SDK_DISABLED"
 _NEEDED: Final = {
     "http/protobuf": "opentelemetry.exporter.otlp.proto.http",
@@ -31,45 +31,34 @@ class TracesUnavailable(SuperbrainError):
     """Spans are to be exported, and the packages for it are not installed."""
 
 
-def misfits(log: InferenceLogPolicy, traces: TracesPolicy) -> Iterator[tuple[str, str]]:
-    """Say what cannot be meant, each with what to do about it."""
+def misfits(log: InferenceLogPolicy, traces: TracesPolicy) -> Iterator[Misfit]:
+    """Say what cannot be meant, beyond single numbers, each with what to do about it."""
     yield from _log_misfits(log)
     yield from _trace_misfits(traces)
 
 
-def _log_misfits(log: InferenceLogPolicy) -> Iterator[tuple[str, str]]:
+def _log_misfits(log: InferenceLogPolicy) -> Iterator[Misfit]:
     if log.to not in {"", "file", "journal"}:
-        yield f'expected inference_log.to "file", "journal" or "", found {log.to!r}', ""
-    if not 0 <= log.share <= 1:
-        yield (
-            f"expected inference_log.share of 0 to 1, found {log.share}",
-            "0.01 is every hundredth",
-        )
-    if log.failures_per_s < 0:
-        yield f"expected inference_log.failures_per_s of 0 or more, found {log.failures_per_s}", ""
-    if not 0 <= log.payload_bytes <= MAX_PAYLOAD_BYTES:
-        expected, found = f"0 to {MAX_PAYLOAD_BYTES}", log.payload_bytes
-        yield f"expected inference_log.payload_bytes of {expected}, found {found}", ""
+        expected = 'expected inference_log.to "file", "journal" or ""'
+        yield Misfit(("inference_log.to",), f"{expected}, found {log.to!r}")
     if log.payload_bytes and log.to == "journal":
-        yield (
+        yield Misfit(
+            ("inference_log.to", "inference_log.payload_bytes"),
             'expected inference_log.to = "file" with inference_log.payload_bytes, found "journal"',
             "The journal is read by more people than may see what was asked; the file is not",
         )
     if log.path and not Path(log.path).is_absolute():
-        yield f"expected inference_log.path to be an absolute path, found {log.path!r}", ""
-    for key in ("file_mib", "files"):
-        if getattr(log, key) < 1:
-            yield f"expected inference_log.{key} of 1 or more, found {getattr(log, key)}", ""
+        expected = "expected inference_log.path to be an absolute path"
+        yield Misfit(("inference_log.path",), f"{expected}, found {log.path!r}")
 
 
-def _trace_misfits(traces: TracesPolicy) -> Iterator[tuple[str, str]]:
-    if not 0 <= traces.ratio <= 1:
-        yield f"expected traces.ratio of 0 to 1, found {traces.ratio}", "0.01 is every hundredth"
+def _trace_misfits(traces: TracesPolicy) -> Iterator[Misfit]:
     if traces.protocol not in KNOWN_PROTOCOLS:
-        known = " or ".join(KNOWN_PROTOCOLS)
-        yield f"expected traces.protocol {known}, found {traces.protocol!r}", ""
+        expected = f"expected traces.protocol {' or '.join(KNOWN_PROTOCOLS)}"
+        yield Misfit(("traces.protocol",), f"{expected}, found {traces.protocol!r}")
     if traces.endpoint and not _is_url(traces.endpoint):
-        yield (
+        yield Misfit(
+            ("traces.endpoint",),
             f"expected traces.endpoint like http://127.0.0.1:4318, found {traces.endpoint!r}",
             "Name scheme, host and port of an OTLP collector; 4318 is HTTP, 4317 gRPC",
         )

@@ -67,7 +67,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
 def show(args: argparse.Namespace) -> int:
     """Print every key with its value; those that are not the default are marked."""
     if args.default:
-        print(default_file(), end="")
+        print(default_file(Config()), end="")
         return 0
     found, usual = values(_load(args)), values(Config())
     if args.json:

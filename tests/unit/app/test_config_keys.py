@@ -16,7 +16,7 @@ def test_every_key_is_explained_in_the_order_of_the_file() -> None:
 
 
 def test_the_default_file_sets_nothing_and_shows_every_default() -> None:
-    text = default_file()
+    text = default_file(Config())
     assert load_config(None, None, {}) == Config()
     assert not any(tomllib.loads(text).values())
     uncommented = "\n".join(

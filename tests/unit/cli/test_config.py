@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from superbrain.app.config import Config
 from superbrain.app.config_keys import default_file
 from superbrain.cli.main import main
 
@@ -32,7 +33,7 @@ def test_show_as_json_is_a_table_of_keys(file: Path, capsys: pytest.CaptureFixtu
 
 def test_the_default_file_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "show", "--default"]) == 0
-    assert capsys.readouterr().out == default_file()
+    assert capsys.readouterr().out == default_file(Config())
 
 
 def test_check_says_what_a_good_file_sets(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
