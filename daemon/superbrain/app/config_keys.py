@@ -76,7 +76,10 @@ KEYS: Final[dict[str, Key]] = {
     "paths.state": Key("the private folder of store and journal"),
     "paths.runtime": Key("the folder of sockets and health report"),
     "paths.trust": Key("the folder of trusted keys"),
-    "serve.endpoint": Key("the public ZeroMQ endpoint; empty: `infer.sock` in the runtime folder"),
+    "serve.endpoint": Key(
+        "the public ZeroMQ endpoint, as ipc:///run/superbrain/infer.sock; empty: `infer.sock` in "
+        "the runtime folder"
+    ),
     "serve.group": Key(
         "whose members may ask, by that socket and by lanes; empty: the daemon's own group"
     ),

@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Final
 from superbrain.app import record_settings
 from superbrain.app.addresses import HTTP_ADDRESS, TCP_ADDRESS, address
 from superbrain.app.config_keys import KEYS, Misfit, values
+from superbrain.app.config_places import misplaced
 
 if TYPE_CHECKING:
     from superbrain.app.config import Config, MetricsOut
 
-SOCKET_PATH_LIMIT: Final = 107
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 def misfits(config: Config) -> Iterator[Misfit]:
     """Say what cannot be meant, the plainest first."""
     yield from _numbers(config)
+    yield from misplaced(config)
     for endpoint in config.tcp.endpoints:
         yield from _tcp(endpoint)
     yield from _metrics(config.metrics)
     yield from record_settings.misfits(config.inference_log, config.traces)
-    yield from _lanes(config)
     if config.log.level not in LEVELS:
         expected = "expected log.level debug, info, warning or error"
         yield Misfit(("log.level",), f"{expected}, found {config.log.level!r}")
@@ -81,15 +81,4 @@ def _metrics(metrics: MetricsOut) -> Iterator[Misfit]:
             f"metrics.listen {metrics.listen} can be reached from other hosts, "
             "unencrypted and by everybody",
             "Take 127.0.0.1, or say metrics.remote = true if that is meant",
-        )
-
-
-def _lanes(config: Config) -> Iterator[Misfit]:
-    longest = str(config.lanes_path / "999999.lane")
-    if len(longest) > SOCKET_PATH_LIMIT:
-        yield Misfit(
-            ("paths.runtime",),
-            f"paths.runtime makes socket paths of {len(longest)} characters, "
-            f"the kernel allows {SOCKET_PATH_LIMIT}",
-            "Choose a shorter runtime folder (with --root, a shorter root)",
         )
