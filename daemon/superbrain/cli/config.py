@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from superbrain.app.config import DEFAULT_CONFIG, Config, ConfigError, load_config, nearest
+from superbrain.app.config_host import check_host
 from superbrain.app.config_keys import KEYS, default_file, toml_value, values
-from superbrain.app.record_settings import check_packages
 from superbrain.cli.actions import add_action
 
 _CONFIG = """\
@@ -30,7 +30,7 @@ examples:
   superbrain config show --json | jq '.["deploy.probation_s"]'
 """
 _CHECK = """\
-Exit code 1 when the file cannot be used; the error names the key.
+Exit code 1 when the daemon would not start with the file on this host; the error names the key.
 
 examples:
   superbrain config check
@@ -81,9 +81,9 @@ def show(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Judge the file."""
+    """Judge the file, and whether this host has what it asks for."""
     config = _load(args)
-    check_packages(config.traces)
+    check_host(config)
     found, usual = values(config), values(Config())
     differing = [key for key, value in found.items() if value != usual[key]]
     path = args.config or DEFAULT_CONFIG
