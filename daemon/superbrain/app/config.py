@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ import msgspec
 
 from superbrain.app.addresses import HTTP_ADDRESS
 from superbrain.app.config_rules import misfits
+from superbrain.app.config_sources import VARIABLES, Sources, variable_name, variables
 from superbrain.domain.engine import BuilderPolicy
 from superbrain.domain.outage import OutagePolicy
 from superbrain.domain.policy import ErrorBudget
@@ -29,7 +31,8 @@ from superbrain.domain.watch import Reproof, Rules, Watch
 from superbrain.wire.errors import SuperbrainError
 
 DEFAULT_CONFIG = Path("/etc/superbrain/superbrain.toml")
-VARIABLES: Final = "SUPERBRAIN__"
+_AT: Final = re.compile(r"at `\$\.(\w+\.\w+)")
+_LISTED: Final = "superbrain config explain lists every key with its meaning"
 
 
 class ConfigError(SuperbrainError):
@@ -233,20 +236,21 @@ def load_config(
     Raises:
         ConfigError: unreadable, not TOML, an unknown key, a value of the wrong type or range.
     """
-    raw: dict[str, Any] = {}
-    if path or not root:
-        raw = _read(path or DEFAULT_CONFIG, required=path is not None)
-    where = f"the configuration {path or DEFAULT_CONFIG}"
-    _add_variables(raw, os.environ if environment is None else environment)
-    config = _converted(raw, where)
+    raw = None if root and not path else _read(path or DEFAULT_CONFIG, required=path is not None)
+    named = variables(os.environ if environment is None else environment)
+    sources = Sources(
+        file=None if raw is None else path or DEFAULT_CONFIG,
+        variables={variable.key: variable for variable in named},
+        root=root,
+    )
+    _check_known(raw or {}, sources)
+    config = _converted(sources.added_to(raw or {}), sources)
     if root is not None:
         base = root.resolve()
         paths = Paths(*(str(base / name) for name in ("inbox", "state", "run", "trust")))
         config = msgspec.structs.replace(config, paths=paths)
     for misfit in misfits(config):
-        raise ConfigError(
-            f"the configuration {path or 'defaults'}: {misfit.message}", mend=misfit.mend
-        )
+        raise ConfigError(f"{sources.of(*misfit.keys)}: {misfit.message}", mend=misfit.mend)
     return config
 
 
@@ -267,12 +271,12 @@ def nearest(key: str) -> str:
     return next(iter(difflib.get_close_matches(key, candidates, n=1)), "")
 
 
-def _read(path: Path, *, required: bool) -> dict[str, Any]:
+def _read(path: Path, *, required: bool) -> dict[str, Any] | None:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if not required:
-            return {}
+            return None
         raise ConfigError(f"the configuration {path} does not exist") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the configuration {path} is not TOML: {error}") from error
@@ -280,34 +284,16 @@ def _read(path: Path, *, required: bool) -> dict[str, Any]:
         raise ConfigError(f"the configuration {path} cannot be read: {error}") from error
 
 
-def _add_variables(raw: dict[str, Any], environment: Mapping[str, str]) -> None:
-    for variable, text in environment.items():
-        if not variable.startswith(VARIABLES):
-            continue
-        section, _, key = variable.removeprefix(VARIABLES).lower().partition("__")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text  # a word without quotes
-        keys = raw.setdefault(section, {})
-        if isinstance(keys, dict):
-            keys[key] = value
-
-
-def _converted(raw: dict[str, Any], where: str) -> Config:
+def _check_known(raw: dict[str, Any], sources: Sources) -> None:
     for key in _unknown(raw):
         near = nearest(key)
-        raise ConfigError(
-            f"{where}: the key {key} is unknown" + (f", did you mean {near}?" if near else ""),
-            mend="superbrain config explain lists every key with its meaning",
-        )
-    try:
-        return msgspec.convert(raw, Config)
-    except msgspec.ValidationError as error:
-        raise ConfigError(
-            f"{where} does not fit: {error}",
-            mend="superbrain config explain KEY says what a key takes",
-        ) from error
+        hint = f", did you mean {near}?" if near else ""
+        raise ConfigError(f"{sources.of()}: the key {key} is unknown{hint}", mend=_LISTED)
+    for key in sorted(sources.variables.keys() - known_keys()):
+        near = nearest(key)
+        hint = f", did you mean {variable_name(near)}?" if "." in near else ""
+        expected = f"expected {VARIABLES}SECTION__KEY of a known key"
+        raise ConfigError(f"{sources.of(key)}: {expected}{hint}", mend=_LISTED)
 
 
 def _unknown(raw: dict[str, Any]) -> list[str]:
@@ -318,3 +304,15 @@ def _unknown(raw: dict[str, Any]) -> list[str]:
         if isinstance(raw[section], dict):
             unknown += [f"{section}.{key}" for key in raw[section]]
     return [key for key in unknown if key not in known]
+
+
+def _converted(raw: dict[str, Any], sources: Sources) -> Config:
+    try:
+        return msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        found = _AT.search(str(error))
+        key = found[1] if found else ""
+        raise ConfigError(
+            f"{sources.of(key)} does not fit: {error}",
+            mend=f"superbrain config explain {key or 'KEY'} says what it takes",
+        ) from error
