@@ -39,6 +39,7 @@ examples:
 _EXPLAIN = """\
 examples:
   superbrain config explain                every key
+  superbrain config explain deploy         those of a section
   superbrain config explain deploy.probation_s
 """
 _APPLIES: Final = {
@@ -61,7 +62,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
     showing.add_argument("--default", action="store_true", help="the file an installation has")
     _add(actions, "check", "judge a configuration file", _CHECK, check)
     explaining = _add(actions, "explain", "what keys mean and take", _EXPLAIN, explain)
-    explaining.add_argument("key", nargs="?", metavar="KEY", help="such as deploy.probation_s")
+    explaining.add_argument("key", nargs="?", metavar="KEY", help="a key or a section")
 
 
 def show(args: argparse.Namespace) -> int:
@@ -96,36 +97,55 @@ def check(args: argparse.Namespace) -> int:
 
 
 def explain(args: argparse.Namespace) -> int:
-    """Explain one key, or all."""
-    keys = [args.key] if args.key else list(KEYS)
-    if args.key and args.key not in KEYS:
+    """Explain one key, those of a section, or all."""
+    wanted = args.key or ""
+    keys = [key for key in KEYS if not wanted or wanted in (key, key.partition(".")[0])]
+    if not keys:
         near = nearest(args.key)
         hint = f", did you mean {near}?" if near else ""
         raise ConfigError(
             f"the key {args.key} is unknown{hint}", mend="superbrain config explain lists all"
         )
-    facts = [_facts(key, args) for key in keys]
+    here = _here(args)
+    facts = [_facts(key, here) for key in keys]
     if args.json:
-        print(json.dumps(facts[0] if args.key else facts, indent=2))
+        print(json.dumps(facts[0] if wanted in KEYS else facts, indent=2))
         return 0
     for fact in facts:
         print(f"{fact['key']}\n  {fact['meaning']}")
-        default, now = toml_value(fact["default"]), toml_value(fact["value"])
-        print(f"  default {default}" + ("" if now == default else f", here {now}"))
+        within = KEYS[fact["key"]].within
+        if within is not None:
+            print(f"  takes {within.text}")
+        print(f"  default {toml_value(fact['default'])}{_difference(fact)}")
         print(f"  {_APPLIES[fact['applies']]}")
     return 0
 
 
-def _facts(key: str, args: argparse.Namespace) -> dict[str, Any]:
-    default = values(Config())[key]
+def _here(args: argparse.Namespace) -> dict[str, Any]:
+    """Every key with its value; none where the file does not fit, which is when keys are asked."""
+    try:
+        return values(_load(args))
+    except ConfigError:
+        return {}
+
+
+def _facts(key: str, here: dict[str, Any]) -> dict[str, Any]:
+    default, within = values(Config())[key], KEYS[key].within
     return {
         "key": key,
         "meaning": KEYS[key].meaning,
         "type": {str: "text", int: "number", float: "number"}.get(type(default), "value"),
+        **(within._asdict() if within is not None else {}),
         "default": default,
-        "value": values(_load(args))[key],
+        "value": here.get(key),
         "applies": KEYS[key].applies,
     }
+
+
+def _difference(fact: dict[str, Any]) -> str:
+    if fact["value"] is None:
+        return ", here nothing that fits: superbrain config check"
+    return "" if fact["value"] == fact["default"] else f", here {toml_value(fact['value'])}"
 
 
 def _load(args: argparse.Namespace) -> Config:
