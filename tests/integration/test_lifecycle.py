@@ -389,6 +389,23 @@ def test_without_a_trusted_key_nothing_is_taken_and_health_says_so(appliance: Ap
     assert any(problem.subject == "trust" for problem in appliance.health().problems)
 
 
+def test_a_reload_says_what_keeps_new_bundles_out(appliance: Appliance) -> None:
+    trust, inbox = appliance.root / "trust" / "trust.toml", appliance.inbox
+    trust.write_text("threshold = 5\n")
+    message = appliance.ask(op.Reload(), op.Outcome).message
+    assert "read again (1 key) and the inbox is looked through. Warning: no new bundle" in message
+    assert "expected at least 5 trusted keys" in message
+    trust.write_text("threshold = 1\n")
+    inbox.rmdir()
+    inbox.touch()
+    message = appliance.ask(op.Reload(), op.Outcome).message
+    assert "looked through" not in message
+    assert f"Warning: no new bundle is taken: the inbox {inbox} cannot be read" in message
+    inbox.unlink()
+    inbox.mkdir()
+    assert "Warning" not in appliance.ask(op.Reload(), op.Outcome).message
+
+
 def test_a_reload_applies_what_it_can_names_the_rest_and_refuses_what_does_not_fit(
     appliance: Appliance,
 ) -> None:

@@ -24,6 +24,7 @@ from superbrain.app.http_face import HttpFace
 from superbrain.app.metrics import Metrics
 from superbrain.app.observer import Observer
 from superbrain.app.record_desk import record_desk
+from superbrain.app.reload_answer import inbox_problem, reload_answer
 from superbrain.app.restore_plan import refuse_half_restored
 from superbrain.app.trail import Trail
 from superbrain.app.trust_desk import TrustDesk
@@ -335,9 +336,13 @@ class Daemon:
             self._audit.write(Action.RELOADED, "trust folder and configuration")
             notify.ready()
         event(log, Event.DAEMON_RELOADED, applied=applied, needs_restart=waiting)
-        keys = len(self._keeper.trust().keys)
-        said = f"the trust folder was read again ({keys} keys) and the inbox is looked through"
-        return "; ".join([said, *applied, *(f"{change} needs a restart" for change in waiting)])
+        return reload_answer(
+            len(self._keeper.trust().keys),
+            self._keeper.problems(),
+            inbox_problem(self._config.inbox_path),
+            applied,
+            waiting,
+        )
 
     def _read_config(self) -> tuple[list[str], list[str]]:
         """Read the file again; give what was applied and what waits for a restart."""
