@@ -100,7 +100,7 @@ def _endpoint(config: Config) -> Iterator[Misfit]:
 def _endpoint_mend(endpoint: str) -> str:
     if endpoint.startswith("tcp://"):
         return (
-            "For TCP leave serve.endpoint as it is and say "
+            "For TCP leave serve.endpoint out and say "
             f'[tcp] endpoints = ["{endpoint}"]: docs/access.md'
         )
     return "Name the socket's whole path after ipc://, or nothing for infer.sock as usual"
