@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import psutil
@@ -27,7 +30,8 @@ from superbrain.deploy.shelf import CarriedUnfit
 from superbrain.deploy.surveys import Surveys
 from superbrain.deploy.workshop import Workshop
 from superbrain.domain import operations as op
-from superbrain.domain.engine import BuilderPolicy, EngineFile, EngineHost, engine_key
+from superbrain.domain.ctl_build import MEASURED
+from superbrain.domain.engine import BuilderPolicy, EngineFile, EngineHost, engine_key, timing_key
 from superbrain.domain.manifest import CarriedEngine, FileEntry
 from superbrain.domain.rung_facts import RungFacts
 from superbrain.domain.sandbox import SandboxPolicy
@@ -175,6 +179,27 @@ def test_a_build_that_others_left_no_processor_is_told_what_to_do_about_it(
         asyncio.run(site.equip(site.workshop(msgspec.structs.replace(POLICY, time_limit_s=2.0))))
     assert 'set builder.priority = "normal"' in caught.value.mend
     assert "of them waiting for a processor" in site.shown[-1]
+
+
+def test_what_was_measured_is_not_written_through_what_a_builder_has_planted(site: Site) -> None:
+    journal = site.scratch.parent / "journal"
+    journal.write_text("mine")
+    site.scratch.mkdir()
+    host = EngineHost("tensorrt", "10.0.0")
+    (site.scratch / "made").write_bytes(b"measured")
+    site.cache.put(timing_key(host), site.scratch / "made", host, 0.0)
+    child = SimpleNamespace(pid=os.getpid())
+    builder = SimpleNamespace(child=child, scratch=site.scratch)
+    visit = module._Visit(site.cache, POLICY, site.bringup, cast("Any", builder), lambda *_: None)
+    for planted in (MEASURED, f".{MEASURED}.part"):
+        (site.scratch / planted).unlink(missing_ok=True)
+        (site.scratch / planted).symlink_to(journal)
+        assert visit._lay_out(timing_key(host))
+        assert (site.scratch / MEASURED).read_bytes() == b"measured"
+    (site.scratch / f".{MEASURED}.part").mkdir()
+    assert not visit._lay_out(timing_key(host))
+    assert journal.read_text() == "mine"
+    shutil.rmtree(site.scratch)
 
 
 # --- no builder where none is needed --------------------------------------------------------------

@@ -3,7 +3,7 @@
 Everything that changes what lies in store and inbox goes through here, and the small files that
 others read through `host.files`; so tests can have each of these operations fail, or the process
 killed before it. A file that was written and renamed may still be empty after a power cut unless
-it and its folder were synchronised; both are done here and nowhere else.
+it and its folder were synchronised; both are done here, and in `host.files` for what must last.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Adoption:
         if serving == self._written:
             return
         try:
-            write_atomically(self._path, msgspec.json.encode(serving))
+            write_atomically(self._path, msgspec.json.encode(serving), durable=True)
         except OSError as error:
             self._say(f"{self._path} cannot be written: {error.strerror}")
         else:

@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -41,6 +40,7 @@ from superbrain.domain.ctl_build import (
 from superbrain.domain.engine import EngineFile, EngineKey, timing_key
 from superbrain.engines.registry import built_runtime_for
 from superbrain.host.events import Event
+from superbrain.host.files import write_atomically
 from superbrain.host.logs import event
 from superbrain.host.usage import RunClock, waited_s
 
@@ -268,10 +268,19 @@ class _Visit:
         return built.seconds
 
     def _lay_out(self, timing: EngineKey) -> bool:
-        """Put what was measured into the scratch folder; whether there is any."""
+        """Put what was measured into the scratch folder; whether it is there.
+
+        The builder may have put anything in its place, a link to any other file too.
+        """
         if self._cache.look_up(timing) is None:
             return False
-        shutil.copyfile(self._cache.path(timing), self._builder.scratch / MEASURED)
+        try:
+            write_atomically(
+                self._builder.scratch / MEASURED, self._cache.path(timing).read_bytes()
+            )
+        except OSError as error:
+            log.warning("%s: what was measured is not used: %s", self._title, error)
+            return False
         return True
 
     def _heard(self, message: Message) -> None:

@@ -36,6 +36,7 @@ _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR = 1, 2, 4
 _DIMENSIONS, _NAME = 1, 8  # of a tensor
 _FORM_ONLY = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MOST_TAG = (1 << 32) - 1
 
 
 def external_files(path: Path) -> list[str]:
@@ -196,6 +197,8 @@ def _all_fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, in
     position = start
     while position < end:
         tag, begin = _varint(data, position)
+        if tag > _MOST_TAG:  # libraries read its lower half alone, and so another field
+            raise ValueError(f"no protobuf field at {position}")
         kind = tag & 7
         if kind == _VARINT:
             _, position = _varint(data, begin)

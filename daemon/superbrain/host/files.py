@@ -13,7 +13,9 @@ PART_SUFFIX = ".part"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int | None = None) -> None:
+def write_atomically(
+    path: Path, data: bytes, *, mode: int | None = None, durable: bool = False
+) -> None:
     """Replace a file in one step: a reader sees the old content or the new, never a part.
 
     Nothing is written through a link that somebody may have put in the file's place. What a kill
@@ -23,6 +25,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int | None = None) -> Non
         path: where.
         data: what.
         mode: who may read it, whatever the umask; None leaves that to the umask.
+        durable: return when it is on the disk: the name may outlive a power cut, and the data not.
 
     Raises:
         OSError: it cannot be written; the old content is still there.
@@ -35,8 +38,21 @@ def write_atomically(path: Path, data: bytes, *, mode: int | None = None) -> Non
             file.write(data)
             if mode is not None:
                 os.fchmod(file.fileno(), mode)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105
+        if durable:
+            _fsync_folder(path.parent)
     except OSError:
         with contextlib.suppress(OSError):
             os.unlink(temporary)  # noqa: PTH108
         raise
+
+
+def _fsync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

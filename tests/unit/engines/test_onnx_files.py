@@ -55,6 +55,17 @@ def test_a_file_that_is_no_graph_is_a_typed_error(tmp_path: Path, content: bytes
         external_files(tmp_path / "x.onnx")
 
 
+def test_a_field_that_libraries_read_as_another_one_is_a_typed_error(tmp_path: Path) -> None:
+    """They keep the lower 32 bits of a field's tag: here those of the graph, at a length."""
+    path = save_with_weights(tmp_path / "x.onnx", "w.bin")
+    content = path.read_bytes()
+    graph = content.index(b"\x3a")
+    long_tag = b"\xba\x80\x80\x80\x10"
+    path.write_bytes(content[:graph] + long_tag + content[graph + 1 :])
+    with pytest.raises(EngineError, match=r"x\.onnx: expected an ONNX file"):
+        external_files(path)
+
+
 FILES = frozenset({"graphs/x.onnx", "graphs/w.bin", "graphs/more/v.bin", "assets/labels.txt"})
 
 

@@ -35,3 +35,24 @@ def test_nothing_is_written_through_a_link_in_its_place(tmp_path: Path) -> None:
     write_atomically(path, b"new")
     assert (victim.read_bytes(), path.read_bytes()) == (b"mine", b"new")
     assert not path.is_symlink()
+
+
+def test_what_must_last_is_on_the_disk_before_it_has_its_name_and_then_the_name_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def spy_fsync(fd: int) -> None:
+        done.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        fsync(fd)
+
+    def spy_replace(old: Path, new: Path) -> None:
+        done.append(f"to {new.name}")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(os, "replace", spy_replace)
+    write_atomically(tmp_path / "serving.json", b"all of it", durable=True)
+    assert done == [".serving.json.part", "to serving.json", tmp_path.name]
+    assert (tmp_path / "serving.json").read_bytes() == b"all of it"
