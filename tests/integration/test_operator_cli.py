@@ -320,3 +320,14 @@ def test_a_reader_that_goes_away_ends_it_quietly(server: ControlServer) -> None:
     ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("words", [["status"], ["top", "--once"]])
+def test_a_terminal_without_unicode_is_shown_what_it_can_spell(
+    server: ControlServer, words: list[str]
+) -> None:
+    command = [sys.executable, "-m", "superbrain.cli.main", *words]
+    narrow = os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "40"}
+    ended = subprocess.run(command, capture_output=True, check=False, env=narrow)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert b"?" in ended.stdout

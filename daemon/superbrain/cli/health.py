@@ -9,7 +9,8 @@
 | 2 | CRITICAL | callers get no answers, or the daemon gives no report |
 | 3 | UNKNOWN | there is no report that can be trusted: missing, unreadable, too old |
 
-It needs no package beyond the client's, and with --file no access to the control socket.
+The code is the same wherever standard output leads: it may be closed, full, or read by nobody. It
+needs no package beyond the client's, and with --file no access to the control socket.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from superbrain.cli.control import (
     add_control_options,
     control_client,
 )
+from superbrain.cli.streams import try_to_print
 from superbrain.domain.health import Health, Severity
 from superbrain.domain.operations import GetHealth, HealthReply
 from superbrain.domain.quantities import duration_text
@@ -87,9 +89,9 @@ def run(args: argparse.Namespace) -> int:
     except SuperbrainError as error:
         return _no_report(error, as_json=args.json)
     if args.json:
-        print(msgspec.json.format(msgspec.json.encode(health), indent=2).decode())
+        try_to_print(msgspec.json.format(msgspec.json.encode(health), indent=2).decode())
     else:
-        print("\n".join(verdict_lines(health)))
+        try_to_print("\n".join(verdict_lines(health)))
     return _CODES[health.status]
 
 
@@ -178,9 +180,8 @@ def _no_report(error: SuperbrainError, *, as_json: bool) -> int:
     code = CRITICAL if isinstance(error, NotRunning | NoAnswer) else UNKNOWN
     if as_json:
         fields = {"message": error.message, "mend": error.mend}
-        print(msgspec.json.encode({"error": fields}).decode())
+        try_to_print(msgspec.json.encode({"error": fields}).decode())
         return code
-    print(f"{_WORDS[code]} - {_one_line(error.message)}")
-    if error.mend:
-        print(f"-> {error.mend}")
+    mend = f"\n-> {error.mend}" if error.mend else ""
+    try_to_print(f"{_WORDS[code]} - {_one_line(error.message)}{mend}")
     return code

@@ -7,7 +7,7 @@ whatever works without the packages of an extra.
 How a command ends:
 
     0 and others   what the command's `run(args)` returned
-    1              it could not be done; the error says what was found and what to do
+    1              it could not be done, or what it printed could not be written
     2              the command line is wrong
     3              a package of an extra is missing
     70             an error that nobody foresaw
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import json
 import os
@@ -27,6 +28,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 from superbrain import __version__
+from superbrain.cli import streams
+from superbrain.cli.entry import EXIT_INTERRUPTED, hand_back
 from superbrain.transport import compiled
 from superbrain.wire.errors import RequestError, SuperbrainError
 
@@ -34,11 +37,11 @@ EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_MISSING_EXTRA = 3
 EXIT_UNEXPECTED = 70
-EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 # Which extra brings a package; `cpu` brings all others.
 _EXTRAS = {"tensorrt": "tensorrt", "cuda": "tensorrt", "onnx": "author", "torch": "torch"}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Command(NamedTuple):
@@ -102,30 +105,38 @@ _DESCRIPTION = "superbrain proves signed model bundles on this host and serves t
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
+    streams.prepare()
     words = list(sys.argv[1:] if argv is None else argv)
+    code = _carry_out(words)
     try:
-        name = _leading_word(words)
-        parser = parser_of(_command(name))
-        arguments = parser.parse_args(words)
-        if not hasattr(arguments, "run"):
-            raise _usage_error(f"expected a command after {name!r}")
+        sys.stdout.flush()  # a pipe that is closed, or a full disk, shows here and not afterwards
+    except OSError as error:
+        return _report(error, words, as_json=False)
+    return code
+
+
+def _carry_out(words: list[str]) -> int:
+    try:
+        arguments = _parsed(words)
     except SystemExit as end:  # argparse: help or version was shown, or a usage error
         return _exit_code(end)
-    except Exception as error:  # noqa: BLE001 - said in one sentence, like every error below
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - said in one sentence, as below
         return _report(error, words, as_json=False)
     try:
-        return _run(arguments)
+        hand_back()
+        return cast("Callable[[argparse.Namespace], int]", arguments.run)(arguments)
     except SystemExit as end:
         return _exit_code(end)
     except BaseException as error:  # noqa: BLE001 - the last place to turn it into a sentence
         return _report(error, words, as_json=getattr(arguments, "json", False))
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    run = cast("Callable[[argparse.Namespace], int]", arguments.run)
-    code = run(arguments)
-    sys.stdout.flush()  # a closed pipe shows here, not while the interpreter ends
-    return code
+def _parsed(words: list[str]) -> argparse.Namespace:
+    name = _leading_word(words)
+    arguments = parser_of(_command(name)).parse_args(words)
+    if not hasattr(arguments, "run"):
+        raise _usage_error(f"expected a command after {name!r}")
+    return arguments
 
 
 # --- finding the command ------------------------------------------------------------------------
@@ -180,7 +191,7 @@ def overview() -> str:
 
 
 def _usage_error(sentence: str) -> SystemExit:
-    print(f"error: {sentence}\n  → superbrain --help lists the commands", file=sys.stderr)
+    _complain(sentence, "superbrain --help lists the commands")
     return SystemExit(EXIT_USAGE)
 
 
@@ -192,17 +203,21 @@ def _report(error: BaseException, words: list[str], *, as_json: bool) -> int:
     if isinstance(error, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     if isinstance(error, BrokenPipeError):
-        _forget_stdout()
+        streams.forget(sys.stdout)
         return EXIT_BROKEN_PIPE
     if os.environ.get("SUPERBRAIN_DEBUG", "0") not in {"", "0"}:
         traceback.print_exception(error)
     code, message, mend = _sentences(error, words)
     if as_json:
-        print(json.dumps({"error": _as_fields(error, message, mend)}, ensure_ascii=False))
-    print(f"error: {message}", file=sys.stderr)
-    if mend:
-        print(f"  → {mend}", file=sys.stderr)
+        fields = {"error": _as_fields(error, message, mend)}
+        streams.try_to_print(json.dumps(fields, ensure_ascii=False))
+    _complain(message, mend)
     return code
+
+
+def _complain(message: str, mend: str) -> None:
+    said = f"error: {message}\n  → {mend}" if mend else f"error: {message}"
+    streams.try_to_print(said, sys.stderr)
 
 
 def _sentences(error: BaseException, words: list[str]) -> tuple[int, str, str]:
@@ -214,6 +229,11 @@ def _sentences(error: BaseException, words: list[str]) -> tuple[int, str, str]:
         extra = _EXTRAS.get(package, "cpu")
         needs = f"superbrain {words[0]} needs the extra {extra!r} (module {package} is missing)"
         return EXIT_MISSING_EXTRA, needs, f"Install it with: pip install 'superbrain[{extra}]'"
+    if isinstance(error, OSError) and error.filename is None and streams.stdout_fails():
+        streams.forget(sys.stdout)
+        return EXIT_ERROR, *_not_written("standard output", error)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return EXIT_ERROR, *_not_written(error.filename or "standard output or a file", error)
     found = f"unexpected {type(error).__name__}: {error}"
     return EXIT_UNEXPECTED, found, "run with SUPERBRAIN_DEBUG=1 for the traceback"
 
@@ -224,18 +244,16 @@ def _as_fields(error: BaseException, message: str, mend: str) -> dict[str, str]:
     return {"code": str(code), **fields} if code else fields
 
 
-def _forget_stdout() -> None:
-    """Nobody reads it: let the interpreter's last flush go nowhere instead of raising."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        return
+def _not_written(place: str, error: OSError) -> tuple[str, str]:
+    full = error.errno in _FULL
+    found = f"{place}: expected to write there, found: {error.strerror or error}"
+    return found, "Free some space on that disk" if full else ""
 
 
 def _exit_code(end: SystemExit) -> int:
     if end.code is None or isinstance(end.code, int):
         return end.code or 0
-    print(f"error: {end.code}", file=sys.stderr)
+    _complain(str(end.code), "")
     return EXIT_ERROR
 
 
