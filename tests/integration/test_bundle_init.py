@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import onnx
 import pytest
 
 from superbrain.bundle.folder import read_recipe
+from superbrain.cli.main import main
 from superbrain.domain.manifest import Range
 from tests.support.authors import Superbrain, folder, save_array, superbrain
 from tests.support.graphs import ADD, DOUBLE, TinyGraph, identity, save_graph, tensor
@@ -28,6 +31,25 @@ def test_init_writes_what_the_graph_declares(folder: Path) -> None:
         DOUBLE.inputs,
         DOUBLE.outputs,
     )
+
+
+@pytest.mark.parametrize("there", [[], ["notes.txt"]], ids=["a new folder", "one with a file"])
+def test_init_on_a_full_disk_leaves_nothing_of_a_bundle_behind(
+    tmp_path: Path, there: list[str]
+) -> None:
+    model, target = save_graph(tmp_path / "double.onnx", DOUBLE), tmp_path / "made"
+    for name in there:
+        target.mkdir()
+        (target / name).write_text("mine")
+    words = ["bundle", "init", str(model), "--directory", str(target)]
+    command = [sys.executable, "-m", "superbrain.cli.main", *words]
+    small = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *command]
+    ended = subprocess.run(small, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"error: {target}: expected to write there, found: File too l")
+    assert sorted(path.name for path in target.rglob("*")) == there
+    assert target.exists() == bool(there)
+    assert main(words) == 0
 
 
 def test_init_guesses_bounds_for_dynamic_sizes(folder: Path) -> None:

@@ -235,4 +235,5 @@ def test_no_file_is_written_over(appliance: Appliance, programs: Path) -> None:
         [*command, "--output", str(programs / "there")], capture_output=True, check=False
     )
     assert done.returncode == 1
+    assert b"Name another file by --output, or move it away" in done.stderr
     assert (programs / "there").read_text() == "mine"

@@ -21,9 +21,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import superbrain
-from superbrain.app.backup_archive import ArchiveWriter, BackupError, open_regular
+from superbrain.app.backup_archive import (
+    ArchiveWriter,
+    BackupError,
+    open_regular,
+    unwritable,
+)
 from superbrain.app.config import Config
 from superbrain.bundle.archive import ENVELOPE_NAME
+from superbrain.bundle.disk import FULL
 from superbrain.bundle.store import Store
 from superbrain.bundle.trust_folder import read_trust_files
 from superbrain.deploy.journal_copy import JournalFacts, copy_journal, read_facts
@@ -60,6 +66,7 @@ def make_backup(
     Raises:
         SuperbrainError: something cannot be read or written; nothing is left behind.
     """
+    _require_host(config)
     with (
         _reading(),
         tempfile.TemporaryDirectory(prefix="superbrain-backup-") as work,
@@ -85,6 +92,17 @@ def make_backup(
             files=archive.files,
         )
         return Made(backup, archive.finish(backup), damaged)
+
+
+def _require_host(config: Config) -> None:
+    with _reading():
+        if config.journal_path.exists():
+            return
+    raise BackupError(
+        f"expected a host to back up, found no journal {config.journal_path}",
+        code="BACKUP_NO_HOST",
+        mend="Name the folder of a daemon that was started by hand: --root DIR, or --config FILE",
+    )
 
 
 def held(facts: JournalFacts | None, trust: Path) -> Held:
@@ -207,6 +225,8 @@ def _reading() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in FULL:
+            raise unwritable(error.filename or tempfile.gettempdir(), error) from error
         raise BackupError(
             f"expected to read {error.filename}, found: {error.strerror}",
             code="BACKUP_UNREADABLE",

@@ -21,8 +21,9 @@ from typing import BinaryIO, Final, Self
 
 import msgspec
 
-from superbrain.bundle.disk import fsync_folder, storing
+from superbrain.bundle.disk import FULL, fsync_folder, not_written
 from superbrain.domain.backup import SCHEMA, Backup, HeldFile
+from superbrain.domain.errors import StoreError
 from superbrain.wire.errors import SuperbrainError
 
 LIST_NAME: Final = "BACKUP.json"
@@ -58,6 +59,13 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def unwritable(place: object, error: OSError) -> BackupError:
+    """What a disk that takes no more is to a backup."""
+    message, mend = not_written(place, error)
+    code = "BACKUP_NO_SPACE" if error.errno in FULL else "BACKUP_UNWRITABLE"
+    return BackupError(message, code=code, mend=mend)
+
+
 class ArchiveWriter:
     """Writes a backup beside its target, for nobody but its owner; `finish` gives it its name."""
 
@@ -74,7 +82,7 @@ class ArchiveWriter:
                 code="BACKUP_EXISTS",
                 mend="Choose another name, or move it away",
             )
-        with storing(self._part):
+        with self._writing():
             self._part.unlink(missing_ok=True)
             file = self._stack.enter_context(os.fdopen(os.open(self._part, _NEW, 0o600), "w+b"))
         self._file = file
@@ -82,7 +90,8 @@ class ArchiveWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        with contextlib.suppress(OSError):  # what could not be written is tried once more
+            self._stack.close()
         self._part.unlink(missing_ok=True)
 
     def add(self, name: str, file: BinaryIO, mode: int | None = None) -> HeldFile:
@@ -100,15 +109,16 @@ class ArchiveWriter:
 
     def rewind(self, mark: tuple[int, int]) -> None:
         """Forget what was added since `mark`."""
-        self._file.seek(mark[0])
-        self._file.truncate()
+        with self._writing():
+            self._file.seek(mark[0])
+            self._file.truncate()
         self._tar.offset = mark[0]
         del self.files[mark[1] :]
 
     def finish(self, backup: Backup) -> str:
         """Add the list, bring all to the disk, give it its name; the sha256 of the whole."""
         data = msgspec.json.format(msgspec.json.encode(backup), indent=1)
-        with storing(self._target):
+        with self._writing():
             self._write(LIST_NAME, io.BytesIO(data), len(data), 0o600)
             self._tar.close()
             self._file.flush()
@@ -138,23 +148,43 @@ class ArchiveWriter:
     def _write(self, name: str, file: BinaryIO, size_bytes: int, mode: int) -> str:
         info = tarfile.TarInfo(name)
         info.size, info.mode = size_bytes, mode
-        hashed = _Hashed(file)
-        with storing(self._target):
+        hashed = _Hashed(file, name)
+        with self._writing():
             self._tar.addfile(info, hashed)
         return hashed.sha256.hexdigest()
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise unwritable(self._target, error) from error
+
 
 class _Hashed(io.RawIOBase):
-    """A file that is hashed while it is read."""
+    """A file that is hashed while it is read; what is wrong with it is no fault of the archive."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, name: str) -> None:
         self._file = file
+        self._name = name
         self.sha256 = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
+        try:
+            data = self._file.read(size)
+        except OSError as error:
+            raise self._unreadable(error.strerror or str(error)) from error
+        if len(data) < size:
+            raise self._unreadable("its end, before its size")
         self.sha256.update(data)
         return data
+
+    def _unreadable(self, found: str) -> StoreError:
+        return StoreError(
+            f"{self._name}: expected to read it, found: {found}",
+            reason="STORE_IO",
+            mend="Check the disk, and try again",
+        )
 
 
 class ArchiveReader:

@@ -12,10 +12,13 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from superbrain.domain.errors import StoreError
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @contextlib.contextmanager
@@ -24,12 +27,16 @@ def storing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        raise StoreError(
-            f"{path}: expected to write there, found: {error.strerror or error}",
-            reason="STORE_NO_SPACE" if full else "STORE_IO",
-            mend="Free some space on that disk" if full else "Check the disk and its permissions",
-        ) from error
+        message, mend = not_written(path, error)
+        reason = "STORE_NO_SPACE" if error.errno in FULL else "STORE_IO"
+        raise StoreError(message, reason=reason, mend=mend) from error
+
+
+def not_written(place: object, error: OSError) -> tuple[str, str]:
+    """Say that `place` cannot be written, and what to do."""
+    found = f"{place}: expected to write there, found: {error.strerror or error}"
+    full = error.errno in FULL
+    return found, "Free some space on that disk" if full else "Check the disk and its permissions"
 
 
 def make_folder(path: Path) -> None:
@@ -93,6 +100,53 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fchmod(file.fileno(), 0o444)
             os.fsync(file.fileno())
+
+
+def write_new(path: Path, data: bytes, mode: int) -> None:
+    """Make a file that was not there, whole or not at all; never through a link.
+
+    Raises:
+        FileExistsError: something is there already.
+        OSError: it cannot be written; nothing is left of it.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(data)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove(path)
+        raise
+
+
+@contextlib.contextmanager
+def whole_or_nothing(folder: Path) -> Iterator[None]:
+    """Fill a folder: what stops it takes along what it has made in it, and the folder if it did.
+
+    Raises:
+        StoreError: something cannot be written.
+    """
+    before = {*folder.rglob("*")} if folder.exists() else None
+    try:
+        with storing(folder):
+            yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if before is None:
+                remove_tree(folder)
+            else:
+                _keep_only(folder, before)
+        raise
+
+
+def _keep_only(folder: Path, kept: AbstractSet[Path]) -> None:
+    for path in sorted({*folder.rglob("*")} - kept, reverse=True):  # what is inside comes first
+        if path.is_dir() and not path.is_symlink():
+            os.rmdir(path)  # noqa: PTH106
+        else:
+            remove(path)
 
 
 def fsync_folder(folder: Path) -> None:

@@ -8,7 +8,6 @@ the public key's canonical JSON.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -27,6 +26,7 @@ from securesystemslib.signer import (  # type: ignore[attr-defined]
     SSlibKey,
 )
 
+from superbrain.bundle.disk import not_written, write_new
 from superbrain.domain.errors import SignatureRefused, shown
 from superbrain.domain.trust import PublicKey
 
@@ -88,7 +88,7 @@ def generate_key(
     """Make a key pair: `NAME.key` (mode 0600, encrypted if there is a passphrase) and `NAME.pub`.
 
     Raises:
-        SignatureRefused: one of the files is there already, or cannot be written.
+        SignatureRefused: one of the files is there already, or cannot be written; neither is made.
     """
     private: PrivateKey
     if kind == "ed25519":
@@ -108,7 +108,11 @@ def generate_key(
         if path.exists() or path.is_symlink():
             raise _key_exists(path)
     _write_new(files.private, private_pem, 0o600)
-    _write_new(files.public, _public_pem(private.public_key()), 0o644)
+    try:
+        _write_new(files.public, _public_pem(private.public_key()), 0o644)
+    except BaseException:
+        files.private.unlink(missing_ok=True)
+        raise
     return files
 
 
@@ -185,17 +189,12 @@ def _read_key_file(path: Path) -> bytes:
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        write_new(path, data, mode)
     except FileExistsError as error:
         raise _key_exists(path) from error
     except OSError as error:
-        raise SignatureRefused(
-            f"{path}: expected to write a key file there, found: {error.strerror}",
-            reason="KEY_NOT_WRITTEN",
-        ) from error
-    with os.fdopen(fd, "wb") as file:
-        os.fchmod(fd, mode)
-        file.write(data)
+        message, mend = not_written(path, error)
+        raise SignatureRefused(message, reason="KEY_NOT_WRITTEN", mend=mend) from error
 
 
 def _key_exists(path: Path) -> SignatureRefused:

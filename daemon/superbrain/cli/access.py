@@ -7,13 +7,13 @@ The folder of clients is what `[tcp] clients` names. A running daemon reads it a
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import zmq
 
 from superbrain.app.config import DEFAULT_CONFIG, load_config
+from superbrain.bundle.disk import not_written, write_new
 from superbrain.cli.actions import add_action
 from superbrain.cli.infer import print_as_json, table
 from superbrain.wire.curve import (
@@ -40,7 +40,6 @@ for a client, whose camera.key stays with it while camera.pub goes to the host:
 Allowing and denying count from the next 'superbrain reload'; who was denied is cut then.
 """
 _SUFFIX: Final = ".pub"
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Client(NamedTuple):
@@ -100,7 +99,11 @@ def run_generate(args: argparse.Namespace) -> int:
     secret_path = args.directory / f"{name}.key"
     public_path = args.directory / f"{name}{_SUFFIX}"
     _write(secret_path, certificate_text(pair, f"superbrain: secret key of {name}"), 0o600)
-    _write(public_path, certificate_text(Certificate(public), f"superbrain: {name}"), 0o644)
+    try:
+        _write(public_path, certificate_text(Certificate(public), f"superbrain: {name}"), 0o644)
+    except BaseException:
+        secret_path.unlink()
+        raise
     print(f"secret key  {secret_path}   stays where it is used; nobody else may read it")
     print(f"public key  {public_path}   a client's goes to the host, the server's to its clients")
     print(f"key         {public}")
@@ -173,14 +176,13 @@ def _read(path: Path) -> Certificate:
 def _write(path: Path, text: str, mode: int) -> None:
     """Write a new file; what is there already stays."""
     try:
-        with os.fdopen(os.open(path, _NEW, mode), "w", encoding="utf-8") as file:
-            file.write(text)
+        write_new(path, text.encode(), mode)
     except FileExistsError as error:
         msg = f"expected to make {path}, found that it is there already"
         raise InvalidArgument(msg, mend="Choose another name, or remove it first") from error
     except OSError as error:
-        msg = f"expected to write {path}, found: {error.strerror}"
-        raise InvalidArgument(msg) from error
+        message, mend = not_written(path, error)
+        raise InvalidArgument(message, mend=mend) from error
 
 
 def _plain(name: str) -> str:

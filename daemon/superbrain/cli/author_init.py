@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
+from superbrain.bundle.disk import whole_or_nothing
 from superbrain.bundle.folder import RECIPE_NAME, read_recipe
 from superbrain.cli.recipe_text import named_tensors, pipeline_text, plain_name, recipe_text
 from superbrain.cli.template.fitting import Fitted, GraphFile
@@ -127,9 +128,10 @@ def run_init(args: argparse.Namespace) -> int:
     sources = [_source(one, model, several=len(models) > 1) for one, model in models.items()]
     graphs = {source.name: _look_at(source) for source in sources}
     fitted = template.fit(graphs) if template else None
-    for source in sources:
-        _copy_graph(source, folder)
-    _write_texts(folder, name, graphs, fitted, with_pipeline=args.pipeline)
+    with whole_or_nothing(folder):
+        for source in sources:
+            _copy_graph(source, folder)
+        _write_texts(folder, name, graphs, fitted, with_pipeline=args.pipeline)
     read_recipe(folder)
     draft_manifest(folder)
     _say_what_was_made(folder, sources, graphs, fitted)

@@ -19,6 +19,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from superbrain.bundle.disk import not_written
 from superbrain.bundle.folder import read_folder
 from superbrain.cli.display import heading, make_console, plain_table, print_json, show
 from superbrain.cli.proof_table import proof_view
@@ -183,9 +184,8 @@ def _bring(source: Path, target: Path) -> None:
         unfinished.replace(target)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        raise RecipeError(
-            f"{target}: expected to write it, found: {error.strerror}", reason="RECIPE_OUTPUT"
-        ) from error
+        message, mend = not_written(target, error)
+        raise RecipeError(message, reason="RECIPE_OUTPUT", mend=mend) from error
 
 
 # --- what is shown --------------------------------------------------------------------------------

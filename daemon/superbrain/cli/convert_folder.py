@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from superbrain.bundle.disk import storing
 from superbrain.bundle.folder import RECIPE_NAME, read_folder
 from superbrain.bundle.tensors import write_tensor
 from superbrain.cli.recipe_text import Known, recipe_text
@@ -68,16 +69,21 @@ def write_folder(folder: Path, name: str, wish: Wish, found: Converted) -> Conve
     Raises:
         ParityFailed: this machine does not prove what was converted.
         RecipeError, ManifestError: what was converted cannot be a bundle.
+        StoreError: the folder cannot be written; nothing of it is left.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+    with storing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent)
+    with beside as scratch:
         made = Path(scratch) / "folder"
-        _fill(made, name, wish, found)
+        with storing(folder):
+            _fill(made, name, wish, found)
         _prove(made, found)
         found, times = _prove_variants(made, name, wish, found)
-        if folder.exists():
-            folder.rmdir()
-        made.rename(folder)
+        with storing(folder):
+            if folder.exists():
+                folder.rmdir()
+            made.rename(folder)
     return ConvertResult(
         folder=str(folder),
         name=name,
@@ -122,8 +128,9 @@ def _prove_variants(
         variants.append(one)
     if variants != found.variants:
         found = msgspec.structs.replace(found, variants=variants)
-        shutil.rmtree(folder)
-        _fill(folder, name, wish, found)
+        with storing(folder):
+            shutil.rmtree(folder)
+            _fill(folder, name, wish, found)
     return found, times
 
 

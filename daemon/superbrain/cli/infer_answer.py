@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from superbrain.bundle.disk import not_written
 from superbrain.client import Result
 from superbrain.wire.datatypes import BYTES, Array, datatype_of
 from superbrain.wire.errors import SuperbrainError
@@ -66,7 +67,8 @@ def save_outputs(result: Result, folder: Path) -> list[Path]:
             saved += _save(_stem(folder, name), array)
     except OSError as error:
         msg = f"expected to write outputs into {folder}, found: {error.strerror}"
-        raise NotSaved(msg) from error
+        _, mend = not_written(folder, error)
+        raise NotSaved(msg, mend=mend) from error
     return saved
 
 

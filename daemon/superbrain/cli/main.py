@@ -41,7 +41,7 @@ EXIT_BROKEN_PIPE = 141
 
 # Which extra brings a package; `cpu` brings all others.
 _EXTRAS = {"tensorrt": "tensorrt", "cuda": "tensorrt", "onnx": "author", "torch": "torch"}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class Command(NamedTuple):
@@ -229,11 +229,10 @@ def _sentences(error: BaseException, words: list[str]) -> tuple[int, str, str]:
         extra = _EXTRAS.get(package, "cpu")
         needs = f"superbrain {words[0]} needs the extra {extra!r} (module {package} is missing)"
         return EXIT_MISSING_EXTRA, needs, f"Install it with: pip install 'superbrain[{extra}]'"
-    if isinstance(error, OSError) and error.filename is None and streams.stdout_fails():
-        streams.forget(sys.stdout)
-        return EXIT_ERROR, *_not_written("standard output", error)
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return EXIT_ERROR, *_not_written(error.filename or "standard output or a file", error)
+    if isinstance(error, OSError) and (place := _cannot_be_written(error)):
+        from superbrain.bundle.disk import not_written
+
+        return EXIT_ERROR, *not_written(place, error)
     found = f"unexpected {type(error).__name__}: {error}"
     return EXIT_UNEXPECTED, found, "run with SUPERBRAIN_DEBUG=1 for the traceback"
 
@@ -244,10 +243,14 @@ def _as_fields(error: BaseException, message: str, mend: str) -> dict[str, str]:
     return {"code": str(code), **fields} if code else fields
 
 
-def _not_written(place: str, error: OSError) -> tuple[str, str]:
-    full = error.errno in _FULL
-    found = f"{place}: expected to write there, found: {error.strerror or error}"
-    return found, "Free some space on that disk" if full else ""
+def _cannot_be_written(error: OSError) -> str:
+    """What it is that has no room, or may not be written; empty where it is something else."""
+    if error.filename is None and streams.stdout_fails():
+        streams.forget(sys.stdout)
+        return "standard output"
+    if error.errno not in _OF_WRITING:
+        return ""
+    return str(error.filename2 or error.filename or "standard output or a file")
 
 
 def _exit_code(end: SystemExit) -> int:

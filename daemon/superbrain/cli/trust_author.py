@@ -11,6 +11,7 @@ import datetime as dt
 from pathlib import Path
 from typing import Any
 
+from superbrain.bundle.disk import not_written
 from superbrain.bundle.keys import load_public_key, load_signing_key
 from superbrain.bundle.signing import TRUST_UPDATE, add_signatures, sign_payload
 from superbrain.bundle.trust_chain import SignedUpdate, read_update
@@ -217,8 +218,7 @@ def _save(path: Path, data: bytes) -> None:
     try:
         write_atomically(path, data)
     except OSError as error:
-        found = f"{path}: expected to write there, found: {error.strerror}"
-        raise _refused(found, "Name --output") from error
+        raise _refused(*not_written(path, error)) from error
 
 
 def _day(text: str) -> dt.datetime:

@@ -43,7 +43,7 @@ def copy_journal(source: Path, target: Path) -> None:
     """Copy the journal as it is at one moment.
 
     Raises:
-        JournalError: it is not there, cannot be read, or is damaged.
+        JournalError: it is not there, cannot be read, or is damaged; or the copy has no room.
     """
     with _reading(source), _connected(source) as there, _connected(target, "rwc") as here:
         there.backup(here)
@@ -149,6 +149,9 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, msgspec.MsgspecError, OSError) as error:
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) == sqlite3.SQLITE_FULL:
+            msg = f"the journal {path} cannot be copied: {error}"
+            raise JournalError(msg, mend="Free some space there, or set TMPDIR") from error
         raise JournalError(
             f"the journal {path} cannot be read: {error}",
             mend="Run it as root or as the service's user; if it is damaged, start the daemon",

@@ -14,6 +14,7 @@ import shutil
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
+from superbrain.bundle.disk import whole_or_nothing
 from superbrain.bundle.tensors import Array, write_tensor
 
 if TYPE_CHECKING:
@@ -67,15 +68,17 @@ class GoldenWriter:
 
         Raises:
             TensorFileError: an array is not what its tensor declares.
+            StoreError: it cannot be written; nothing of this part is left.
         """
         folder = self._place / part
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         found: list[Recorded] = []
-        for tensor in tensors:
-            array = arrays[tensor.name]
-            write_tensor(folder, tensor, array)
-            found.append(Recorded(self._case, part, tensor.name, array))
+        with whole_or_nothing(folder):
+            folder.mkdir(parents=True)
+            for tensor in tensors:
+                array = arrays[tensor.name]
+                write_tensor(folder, tensor, array)
+                found.append(Recorded(self._case, part, tensor.name, array))
         return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import io
 import os
 import shutil
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from superbrain.app import restore_plan
+from superbrain.app import backup_archive, restore_plan
 from superbrain.app.backup import Made, make_backup
 from superbrain.app.backup_archive import BackupError
 from superbrain.app.config import Config, load_config
@@ -25,7 +26,6 @@ from superbrain.bundle.disk import rename
 from superbrain.deploy.journal import Journal
 from superbrain.deploy.journal_file import JournalError
 from superbrain.domain.audit import Action
-from superbrain.domain.errors import StoreError
 from superbrain.host import state_lock
 from superbrain.host.audit_log import AuditLog, verify_folder
 from superbrain.host.state_lock import StateInUse
@@ -91,11 +91,61 @@ def test_a_backup_is_for_its_owner_alone_and_never_takes_the_place_of_a_file(
 
 def test_a_backup_that_fails_leaves_nothing_behind(tmp_path: Path, host: Config) -> None:
     host.journal_path.write_bytes(b"no journal at all" * 100)
-    with pytest.raises(StoreError):
+    with pytest.raises(BackupError) as caught:
         back_up(host, tmp_path / "nowhere" / "x")
+    assert caught.value.code == "BACKUP_UNWRITABLE"
     with pytest.raises(JournalError):
         back_up(host, tmp_path / "x")
     assert not [path.name for path in tmp_path.iterdir() if "x" in path.name]
+
+
+@pytest.mark.parametrize("room_bytes", [0, 5_000, 20_000])
+def test_a_backup_that_has_no_room_says_so_and_leaves_nothing_behind(
+    tmp_path: Path, host: Config, monkeypatch: pytest.MonkeyPatch, room_bytes: int
+) -> None:
+    monkeypatch.setattr(backup_archive, "os", SmallDisk(room_bytes))
+    with pytest.raises(BackupError, match=r"x: expected to write there, found: No space") as caught:
+        back_up(host, tmp_path / "x")
+    assert (caught.value.code, caught.value.mend) == (
+        "BACKUP_NO_SPACE",
+        "Free some space on that disk",
+    )
+    assert not [path.name for path in tmp_path.iterdir() if "x" in path.name]
+
+
+def test_without_a_host_the_place_of_one_is_asked_for(tmp_path: Path) -> None:
+    nowhere = load_config(None, tmp_path / "nowhere", {})
+    with pytest.raises(BackupError, match="found no journal") as caught:
+        back_up(nowhere, tmp_path / "x")
+    assert caught.value.code == "BACKUP_NO_HOST"
+    assert "--root" in caught.value.mend
+    assert list(tmp_path.iterdir()) == []
+
+
+class SmallDisk:
+    """Stands in for `os` where the archive is written: there is room for so many bytes."""
+
+    def __init__(self, room_bytes: int) -> None:
+        self._room_bytes = room_bytes
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever `os` has
+        return getattr(os, name)
+
+    def fdopen(self, descriptor: int, mode: str) -> io.BufferedIOBase:
+        if mode == "rb":
+            return open(descriptor, "rb")
+        return io.BufferedRandom(_SmallFile(descriptor, self._room_bytes))
+
+
+class _SmallFile(io.FileIO):
+    def __init__(self, descriptor: int, room_bytes: int) -> None:
+        super().__init__(descriptor, "w+b")
+        self._room_bytes = room_bytes
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - any buffer
+        if self.tell() + len(data) > self._room_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
 
 
 def test_the_servers_secret_key_is_in_it_only_when_asked_for(tmp_path: Path, host: Config) -> None:

@@ -17,6 +17,7 @@ from superbrain.bundle.keys import (
 )
 from superbrain.domain.errors import SignatureRefused
 from tests.support.bundles import sign_key
+from tests.support.faulty_disk import Fault, failing
 
 KINDS: list[KeyKind] = ["ed25519", "p256"]
 
@@ -52,6 +53,25 @@ def test_an_existing_file_is_never_overwritten(tmp_path: Path, suffix: str) -> N
     assert caught.value.reason == "KEY_EXISTS"
     assert (tmp_path / f"author{suffix}").read_text() == "precious"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+FULL = [("ENOSPC", number) for number in range(1, 7)] + [("short", 3), ("short", 6)]
+
+
+@pytest.mark.parametrize(("kind", "number"), FULL)
+def test_a_full_disk_is_told_and_no_half_of_a_pair_stays(
+    tmp_path: Path, kind: str, number: int
+) -> None:
+    with failing() as operations:
+        operations.arm(Fault(kind, number))
+        with pytest.raises(SignatureRefused, match="No space left on device") as caught:
+            generate_key(tmp_path, "author")
+    assert (caught.value.reason, caught.value.mend) == (
+        "KEY_NOT_WRITTEN",
+        "Free some space on that disk",
+    )
+    assert list(tmp_path.iterdir()) == []
+    generate_key(tmp_path, "author")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from superbrain.cli.main import main
 from superbrain.client import CurveKeys
+from tests.support.faulty_disk import Fault, failing
 
 
 @pytest.fixture
@@ -32,6 +33,20 @@ def test_a_pair_is_made_once_and_its_secret_is_the_owners_alone(tmp_path: Path) 
     before = secret.read_text()
     assert main(["access", "generate", "camera", "--directory", str(tmp_path)]) == 1
     assert secret.read_text() == before
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+def test_a_full_disk_is_told_and_no_half_of_a_pair_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    words = ["access", "generate", "camera", "--directory", str(tmp_path)]
+    with failing() as operations:
+        operations.arm(Fault("ENOSPC", number))
+        assert main(words) == 1
+    error = capsys.readouterr().err
+    assert "No space left on device\n  → Free some space on that disk\n" in error
+    assert list(tmp_path.iterdir()) == []
+    assert main(words) == 0
 
 
 def test_allow_list_and_deny(

@@ -19,6 +19,7 @@ import msgspec
 
 import superbrain
 from superbrain.app.config import DEFAULT_CONFIG, Config, ConfigError, load_config
+from superbrain.bundle.disk import not_written, write_new
 from superbrain.cli.actions import add_action
 from superbrain.cli.control import ControlClient, add_control_options
 from superbrain.cli.display import make_console, plain_table, print_json, show
@@ -30,7 +31,6 @@ from superbrain.wire.errors import InvalidArgument, SuperbrainError
 
 TIME_LIMIT_S: Final = 60.0
 CONTROL_TIMEOUT_S: Final = 5.0
-_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PLAIN: Final = re.compile(r"[^A-Za-z0-9._+-]")
 
 _EXAMPLES = """\
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     name = f"superbrain-{_PLAIN.sub('_', os.uname().nodename)}-{at:%Y%m%dT%H%M%SZ}"
     path = args.output or Path(f"{name}.tar.gz")
     if path.exists():
-        raise InvalidArgument(f"expected to make {path}, found that it is there already")
+        raise _there_already(path)
     source = _source(args)
     files: dict[str, bytes] = {}
     collected = [_collect(part, source, files) for part in PARTS]
@@ -189,13 +189,19 @@ def _archive(name: str, files: dict[str, bytes], at: dt.datetime) -> bytes:
 
 def _write(path: Path, data: bytes) -> None:
     try:
-        with os.fdopen(os.open(path, _NEW, 0o600), "wb") as file:
-            file.write(data)
+        write_new(path, data, 0o600)
+    except FileExistsError as error:
+        raise _there_already(path) from error
     except OSError as error:
-        raise InvalidArgument(
-            f"expected to write {path}, found: {error.strerror}",
-            mend="--output names another place",
-        ) from error
+        message, mend = not_written(path, error)
+        raise InvalidArgument(message, mend=f"{mend}, or name another place by --output") from error
+
+
+def _there_already(path: Path) -> InvalidArgument:
+    return InvalidArgument(
+        f"expected to make {path}, found that it is there already",
+        mend="Name another file by --output, or move it away",
+    )
 
 
 def _missing(collected: list[Collected]) -> str:
