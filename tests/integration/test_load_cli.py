@@ -101,8 +101,9 @@ def test_a_limit_is_kept_or_not_and_the_exit_code_says_so(
 ) -> None:
     words = ["load", "adder", "--rate", "50", *QUICK]
     assert main([*words, "--slo", "p50=10s"]) == 0
+    assert "p50 ≤ 10000 ms is kept at 50 requests/s" in capsys.readouterr().out
     assert main([*words, "--slo", "p50=1us"]) == 1
-    capsys.readouterr()
+    assert "p50 ≤ 0.001 ms is not kept at 50 requests/s: p50 was" in capsys.readouterr().out
     page = tmp_path / "report.html"
     words = ["load", "adder", "--concurrency", "2", "--slo", "p50=10s", "--html", str(page)]
     assert main([*words, *QUICK]) == 0
@@ -116,6 +117,8 @@ def test_a_limit_is_kept_or_not_and_the_exit_code_says_so(
         (["nobody"], 1, "found 'nobody'"),
         (["adder", "--shape", "x=1,5"], 1, "expected shape [-1, 4], found [1, 5]"),
         (["adder", "--golden", "/nowhere"], 1, "No such file"),
+        (["nobody", "--html", "/nowhere/x.html"], 1, "a page to /nowhere/x.html, found that /now"),
+        (["nobody", "--html", "/"], 1, "expected to write a page to /, found a folder"),
         (["adder", "--slo", "fast"], 2, "such as p99=20ms"),
         (["adder", "--rate", "0"], 2, "expected rates above 0"),
         (["adder", "--concurrency", "1,many"], 2, "many"),

@@ -31,7 +31,7 @@ The daemon must be stopped. A restore that was cut off goes on when the same com
 Afterwards start the daemon: it verifies trust and bundles again, and every model proves itself.
 
 examples:
-  superbrain restore host.sbbackup --dry-run       is it whole, and would it fit here?
+  superbrain restore host.sbbackup --dry-run       is it whole, and would it fit here? 1 if not
   systemctl stop superbraind
   superbrain restore host.sbbackup
   superbrain restore host.sbbackup --replace       what is here is kept aside
@@ -132,7 +132,7 @@ def run_backup(args: argparse.Namespace) -> int:
 
 
 def run_restore(args: argparse.Namespace) -> int:
-    """Restore a backup."""
+    """Restore a backup; 1 when a dry run finds that it would be refused."""
     options = Options(args.config, args.root, args.replace, args.accept_older, args.dry_run)
     done = restore(args.file, options)
     outcome = "checked" if args.dry_run else "resumed" if done.resumed else "restored"
@@ -142,7 +142,7 @@ def run_restore(args: argparse.Namespace) -> int:
         print_json(RestoreSummary(summary, outcome, kept, done.lower, done.left_out, done.refused))
     else:
         print("\n".join(_restore_lines(args, done, outcome)))
-    return 0
+    return 1 if done.refused else 0
 
 
 def _backup_lines(path: Path, made: Made, has_key: bool) -> list[str]:  # noqa: FBT001 - a fact
@@ -187,10 +187,16 @@ def _restore_lines(args: argparse.Namespace, done: Restored, outcome: str) -> li
     lines += [f"kept aside: {path}" for path in done.kept]
     if not backup.with_bundles:
         lines.append(_WITHOUT_BUNDLES)
-    start = "sudo systemctl start superbraind"
-    if args.root:
-        start = f"superbraind --root {args.root} --config {config_file(args.config, args.root)}"
-    return lines if outcome == "checked" else [*lines, f"now: {start}"]
+    return lines if outcome == "checked" else [*lines, f"now: {_start(args)}"]
+
+
+def _start(args: argparse.Namespace) -> str:
+    """The line that starts the restored host; a backup need not have a configuration."""
+    if not args.root:
+        return "sudo systemctl start superbraind"
+    path = config_file(args.config, args.root)
+    start = f"superbraind --root {args.root}"
+    return f"{start} --config {path}" if path.exists() else start
 
 
 def _summary(path: Path, backup: Backup, made: Made | None = None) -> BackupSummary:

@@ -23,6 +23,7 @@ from superbrain.app.config import Config, load_config
 from superbrain.app.restore import Options, Restored, restore
 from superbrain.app.restore_plan import plan_path, refuse_half_restored
 from superbrain.bundle.disk import rename
+from superbrain.cli.main import main
 from superbrain.deploy.journal import Journal
 from superbrain.deploy.journal_file import JournalError
 from superbrain.domain.audit import Action
@@ -280,6 +281,30 @@ def test_a_dry_run_checks_while_a_daemon_runs_and_says_what_would_be_refused(
     flip(file)
     with pytest.raises(BackupError):
         restore_at(tmp_path / "host", file, dry_run=True)
+
+
+@pytest.mark.parametrize(("words", "code"), [([], 1), (["--replace"], 0)])
+def test_a_dry_run_has_the_exit_code_that_the_restore_would_have(
+    tmp_path: Path, host: Config, file: Path, words: list[str], code: int
+) -> None:
+    here = ["restore", str(file), "--root", str(tmp_path / "host"), *words]
+    assert main([*here, "--dry-run"]) == code
+    assert main(here) == code
+
+
+def test_the_line_that_starts_a_restored_host_names_only_what_is_there(
+    tmp_path: Path, host: Config, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "new"
+    assert main(["restore", str(file), "--root", str(new)]) == 0
+    assert capsys.readouterr().out.endswith(f"\nnow: superbraind --root {new}\n")
+    configured = tmp_path / "configured.toml"
+    configured.write_text("[deploy]\nparallel = 1\n")
+    make_backup(host, configured, tmp_path / "with", bundles=True, secrets=False)
+    again = ["restore", str(tmp_path / "with"), "--root", str(new), "--replace"]
+    assert main(again) == 0
+    config = new / "superbrain.toml"
+    assert capsys.readouterr().out.endswith(f"\nnow: superbraind --root {new} --config {config}\n")
 
 
 def test_a_journal_of_a_newer_superbrain_is_refused(tmp_path: Path, file: Path) -> None:

@@ -35,6 +35,8 @@ def advise(
     sentences = list(_failures(steps))
     if slo is not None and best_rate is not None:
         sentences.append(_outcome(slo, best_rate))
+    elif slo is not None:
+        sentences += _verdicts(slo, steps)
     if measured:
         busiest = max(measured, key=lambda step: step.throughput)
         sentences += _limits(busiest, cores)
@@ -59,6 +61,21 @@ def _outcome(slo: Slo, best_rate: float) -> str:
     if not best_rate:
         return f"{slo} was kept at no rate that was tried"
     return f"{slo} is kept up to {best_rate:,.0f} requests/s"
+
+
+def _verdicts(slo: Slo, steps: Sequence[Step]) -> Iterator[str]:
+    """Say of every rate that was asked for whether it kept the limit."""
+    for step in steps:
+        if not step.plan.rate:
+            continue
+        rate = f"{step.plan.rate:,.10g} requests/s"
+        if slo.met(step):
+            yield f"{slo} is kept at {rate}"
+        elif step.failed or not step.requests:
+            yield f"{slo} is not kept at {rate}: {step.failed:,} requests had no answer"
+        else:
+            found = step.latency_ms.quantile(slo.quantile)
+            yield f"{slo} is not kept at {rate}: {slo.quantile} was {found:.3g} ms"
 
 
 def _limits(step: Step, cores: int) -> Iterator[str]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from superbrain.bundle.disk import not_written
 from superbrain.cli.control import DEFAULT_ENDPOINT as CONTROL_ENDPOINT
 from superbrain.cli.control import ControlClient
 from superbrain.cli.infer import parse_typed_input, print_as_json
@@ -152,6 +153,8 @@ def _add_road(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the steps; print what they showed."""
+    if args.html:
+        _check_page(args.html)
     target, cases = _target(args)
     watch = Watch(ControlClient(args.control, _CONTROL_TIMEOUT_S), args.model)
     steps: list[Step] = []
@@ -190,16 +193,33 @@ def _end(args: argparse.Namespace, report: LoadReport) -> int:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPED_WIDTH
         print(report_text(report, width=width))
     if args.html:
-        args.html.write_text(report_html(report), encoding="utf-8")
+        _write_page(args.html, report_html(report))
         print(f"written {args.html}", file=sys.stderr)
     if report.interrupted:
         return EXIT_INTERRUPTED
     searched = report.best_rate is not None
     failed = not searched and any(step.failed for step in report.steps)
-    missed = report.best_rate == 0 or (
-        bool(args.rate) and args.slo is not None and not all(map(args.slo.met, report.steps))
-    )
-    return int(failed or missed)
+    at_rate = [step for step in report.steps if step.plan.rate] if args.rate else []
+    missed = report.best_rate == 0 or (args.slo and not all(map(args.slo.met, at_rate)))
+    return int(failed or bool(missed))
+
+
+def _check_page(path: Path) -> None:
+    """Refuse before the load what could not be written after it."""
+    place = path if path.exists() else path.parent
+    if path.is_dir() or not os.access(place, os.W_OK):
+        found = "a folder" if path.is_dir() else f"that {place} is not there, or not to be written"
+        raise InvalidArgument(
+            f"expected to write a page to {path}, found {found}", mend="Name another file by --html"
+        )
+
+
+def _write_page(path: Path, page: str) -> None:
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        message, mend = not_written(path, error)
+        raise InvalidArgument(message, mend=mend) from error
 
 
 def _target(args: argparse.Namespace) -> tuple[Target, int]:

@@ -40,6 +40,20 @@ def test_errors_come_first_with_what_to_do(code: str, part: str) -> None:
     assert part in first
 
 
+def at_rate(rate: float, p99: float, **more: Any) -> Step:  # noqa: ANN401
+    return step(plan=Plan(0, rate, 0, 1), latency_ms=Latency(p99=p99), **more)
+
+
+def test_every_rate_is_told_whether_it_keeps_the_limit() -> None:
+    slo = Slo("p99", 20)
+    kept, missed, failed = at_rate(50, 12), at_rate(1000, 31.25), at_rate(2000, 5, unsent=7)
+    assert told(kept, slo=slo) == "p99 ≤ 20 ms is kept at 50 requests/s"
+    late = "p99 ≤ 20 ms is not kept at 1,000 requests/s: p99 was 31.2 ms"
+    assert told(step(), kept, missed, slo=slo).splitlines() == [told(kept, slo=slo), late]
+    lost = "p99 ≤ 20 ms is not kept at 2,000 requests/s: 7 requests had no answer"
+    assert lost in told(failed, slo=slo)
+
+
 def test_a_busy_worker_on_an_idle_host_is_the_limit() -> None:
     busy = step(usage=[Usage("worker", 0.97, 1)], host_cores_busy=1.2)
     assert "the model is the limit: its worker used 1.0 cores and 2.8 were idle" in told(busy)
