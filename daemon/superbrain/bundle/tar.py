@@ -96,7 +96,8 @@ def check_header(block: bytes, path: str, size_bytes: int) -> None:
     """Check that `block` is the header of this path and size and nothing else.
 
     Raises:
-        ArchiveError: it differs; the sentence names the first field that does.
+        ArchiveError: it differs; the sentence names the first field that does, or says that it is
+            damaged.
     """
     expected = encode_header(path, size_bytes)
     if block != expected:
@@ -127,6 +128,8 @@ def explain(block: bytes, expected: bytes, path: str) -> ArchiveError:
     if found.magic != wanted.magic and found.name != wanted.name:
         begin = shown(block[:24].rstrip(b"\0"))
         return _error("ARCHIVE_NOT_TAR", path, "a bundle, which begins with it", f"{begin} …")
+    if found.kind not in _KINDS and not _adds_up(block, found.checksum):
+        return _damaged(path)
     if found.kind != wanted.kind:
         kind = _KINDS.get(found.kind, f"an entry of type {shown(found.kind)}")
         return _error("ARCHIVE_NOT_REGULAR", path, "a regular file", kind)
@@ -146,6 +149,24 @@ def explain(block: bytes, expected: bytes, path: str) -> ArchiveError:
             )
     return _error(
         "ARCHIVE_HEADER", path, f"checksum {shown(wanted.checksum)}", shown(found.checksum)
+    )
+
+
+def _adds_up(block: bytes, checksum: bytes) -> bool:
+    """Whether a header is as somebody wrote it, be it another one."""
+    bare = _HEADER.pack(*_Fields(*_HEADER.unpack(block))._replace(checksum=_NO_CHECKSUM))
+    try:
+        return int(checksum.strip(b" \0"), 8) == sum(bare)
+    except ValueError:
+        return False
+
+
+def _damaged(path: str) -> ArchiveError:
+    return ArchiveError(
+        f"archive: {path}: expected an intact header before it, found a damaged one: its bytes do "
+        f"not add up to its checksum",
+        reason="ARCHIVE_HEADER",
+        mend="Copy the bundle again, or take another copy",
     )
 
 

@@ -103,6 +103,18 @@ def test_another_size_is_named() -> None:
     assert caught.value.reason == "ARCHIVE_SIZE"
 
 
+@pytest.mark.parametrize("place", [10, 110, 130, 140, 150, 156, 200, 300, 400, 505])
+def test_a_damaged_header_is_called_damaged(place: int) -> None:
+    header = bytearray(tar.encode_header("graphs/a", 5))
+    header[place : place + 2] = b"XX"
+    with pytest.raises(ArchiveError, match="damaged") as caught:
+        tar.check_header(bytes(header), "graphs/a", 5)
+    assert (caught.value.reason, caught.value.mend) == (
+        "ARCHIVE_HEADER",
+        "Copy the bundle again, or take another copy",
+    )
+
+
 @pytest.mark.parametrize(
     ("start", "word"),
     [
