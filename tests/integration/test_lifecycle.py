@@ -367,6 +367,23 @@ def test_a_retained_older_bundle_cannot_come_back_through_the_inbox(appliance: A
     assert answer(appliance) == 2
 
 
+def test_a_version_refused_before_it_was_taken_is_reported_from_the_journal(
+    appliance: Appliance,
+) -> None:
+    go_live(appliance, 2)
+    appliance.drop(release(appliance, 1))
+    appliance.wait_ended("adder", "1.0.0", "REJECTED")
+    report = appliance.ask(op.GetReport("adder", "1.0.0"), op.ReportReply)
+    assert (report.state, report.stored, report.created) == ("REJECTED", False, None)
+    assert report.reason is not None
+    assert report.reason.code == "SEQUENCE_BELOW_FLOOR"
+    assert {one.verdict for one in report.rungs} == {"not tried"}
+    refusal = appliance.ask(op.Retry("adder", "1.0.0"), op.Refusal)
+    assert refusal.code == "NOT_RETAINED"
+    assert report.reason.message in refusal.message
+    assert "Another file is needed" in refusal.mend
+
+
 def test_a_bundle_revoked_since_cannot_be_retried(appliance: Appliance) -> None:
     go_live(appliance, 1)
     digest = appliance.model("adder").digest  # type: ignore[union-attr]

@@ -29,6 +29,7 @@ from superbrain.app.control_peer import (
 from superbrain.deploy.orders import OrderRefused, Orders
 from superbrain.domain import operations as op
 from superbrain.domain.audit import Action, Peer
+from superbrain.domain.errors import StoreError
 from superbrain.domain.rung_facts import rung_facts
 from superbrain.domain.settings import explain, explain_sandbox
 from superbrain.host.events import Event
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from superbrain.bundle.store import Store
     from superbrain.deploy.journal import Journal
     from superbrain.domain.deployment import Deployment
+    from superbrain.domain.manifest import Manifest
     from superbrain.host.audit_log import AuditLog
 
 log = logging.getLogger(__name__)
@@ -212,7 +214,7 @@ class ControlServer:
 
     def _report(self, model: str, version: str) -> op.ReportReply:
         deployment = self._wanted(model, version)
-        manifest = self._store.manifest(deployment.digest)
+        manifest = self._kept_manifest(deployment)
         proofs = self._journal.proofs(deployment.id)
         passed = [record.proof for record in proofs if record.proof.passed]
         return op.ReportReply(
@@ -222,22 +224,35 @@ class ControlServer:
             state=str(deployment.state),
             digest=deployment.digest,
             sequence=deployment.sequence,
-            created=manifest.created,
-            description=manifest.description,
+            created=manifest.created if manifest else None,
+            description=manifest.description if manifest else "",
             ladder=list(deployment.ladder),
             rung=deployment.rung,
             signers=self._journal.signers(deployment.digest),
             settings=[
                 *explain(manifest, passed[-1] if passed else None, os.cpu_count() or 1),
                 *map(explain_sandbox, self._observer.sandboxes(deployment)),
-            ],
+            ]
+            if manifest
+            else [],
             proofs=proofs,
             transitions=list(
                 reversed(self._journal.history(deployment_id=deployment.id, limit=200))
             ),
             rungs=rung_facts(deployment),
             select=deployment.select,
+            stored=manifest is not None,
+            reason=deployment.reason,
         )
+
+    def _kept_manifest(self, deployment: Deployment) -> Manifest | None:
+        """None where the store has none of it: refused before it was taken, or not kept longer."""
+        try:
+            return self._store.manifest(deployment.digest)
+        except StoreError as error:
+            if error.reason == "STORE_MISSING":
+                return None
+            raise
 
     def _wanted(self, model: str, version: str) -> Deployment:
         if not version:

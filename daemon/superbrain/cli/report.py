@@ -30,6 +30,7 @@ from superbrain.domain.quantities import duration_text
 from superbrain.domain.rung_facts import RungFacts
 
 _SELECTED = {"first": "", "fastest": "; the fastest that proves"}
+_NOT_KEPT = "not known: its bundle is not in the store"
 _VERDICT_STYLES = {"chosen": "green", "proven": "", "under way": "cyan", "not tried": "dim"}
 _EXAMPLES = """\
 examples:
@@ -82,8 +83,9 @@ def _parts(console: Console, report: ReportReply) -> Iterator[RenderableType]:
     if report.rungs:
         yield heading("Ladder")
         yield _ladder(console, report.rungs)
-    yield heading("Serving")
-    yield _settings(report)
+    if report.stored:
+        yield heading("Serving")
+        yield _settings(report)
     for record in report.proofs:
         yield _proof_heading(record)
         yield proof_view(console, record.proof)
@@ -96,13 +98,16 @@ def _parts(console: Console, report: ReportReply) -> Iterator[RenderableType]:
 
 def _facts(console: Console, report: ReportReply) -> Table:
     separator = f" {arrow(console)} "
-    facts = {
-        "state": report.state.lower().replace("_", " "),
+    facts = {"state": report.state.lower().replace("_", " ")}
+    if report.reason is not None:
+        mend = f"\n{arrow(console)} {report.reason.mend}" if report.reason.mend else ""
+        facts["because"] = f"{report.reason.code}: {report.reason.message}{mend}"
+    facts |= {
         "rung": report.rung or "none",
         "ladder": separator.join(report.ladder) + _SELECTED[report.select],
         "sequence": str(report.sequence),
-        "created": local_time(report.created),
-        "signed by": ", ".join(report.signers) or "nobody",
+        "created": local_time(report.created) if report.created else _NOT_KEPT,
+        "signed by": ", ".join(report.signers) or ("nobody" if report.stored else _NOT_KEPT),
         "digest": report.digest,
     }
     table = Table.grid(padding=(0, 2, 0, 0))

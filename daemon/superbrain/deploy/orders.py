@@ -116,8 +116,7 @@ class Orders:
             msg = f"{name} {newest.version} is {newest.state}, so there is nothing to try again"
             raise OrderRefused("BUSY", msg)
         if newest.digest not in self._store.digests():
-            msg = f"the bundle of {name} {newest.version} is not in the store any more"
-            raise OrderRefused("NOT_RETAINED", msg, "Drop it into the inbox again")
+            raise _not_kept(newest)
         anew = msgspec.structs.replace(newest, attempt=0, source="")
         again = self._driver.again(anew, "retry")
         return f"{name} {again.version} is tried again as deployment {again.id}"
@@ -139,3 +138,14 @@ class Orders:
             msg = f"no model named {name!r} serves here; serving: {', '.join(serving) or 'none'}"
             raise OrderRefused("NOT_FOUND", msg, "superbrain status lists the models")
         return current
+
+
+def _not_kept(ended: Deployment) -> OrderRefused:
+    """The store has no bundle to try: it was let go, or refused before it was taken."""
+    which, why = f"{ended.name} {ended.version}", ended.reason
+    if ended.state is not State.REJECTED or why is None:
+        msg = f"the bundle of {which} is not in the store any more"
+        return OrderRefused("NOT_RETAINED", msg, "Drop it into the inbox again")
+    msg = f"{which} was refused, and its bundle is not in the store: {why.message}"
+    another = "Another file is needed: this one is refused again as long as that is so"
+    return OrderRefused("NOT_RETAINED", msg, f"{why.mend}. {another}" if why.mend else another)

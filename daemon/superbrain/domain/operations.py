@@ -13,6 +13,7 @@ import datetime as dt
 import msgspec
 
 from superbrain.domain.audit import Entry
+from superbrain.domain.deployment import Reason
 from superbrain.domain.health import Health
 from superbrain.domain.manifest import Select
 from superbrain.domain.proof import Proof
@@ -129,7 +130,11 @@ class HistoryReply(Reply, frozen=True, tag="history"):
 
 
 class ReportReply(Reply, frozen=True, tag="report"):
-    """Answer to `GetReport`: the deployment, its manifest's facts, every proof, oldest first."""
+    """Answer to `GetReport`: the deployment, its manifest's facts, every proof, oldest first.
+
+    `stored`: whether its bundle is in the store. Of one that is not, the journal alone tells: no
+    `description`, no `settings`, and `created` is None. `reason` is why it ended badly, if it did.
+    """
 
     model: str
     version: str
@@ -137,7 +142,7 @@ class ReportReply(Reply, frozen=True, tag="report"):
     state: str
     digest: str
     sequence: int
-    created: dt.datetime
+    created: dt.datetime | None
     description: str
     ladder: list[str]
     rung: str
@@ -147,6 +152,8 @@ class ReportReply(Reply, frozen=True, tag="report"):
     transitions: list[Transition]
     rungs: list[RungFacts] = []
     select: Select = "first"
+    stored: bool = True
+    reason: Reason | None = None
 
 
 class TrustReply(Reply, frozen=True, tag="trust"):

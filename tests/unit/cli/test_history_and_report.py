@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 
 from superbrain.cli.history import history_view
 from superbrain.cli.report import report_view
+from superbrain.domain.deployment import Reason
 from superbrain.domain.operations import Transition
 from superbrain.domain.proof import Proof, Timing
 from tests.support.reports import NOON, sample_report, sample_transitions
@@ -65,6 +66,25 @@ def test_a_report_shows_who_signed_and_how_it_serves(console: Console) -> None:
     rows = lines(console, report_view(console, sample_report()))
     assert "signed by  3f2a90c1, b7d1e6aa" in rows
     assert "batching   up to 8  requests that wait when a run ends share the next one" in rows
+
+
+def test_a_report_of_a_bundle_that_is_not_kept_says_why_it_ended(console: Console) -> None:
+    report = msgspec.structs.replace(
+        sample_report(),
+        state="REJECTED",
+        reason=Reason("DATE_EXPIRED", "expected a date ahead, found 2020", "Build a newer one"),
+        stored=False,
+        created=None,
+        signers=[],
+        settings=[],
+        proofs=[],
+    )
+    rows = lines(console, report_view(console, report))
+    assert "state      rejected" in rows
+    assert "because    DATE_EXPIRED: expected a date ahead, found 2020" in rows
+    assert "           -> Build a newer one" in rows
+    assert "created    not known: its bundle is not in the store" in rows
+    assert "Serving" not in rows
 
 
 def test_a_deployment_that_was_never_proven_says_so(console: Console) -> None:
