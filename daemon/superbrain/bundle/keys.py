@@ -16,6 +16,7 @@ import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 # securesystemslib re-exports these without `__all__`, which strict mypy takes for private.
 from securesystemslib.signer import (  # type: ignore[attr-defined]
@@ -33,6 +34,10 @@ from superbrain.domain.trust import PublicKey
 KeyKind = Literal["ed25519", "p256"]
 PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 MAX_KEY_FILE_BYTES = 16 << 10
+_MAKE_ONE = "Make one with `superbrain key generate NAME`"
+_DAMAGED = "Copy it again from where it was made, or take another key"
+_NAME_PRIVATE = "Name the private key, which signs: NAME.key"
+_NAME_PUBLIC = "Name the public key beside it: NAME.pub; the private one stays with its owner"
 
 
 class KeyFiles(msgspec.Struct, frozen=True):
@@ -124,20 +129,29 @@ def load_signing_key(path: Path, ask: Callable[[], str] | None = None) -> Signin
     """
     pem = _read_key_file(path)
     try:
-        try:
-            private = serialization.load_pem_private_key(pem, None)
-        except TypeError:  # this is how cryptography says that the file is encrypted
-            if ask is None:
-                raise _unreadable(path, "an encrypted key, and no way to ask for it") from None
-            private = serialization.load_pem_private_key(pem, ask().encode())
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        found = "a public key" if b"PUBLIC KEY" in pem else f"one that does not load: {error}"
-        raise _unreadable(path, found) from error
+        private = serialization.load_pem_private_key(pem, None)
+    except TypeError:  # this is how cryptography says that the file is encrypted
+        private = _decrypted(path, pem, ask)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        if b"PUBLIC KEY" in pem:
+            raise _unreadable(path, "a public key", _NAME_PRIVATE) from error
+        raise _unreadable(path, f"one that does not load: {error}", _DAMAGED) from error
     if isinstance(private, ed25519.Ed25519PrivateKey) or (
         isinstance(private, ec.EllipticCurvePrivateKey) and isinstance(private.curve, ec.SECP256R1)
     ):
         return SigningKey(private)
     raise _unreadable(path, f"a {type(private).__name__}")
+
+
+def _decrypted(path: Path, pem: bytes, ask: Callable[[], str] | None) -> PrivateKeyTypes:
+    if ask is None:
+        found = "an encrypted key, and no way to ask for it"
+        raise _unreadable(path, found, "Use a key without passphrase from a protected place")
+    try:
+        return serialization.load_pem_private_key(pem, ask().encode())
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        found = "an encrypted one that the passphrase does not open"
+        raise _unreadable(path, found, "Type its passphrase again") from error
 
 
 def load_public_key(path: Path) -> PublicKey:
@@ -158,8 +172,9 @@ def parse_public_key(pem: bytes, source: str) -> PublicKey:
     try:
         public = serialization.load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm) as error:
-        found = "a private key" if b"PRIVATE KEY" in pem else "one that does not load"
-        raise _unreadable(source, found) from error
+        if b"PRIVATE KEY" in pem:
+            raise _unreadable(source, "a private key", _NAME_PUBLIC) from error
+        raise _unreadable(source, "one that does not load", _DAMAGED) from error
     if isinstance(public, ed25519.Ed25519PublicKey) or (
         isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1)
     ):
@@ -184,7 +199,10 @@ def _read_key_file(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_KEY_FILE_BYTES)
     except OSError as error:
-        raise _unreadable(path, error.strerror or "an input error") from error
+        found = error.strerror or "an input error"
+        if isinstance(error, FileNotFoundError):
+            raise _unreadable(path, found) from error
+        raise _unreadable(path, found, "Read it as a user who may, or name another file") from error
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
@@ -205,9 +223,9 @@ def _key_exists(path: Path) -> SignatureRefused:
     )
 
 
-def _unreadable(source: Path | str, found: str) -> SignatureRefused:
+def _unreadable(source: Path | str, found: str, mend: str = _MAKE_ONE) -> SignatureRefused:
     return SignatureRefused(
         f"{shown(str(source))}: expected an Ed25519 or ECDSA P-256 key as PEM, found {found}",
         reason="KEY_UNREADABLE",
-        mend="Make one with `superbrain key generate NAME`",
+        mend=mend,
     )

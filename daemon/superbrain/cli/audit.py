@@ -13,6 +13,7 @@ from rich.text import Text
 
 from superbrain.cli.control import ControlError, add_control_options, control_client
 from superbrain.cli.display import arrow, local_time, make_console, plain_table, print_json, show
+from superbrain.cli.numbers import whole
 from superbrain.domain.audit import Entry, Peer
 from superbrain.domain.operations import AuditReply, AuditVerdict, GetAudit, VerifyAudit
 from superbrain.host.audit_log import AuditLog, verify_folder
@@ -43,7 +44,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--verify", action="store_true", help="check the chain of all entries")
     parser.add_argument(
         "--limit",
-        type=_limit,
+        type=whole(1, MAX_LIMIT),
         default=DEFAULT_LIMIT,
         metavar="N",
         help="at most so many entries (%(default)s)",
@@ -112,9 +113,10 @@ def verdict_lines(verdict: AuditVerdict) -> list[str]:
 def audit_view(console: Console, entries: Sequence[Entry]) -> RenderableType:
     """One row for each entry; details stand below it."""
     table = plain_table(console)
-    for column in ("at", "#", "by", "action"):
-        table.add_column(column, no_wrap=True, justify="right" if column == "#" else "left")
-    table.add_column("what")
+    table.add_column("at", no_wrap=True)
+    table.add_column("#", no_wrap=True, justify="right")
+    for column in ("by", "action", "what"):  # where it is narrow all three give way, none alone
+        table.add_column(column, overflow="fold")
     for entry in entries:
         what = Text(entry.subject, style="bold")
         if entry.outcome:
@@ -150,10 +152,3 @@ def _unreadable(folder: Path, error: OSError) -> ControlError:
     return ControlError(
         f"the audit trail in {folder} cannot be read: {error.strerror}", mend="Run it with sudo"
     )
-
-
-def _limit(text: str) -> int:
-    limit = int(text)
-    if not 1 <= limit <= MAX_LIMIT:
-        raise argparse.ArgumentTypeError(f"expected 1 to {MAX_LIMIT}, got {limit}")
-    return limit

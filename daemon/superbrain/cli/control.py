@@ -24,6 +24,7 @@ from typing import Final, TypeVar
 import msgspec
 import zmq
 
+from superbrain.cli.numbers import seconds
 from superbrain.domain.operations import AnyOperation, AnyReply, Refusal, Reply
 from superbrain.wire.errors import SuperbrainError
 from superbrain.wire.messages import UNREADABLE
@@ -130,7 +131,7 @@ def add_control_options(
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_positive_seconds,
+        type=seconds(86_400),
         default=timeout_s,
         help="how long to wait for an answer (%(default)g)",
     )
@@ -139,13 +140,6 @@ def add_control_options(
 def control_client(args: argparse.Namespace) -> ControlClient:
     """The client that the command line asks for."""
     return ControlClient(args.control, args.timeout)
-
-
-def _positive_seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"expected seconds between 0 and 86400, got {text}")
-    return seconds
 
 
 def _require_listener(endpoint: str) -> None:

@@ -25,6 +25,7 @@ from superbrain.cli.doctor_places import (
     this_user,
 )
 from superbrain.cli.doctor_view import doctor_view
+from superbrain.cli.numbers import seconds
 from superbrain.domain.diagnosis import Diagnosis, Section, ok, worst
 from superbrain.domain.engine_findings import (
     gpu_findings,
@@ -64,7 +65,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--root", type=Path, metavar="DIR", help="as superbraind --root DIR")
     parser.add_argument(
         "--probe-timeout",
-        type=float,
+        type=seconds(3600),
         default=PROBE_TIMEOUT_S,
         metavar="SECONDS",
         help="how long one library may take to answer (%(default)g)",

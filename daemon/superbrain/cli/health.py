@@ -29,6 +29,7 @@ from superbrain.cli.control import (
     add_control_options,
     control_client,
 )
+from superbrain.cli.numbers import fitting
 from superbrain.cli.streams import try_to_print
 from superbrain.domain.health import Health, Severity
 from superbrain.domain.operations import GetHealth, HealthReply
@@ -71,7 +72,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument(
         "--max-age",
-        type=float,
+        type=fitting(float, lambda age_s: age_s >= 0, "seconds from 0 on"),
         default=MAX_AGE_S,
         metavar="SECONDS",
         help="an older report tells nothing (%(default)g)",

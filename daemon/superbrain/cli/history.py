@@ -12,6 +12,7 @@ from rich.text import Text
 
 from superbrain.cli.control import add_control_options, control_client
 from superbrain.cli.display import arrow, local_time, make_console, plain_table, print_json, show
+from superbrain.cli.numbers import whole
 from superbrain.domain.deployment import State
 from superbrain.domain.health import IncidentKind
 from superbrain.domain.health_rules import ENDED_BADLY
@@ -42,7 +43,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("model", nargs="?", default="", metavar="MODEL", help="only this model")
     parser.add_argument(
         "--limit",
-        type=_limit,
+        type=whole(1, MAX_LIMIT),
         default=DEFAULT_LIMIT,
         metavar="N",
         help="at most so many steps (%(default)s)",
@@ -99,10 +100,3 @@ def _style(state: str) -> str:
     if state in ENDED_BADLY:
         return "bold red"
     return "green" if state in {State.LIVE, State.PROBATION} else ""
-
-
-def _limit(text: str) -> int:
-    limit = int(text)
-    if not 1 <= limit <= MAX_LIMIT:
-        raise argparse.ArgumentTypeError(f"expected 1 to {MAX_LIMIT}, got {limit}")
-    return limit

@@ -16,6 +16,7 @@ from rich.text import Text
 from superbrain.cli.control import ControlClient, ControlError, add_control_options, control_client
 from superbrain.cli.display import ago, make_console, print_json, show
 from superbrain.cli.keyboard import Keyboard
+from superbrain.cli.numbers import fitting
 from superbrain.cli.top_trend import Trend
 from superbrain.cli.top_view import top_view
 from superbrain.domain.health import Health
@@ -65,7 +66,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--json", action="store_true", help="print each look as one line of JSON")
     parser.add_argument(
         "--interval",
-        type=_interval,
+        type=fitting(float, lambda pause: 0.1 <= pause <= 3600, "0.1 to 3600 seconds"),
         default=INTERVAL_S,
         metavar="SECONDS",
         help="between two looks (%(default)g)",
@@ -148,10 +149,3 @@ def _live(
             except ControlError as error:
                 age = ago(dt.datetime.now(dt.UTC), found.health.at)
                 note = f"{error.message}; this is how it was {age} ago"
-
-
-def _interval(text: str) -> float:
-    seconds = float(text)
-    if not 0.1 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"expected 0.1 to 3600 seconds, got {text}")
-    return seconds

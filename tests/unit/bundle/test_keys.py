@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -94,13 +95,28 @@ def test_an_encrypted_key_without_its_passphrase_is_refused(tmp_path: Path, ask:
 
 
 def test_a_public_key_in_place_of_a_private_one_is_named_as_such(tmp_path: Path) -> None:
-    with pytest.raises(SignatureRefused, match="found a public key"):
+    with pytest.raises(SignatureRefused, match="found a public key") as caught:
         load_signing_key(generate_key(tmp_path, "author").public)
+    assert "Name the private key" in caught.value.mend
 
 
 def test_a_private_key_in_place_of_a_public_one_is_named_as_such(tmp_path: Path) -> None:
-    with pytest.raises(SignatureRefused, match="found a private key"):
+    with pytest.raises(SignatureRefused, match="found a private key") as caught:
         load_public_key(generate_key(tmp_path, "author").private)
+    assert "Name the public key" in caught.value.mend
+
+
+@pytest.mark.parametrize("load", [load_public_key, load_signing_key])
+def test_only_who_has_no_key_is_told_to_make_one(
+    tmp_path: Path, load: Callable[[Path], object]
+) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(b"not a key")
+    for path, makes_one in ((tmp_path / "none", True), (damaged, False), (tmp_path, False)):
+        with pytest.raises(SignatureRefused) as caught:
+            load(path)
+        assert ("superbrain key generate" in caught.value.mend) is makes_one, path
+        assert caught.value.mend
 
 
 @pytest.mark.parametrize(

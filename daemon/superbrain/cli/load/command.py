@@ -23,6 +23,7 @@ from superbrain.cli.load.html import report_html
 from superbrain.cli.load.search import Slo, find_rate, parse_slo
 from superbrain.cli.load.text import LoadReport, report_text
 from superbrain.cli.load.watch import Watch
+from superbrain.cli.numbers import fitting, seconds, whole
 from superbrain.client import Client
 from superbrain.client.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE, choose_endpoint
 from superbrain.wire.errors import InvalidArgument
@@ -338,11 +339,8 @@ class _Test:
 # --- words of the command line ------------------------------------------------------------------
 
 
-def _count(text: str) -> int:
-    count = int(text)
-    if not 1 <= count <= 256:
-        raise argparse.ArgumentTypeError(f"expected 1 to 256, got {text}")
-    return count
+_count = whole(1, 256)
+_seconds = seconds(86_400, zero=True)
 
 
 def _counts(text: str) -> Sequence[int]:
@@ -350,17 +348,8 @@ def _counts(text: str) -> Sequence[int]:
 
 
 def _rates(text: str) -> Sequence[float]:
-    rates = [float(part) for part in text.split(",")]
-    if not all(0 < rate <= 1e6 for rate in rates):
-        raise argparse.ArgumentTypeError(f"expected rates above 0, got {text}")
-    return rates
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"expected seconds between 0 and 86400, got {text}")
-    return seconds
+    rate = fitting(float, lambda rate: 0 < rate <= 1e6, "rates above 0, up to 1000000")
+    return [rate(part) for part in text.split(",")]
 
 
 def _shape(text: str) -> tuple[str, list[int]]:

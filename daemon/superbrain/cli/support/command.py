@@ -23,6 +23,7 @@ from superbrain.bundle.disk import not_written, write_new
 from superbrain.cli.actions import add_action
 from superbrain.cli.control import ControlClient, add_control_options
 from superbrain.cli.display import make_console, plain_table, print_json, show
+from superbrain.cli.numbers import seconds
 from superbrain.cli.support.parts import PARTS, Part, collect
 from superbrain.cli.support.redact import LEFT_OUT, Redactor, known_secrets
 from superbrain.cli.support.source import MAX_BYTES, MAX_PART_BYTES, Source, cut
@@ -100,7 +101,7 @@ def register(commands: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument(
         "--time-limit",
-        type=_positive,
+        type=seconds(3600),
         default=TIME_LIMIT_S,
         metavar="SECONDS",
         help="for everything together (%(default)g)",
@@ -243,10 +244,3 @@ def _show(summary: Summary) -> None:
         table.add_row(one.name, size, f"missing: {one.missing}" if one.missing else one.what)
     show(console, table)
     print(f"{summary.file}  {bytes_text(summary.size_bytes)}; look into it before you send it")
-
-
-def _positive(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"expected seconds between 0 and 3600, got {text}")
-    return seconds
