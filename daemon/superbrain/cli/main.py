@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = _carry_out(words)
     try:
         sys.stdout.flush()  # a pipe that is closed, or a full disk, shows here and not afterwards
-    except OSError as error:
+    except (OSError, KeyboardInterrupt) as error:
         return _report(error, words, as_json=False)
     return code
 
