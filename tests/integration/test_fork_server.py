@@ -185,6 +185,11 @@ async def until(done: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def forking(server: ForkServer) -> None:
+    while not server._forks:  # noqa: ASYNC110 - nobody tells of that
+        await asyncio.sleep(0)
+
+
 def orphans() -> list[psutil.Process]:
     return [one for one in psutil.Process().children() if words(one)[:1] == ["sleep"]]
 
@@ -197,8 +202,7 @@ def test_one_that_nobody_waits_for_any_more_leaves_nothing() -> None:
     async def scene(server: ForkServer) -> None:
         others = set(psutil.Process().children())
         begun = asyncio.create_task(Child.begin("worker", server.fork))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)  # the fork server is being started
+        await forking(server)  # the fork server is being started
         begun.cancel()
         with pytest.raises(asyncio.CancelledError):
             await begun
@@ -206,6 +210,30 @@ def test_one_that_nobody_waits_for_any_more_leaves_nothing() -> None:
         assert await pong(worker) is not None
         await worker.end()
         await until(lambda: set(psutil.Process().children()) == {*others, *servers()})
+
+    play(scene)
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_one_that_is_given_up_as_its_process_begins_leaves_nothing(turns: int) -> None:
+    def give_up(begun: asyncio.Task[Child], left: int) -> None:
+        if left:
+            asyncio.get_running_loop().call_soon(give_up, begun, left - 1)
+        else:
+            begun.cancel()
+
+    async def scene(server: ForkServer) -> None:
+        worker = await Child.begin("worker", server.fork)
+        others = {*psutil.Process().children()}
+        begun = asyncio.create_task(Child.begin("worker", server.fork))
+        await forking(server)
+        (fork,) = server._forks
+        fork.add_done_callback(lambda _: give_up(begun, turns))
+        with contextlib.suppress(asyncio.CancelledError):
+            await (await begun).end()  # it was there before it was given up
+        await until(lambda: {*psutil.Process().children()} == others)
+        assert server._awaited == {worker.pid}
+        await worker.end()
 
     play(scene)
 

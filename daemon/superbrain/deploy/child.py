@@ -154,22 +154,17 @@ class Child:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError as error:
             raise _not_started(name, error) from error
-        try:
-            process = await start(theirs)
-        except OSError as error:
-            ours.close()
-            raise _not_started(name, error) from error
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        reader, writer = await asyncio.open_connection(sock=ours)
-        try:
-            child = cls(name, process, writer, deployment)
-        except OSError as error:
-            writer.close()  # which ends the process
-            raise _not_started(name, error) from error
+        with theirs:
+            reader, writer = await _connected(ours)
+            # From when the process is there nothing is waited for: a start that is given up leaves
+            # no process behind that nobody knows.
+            try:
+                child = cls(name, await start(theirs), writer, deployment)
+            except BaseException as error:
+                writer.close()  # which ends the process
+                if isinstance(error, OSError):
+                    raise _not_started(name, error) from error
+                raise
         if on_message is not None:
             child.on_message = on_message
         child._tasks = [
@@ -338,6 +333,16 @@ class Child:
         for waiting in (*self._replies, self._pong):
             if waiting is not None and not waiting.done():
                 waiting.set_exception(self._death())
+
+
+async def _connected(
+    ours: socket.socket,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    try:
+        return await asyncio.open_connection(sock=ours)
+    except BaseException:
+        ours.close()
+        raise
 
 
 async def _execute(
