@@ -197,6 +197,10 @@ class Keeper:
                 if distrusted is not None and error.code == MISMATCHED:
                     await self._place.given_up(_still_wrong(distrusted, error))
                 continue
+            except Exception as error:  # noqa: BLE001 - whatever it is, the place is not left empty
+                event(log, Event.TASK_FAILED, logging.ERROR, str(error), exc_info=error)
+                self._died(f"no process could be started: {error!r}")
+                continue
             self._tasks.pop(worker.worker_id, None)
             await self._settle(crew, worker, fresh)
             return
