@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from superbrain.deploy.failing_disk import disk_may_fail, journal_may_fail
 from superbrain.deploy.journal_file import JournalError
 from superbrain.deploy.put_back import PutBack
 from superbrain.domain import deployment as life
@@ -377,19 +378,28 @@ class Driver:
             await asyncio.wait([task])
 
     async def collect(self) -> None:
-        """Remove bundles that nothing refers to any more, and the past beyond what is kept."""
+        """Remove bundles that nothing refers to any more, and the past beyond what is kept.
+
+        What a disk does not let go of stays until the next time, and keeps nothing else.
+        """
+        with disk_may_fail():
+            await self._collect_bundles()
+        with journal_may_fail():
+            for name in self._journal.models():
+                newest = self._journal.of_model(name, KEPT_DEPLOYMENTS)
+                if len(newest) == KEPT_DEPLOYMENTS:
+                    self._journal.prune(name, remembered(newest, self._journal.relevant(name)))
+
+    async def _collect_bundles(self) -> None:
         await asyncio.to_thread(self._store.sweep_leftovers)
         there = await asyncio.to_thread(self._store.digests)
         kept = self._retained()
         for digest in there:
             # Asked again before each one goes: bundles arrive meanwhile.
             if digest not in kept and digest not in self._retained():
-                await asyncio.to_thread(self._store.remove, digest)
-                event(log, Event.STORE_COLLECTED, digest=digest)
-        for name in self._journal.models():
-            newest = self._journal.of_model(name, KEPT_DEPLOYMENTS)
-            if len(newest) == KEPT_DEPLOYMENTS:
-                self._journal.prune(name, remembered(newest, self._journal.relevant(name)))
+                with disk_may_fail():
+                    await asyncio.to_thread(self._store.remove, digest)
+                    event(log, Event.STORE_COLLECTED, digest=digest)
 
     def _retained(self) -> set[str]:
         current = self._journal.models()

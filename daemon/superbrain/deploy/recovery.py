@@ -19,19 +19,18 @@ import msgspec
 
 from superbrain.deploy.child import ChildError
 from superbrain.deploy.driver import JOURNAL_AGAIN_S
+from superbrain.deploy.failing_disk import disk_may_fail, journal_may_fail
 from superbrain.deploy.journal_file import JournalError
 from superbrain.deploy.step_times import concerns
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
-from superbrain.domain.errors import BundleError, StoreError
+from superbrain.domain.errors import BundleError
 from superbrain.domain.gpu_rules import RUNG_LOST, lost_gpu
 from superbrain.domain.returning import not_returned, rungs_to_return_on
 from superbrain.host.events import Event
 from superbrain.host.logs import event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from superbrain.bundle.store import Store
     from superbrain.deploy.driver import Driver
     from superbrain.deploy.journal import Journal
@@ -69,7 +68,7 @@ class Recovery:
 
     async def recover(self) -> None:
         """Bring every current deployment back, proven again, then go on with all unfinished."""
-        with _disk_may_fail():
+        with disk_may_fail():
             self._store.sweep_staging()
         current = self._all_current()
         await asyncio.gather(*(self._bring_back(deployment) for deployment in current))
@@ -93,12 +92,12 @@ class Recovery:
 
     def _cut_short(self) -> None:
         """End the outage in which the daemon ended; its candidate goes on with its next rung."""
-        with _journal_may_fail():
+        with journal_may_fail():
             self._not_again = self._stages.outages.after_restart()
 
     async def bring_back(self, deployment: Deployment) -> None:
         """Let a current deployment serve that stopped to make room; its state goes on by itself."""
-        with _journal_may_fail():
+        with journal_may_fail():
             await self._revive(deployment, resume=False)
 
     def _all_current(self) -> list[Deployment]:
@@ -141,7 +140,7 @@ class Recovery:
             self._resume_or_later(deployment)
 
     async def _bring_back(self, deployment: Deployment) -> None:
-        with _journal_may_fail():
+        with journal_may_fail():
             await self._revive(deployment)
 
     async def _revive(self, deployment: Deployment, *, resume: bool = True) -> None:
@@ -250,21 +249,3 @@ class Recovery:
         current = self._journal.current(deployment.name)
         if current is not None and current.id == deployment.id:
             await self._bring_back(current)
-
-
-@contextlib.contextmanager
-def _disk_may_fail() -> Iterator[None]:
-    """What cannot be cleared away takes room and does no other harm."""
-    try:
-        yield
-    except StoreError as error:
-        event(log, Event.TASK_FAILED, logging.ERROR, str(error))
-
-
-@contextlib.contextmanager
-def _journal_may_fail() -> Iterator[None]:
-    """What serves goes on serving though the journal cannot be written; the next start mends it."""
-    try:
-        yield
-    except JournalError as error:
-        event(log, Event.TASK_FAILED, logging.ERROR, str(error))
