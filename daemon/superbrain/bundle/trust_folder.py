@@ -112,27 +112,18 @@ def read_revoked(folder: Path) -> dict[str, LocalRevocation]:
     Raises:
         TrustUnusable: a file is malformed, or somebody else could have written it.
     """
-    directory = folder / "revoked"
-    if not directory.exists():
-        return {}
-    _check_folder(directory)
     found = {}
-    for path in sorted(directory.iterdir()):
-        if not path.name.startswith("."):
-            if not _HEX.fullmatch(path.name):
-                raise _malformed(path, "a name of 64 lower-case hex digits", shown(path.name))
-            found[path.name] = _toml(path, LocalRevocation, "nothing, or why and stop")
+    for path in _files_in(folder / "revoked"):
+        if not _HEX.fullmatch(path.name):
+            raise _malformed(path, "a name of 64 lower-case hex digits", shown(path.name))
+        found[path.name] = _toml(path, LocalRevocation, "nothing, or why and stop")
     return found
 
 
 def _read_keys(folder: Path) -> tuple[PublicKey, ...]:
-    directory = folder / "keys"
-    if not directory.exists():
-        return ()
-    _check_folder(directory)
     by_id: dict[str, PublicKey] = {}
-    for path in sorted(directory.glob("*.pub")):
-        if not path.name.startswith("."):
+    for path in _files_in(folder / "keys"):
+        if path.suffix == ".pub":
             data = _read_private(path, MAX_KEY_FILE_BYTES)
             try:
                 key = parse_public_key(data, str(path))
@@ -143,7 +134,7 @@ def _read_keys(folder: Path) -> tuple[PublicKey, ...]:
 
 
 def _read_rules(path: Path) -> _TrustToml:
-    if not path.exists() and not path.is_symlink():
+    if not _is_there(path):
         return _TrustToml()
     rules = _toml(path, _TrustToml, "threshold, revoked_keys and revoked_bundles")
     if rules.threshold < 1:
@@ -160,6 +151,27 @@ def _toml(path: Path, kind: type[_T], expected: str) -> _T:
         return msgspec.convert(tomllib.loads(data.decode("utf-8")), kind)
     except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise _malformed(path, expected, str(error)) from error
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """List a folder that may be missing, sorted, without what is hidden."""
+    if not _is_there(folder):
+        return []
+    _check_folder(folder)
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return True
 
 
 def _check_folder(folder: Path) -> None:
@@ -205,10 +217,13 @@ def _check_owner(path: Path, found: os.stat_result) -> None:
 
 
 def _unreadable(path: Path, error: OSError) -> TrustUnusable:
+    mend = "The trust folder holds keys/*.pub and, if wanted, trust.toml"
+    if isinstance(error, PermissionError):
+        mend = f"Let the service's user read it: chmod a+rX {path.parent} {path}"
     return TrustUnusable(
         f"{path}: expected to read it, found: {error.strerror}",
         reason="TRUST_UNREADABLE",
-        mend="The trust folder holds keys/*.pub and, if wanted, trust.toml",
+        mend=mend,
     )
 
 

@@ -39,6 +39,7 @@ from superbrain.domain.operations import (
 )
 from superbrain.domain.trust import bundle_digest
 from superbrain.domain.trust_update import MAX_TEXT
+from superbrain.host.files import make_readable_folder
 
 ORDER_TIMEOUT_S: Final = 60.0
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
@@ -222,10 +223,10 @@ def _note(why: str, *, stop: bool) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace the file in one step, as root's and writable by nobody else."""
+    """Replace the file in one step: writable by its owner only, and readable by the service."""
     part = path.with_name(f".{path.name}")
     try:
-        path.parent.mkdir(mode=0o755, exist_ok=True)
+        make_readable_folder(path.parent)
         part.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         with os.fdopen(os.open(part, flags, 0o644), "w", encoding="utf-8") as file:

@@ -216,7 +216,7 @@ def _floor(text: str) -> tuple[str, int]:
 
 def _save(path: Path, data: bytes) -> None:
     try:
-        write_atomically(path, data)
+        write_atomically(path, data, mode=0o644)  # it goes into inboxes, which others read
     except OSError as error:
         raise _refused(*not_written(path, error)) from error
 

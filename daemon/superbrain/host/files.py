@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PART_SUFFIX = ".part"
+READABLE_FOLDER = 0o755
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -56,3 +57,23 @@ def _fsync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def make_readable_folder(folder: Path, *, parents: bool = False) -> None:
+    """Make a folder that others may list, whatever the umask; one that is there stays as it is.
+
+    Args:
+        folder: where.
+        parents: whether to make those above it in the same way.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for one in (*(reversed(folder.parents) if parents else ()), folder):
+        try:
+            one.mkdir()
+        except FileExistsError:
+            if not one.is_dir():
+                raise
+        else:
+            one.chmod(READABLE_FOLDER)

@@ -10,6 +10,7 @@ import pytest
 from superbrain.bundle.trust_folder import read_trust_folder
 from superbrain.domain.errors import TrustUnusable
 from tests.support.bundles import KeyPair, make_trust_folder, sign_key
+from tests.support.users import folder_for_all, nobody
 
 
 @pytest.fixture
@@ -126,3 +127,27 @@ def test_a_fifo_in_place_of_a_key_does_not_hang(folder: Path) -> None:
 def test_a_file_that_is_no_key_is_refused(folder: Path) -> None:
     (folder / "keys" / "broken.pub").write_text("no key")
     assert refusal(folder).reason == "KEY_UNREADABLE"
+
+
+@pytest.mark.parametrize(
+    "path", [".", "keys", "keys/author.pub", "trust.toml", "revoked", f"revoked/{'ab' * 32}"]
+)
+def test_what_cannot_be_read_is_said_and_never_taken_for_nothing(
+    author: KeyPair, path: str
+) -> None:
+    with folder_for_all() as above:
+        folder = make_trust_folder(above / "trust", author)
+        (folder / "revoked").mkdir(mode=0o755)
+        (folder / "revoked" / ("ab" * 32)).touch(0o644)
+        (folder / path).chmod(0)
+        with nobody():
+            error = refusal(folder)
+        (folder / path).chmod(0o755)
+    assert error.reason == "TRUST_UNREADABLE"
+    assert "chmod a+rX" in error.mend
+    assert str(folder / path) in error.mend
+
+
+def test_a_folder_of_revocations_behind_a_broken_link_is_refused(folder: Path) -> None:
+    (folder / "revoked").symlink_to(folder / "nowhere")
+    assert refusal(folder).reason == "TRUST_MALFORMED"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from superbrain.host.files import write_atomically
+from superbrain.host.files import make_readable_folder, write_atomically
 
 
 def test_the_new_content_takes_the_place_of_the_old(tmp_path: Path) -> None:
@@ -56,3 +57,25 @@ def test_what_must_last_is_on_the_disk_before_it_has_its_name_and_then_the_name_
     write_atomically(tmp_path / "serving.json", b"all of it", durable=True)
     assert done == [".serving.json.part", "to serving.json", tmp_path.name]
     assert (tmp_path / "serving.json").read_bytes() == b"all of it"
+
+
+def test_a_folder_that_is_made_can_be_listed_whatever_the_umask(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir(mode=0o700)
+    before = os.umask(0o077)
+    try:
+        make_readable_folder(kept / "above" / "folder", parents=True)
+        make_readable_folder(kept)
+    finally:
+        os.umask(before)
+    made = (kept / "above", kept / "above" / "folder")
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in made} == {0o755}
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o700
+
+
+def test_no_folder_takes_the_place_of_a_file_or_lies_below_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(FileExistsError):
+        make_readable_folder(tmp_path / "file")
+    with pytest.raises(FileNotFoundError):
+        make_readable_folder(tmp_path / "nowhere" / "folder")
