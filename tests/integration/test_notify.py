@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import socket
@@ -10,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from superbrain.app.config import load_config
+from superbrain.app.daemon import Daemon
+from superbrain.deploy.host_clock import HostClock
+from superbrain.deploy.journal import Journal
+from superbrain.deploy.journal_file import JournalError
+from superbrain.deploy.trust_keeper import TrustKeeper
 from superbrain.host import notify
+from superbrain.host.audit_log import AuditLog
+from tests.support.bundles import make_trust_folder, sign_key
 
 pytestmark = pytest.mark.integration
 
@@ -76,3 +85,18 @@ def test_a_status_that_did_not_arrive_is_told_again(
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     assert heartbeat.beat("one")
     assert manager.recv(4096) == b"WATCHDOG=1\nSTATUS=one"
+
+
+def test_a_reload_that_fails_is_over_all_the_same(manager: socket.socket, tmp_path: Path) -> None:
+    daemon = Daemon(load_config(None, tmp_path), lambda: load_config(None, tmp_path))
+    journal = Journal(tmp_path / "journal.sqlite")
+    daemon._audit = AuditLog(tmp_path)
+    clock = HostClock(journal)
+    daemon._keeper = TrustKeeper(tmp_path, tmp_path / "chains", journal, clock, daemon._audit)
+    make_trust_folder(tmp_path, sign_key(tmp_path / "author"))
+    journal.close()  # what the keeper looks for there cannot be read
+    with pytest.raises(JournalError):
+        asyncio.run(daemon._reload())
+    received = [manager.recv(4096).decode() for _ in range(2)]
+    assert received[0].startswith("RELOADING=1")
+    assert received[1] == "READY=1"

@@ -326,18 +326,18 @@ class Daemon:
             ConfigError: the configuration does not fit; the trust folder was read all the same.
         """
         notify.reloading()
-        self._keeper.load()
-        if self._tcp is not None:
-            await self._tcp.read_clients()
-        await self._trust_changed()
         try:
+            self._keeper.load()
+            if self._tcp is not None:
+                await self._tcp.read_clients()
+            await self._trust_changed()
             applied, waiting = self._read_config()
         finally:
             self._audit.write(Action.RELOADED, "trust folder and configuration")
             notify.ready()
         event(log, Event.DAEMON_RELOADED, applied=applied, needs_restart=waiting)
         return reload_answer(
-            len(self._keeper.trust().keys),
+            None if self._keeper.fault else len(self._keeper.trust().keys),
             self._keeper.problems(),
             inbox_problem(self._config.inbox_path),
             applied,

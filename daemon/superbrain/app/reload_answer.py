@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def reload_answer(
-    keys: int,
+    keys: int | None,
     trust: Sequence[Problem],
     inbox: Problem | None,
     applied: Sequence[str],
@@ -26,13 +26,13 @@ def reload_answer(
     """Put the answer together.
 
     Args:
-        keys: how many are trusted.
+        keys: how many are trusted; None: the folder does not count, and `trust` says why.
         trust: why no bundle can be verified, if none can.
         inbox: why the inbox cannot be looked through, if it cannot.
         applied: sentences about what holds now.
         waiting: what needs a restart.
     """
-    read = f"the trust folder was read again ({keys} key{'' if keys == 1 else 's'})"
+    read = f"the trust folder was read again {_counted(keys)}"
     looked = "" if inbox else " and the inbox is looked through"
     done = [f"{read}{looked}", *applied, *(f"{change} needs a restart" for change in waiting)]
     warnings = [
@@ -40,6 +40,12 @@ def reload_answer(
         for problem in (*trust, *([inbox] if inbox else []))
     ]
     return "; ".join(done) + "".join(warnings)
+
+
+def _counted(keys: int | None) -> str:
+    if keys is None:
+        return "and does not count"
+    return f"({keys} key{'' if keys == 1 else 's'})"
 
 
 def inbox_problem(path: Path) -> Problem | None:
