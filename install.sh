@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs, upgrades and removes superbrain on a host.
 set -euo pipefail
+umask 022 # what is installed is for the service's user too, whatever root's umask is
 
 usage() {
     cat <<'TEXT'

@@ -37,6 +37,7 @@ from superbrain.deploy.journal_file import JournalError
 from superbrain.domain.audit import Action, Peer
 from superbrain.domain.backup import Backup, Held, HeldFile, lowered
 from superbrain.host.audit_log import AuditLog, read_head
+from superbrain.host.files import make_readable_folder
 from superbrain.host.state_lock import only_one
 
 SERVICE_USER: Final = "superbrain"
@@ -313,7 +314,7 @@ def _stage(archive: ArchiveReader, places: list[_Place], left_out: list[str]) ->
     for place in places:
         clear(place.staged)
         with storing(place.target):
-            place.target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            make_readable_folder(place.target.parent, parents=True)
             if place.prefix.endswith("/"):
                 place.staged.mkdir(mode=0o700)
     for file in archive.backup.files:

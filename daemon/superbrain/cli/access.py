@@ -16,6 +16,7 @@ from superbrain.app.config import DEFAULT_CONFIG, load_config
 from superbrain.bundle.disk import not_written, write_new
 from superbrain.cli.actions import add_action
 from superbrain.cli.infer import print_as_json, table
+from superbrain.host.files import make_readable_folder
 from superbrain.wire.curve import (
     MAX_CERTIFICATE_BYTES,
     Certificate,
@@ -118,7 +119,7 @@ def run_allow(args: argparse.Namespace) -> int:
     same = next((client for client in _clients(folder) if client.key == key), None)
     if same is not None:
         raise InvalidArgument(f"expected a new key, found that of {same.name!r}")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    _make(folder)
     _write(folder / f"{name}{_SUFFIX}", certificate_text(Certificate(key), f"client {name}"), 0o644)
     print(f"{name} may connect after: superbrain reload")
     return 0
@@ -173,8 +174,17 @@ def _read(path: Path) -> Certificate:
     return parse_certificate(text, str(path))
 
 
+def _make(folder: Path) -> None:
+    """Make the folder of clients, which the service reads."""
+    try:
+        make_readable_folder(folder, parents=True)
+    except OSError as error:
+        msg = f"expected to make {folder}, found: {error.strerror}"
+        raise InvalidArgument(msg, mend="Run it with sudo: the folder belongs to root") from error
+
+
 def _write(path: Path, text: str, mode: int) -> None:
-    """Write a new file; what is there already stays."""
+    """Write a new file with a mode, whatever the umask; what is there already stays."""
     try:
         write_new(path, text.encode(), mode)
     except FileExistsError as error:

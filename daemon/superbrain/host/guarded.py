@@ -55,12 +55,12 @@ def guarded_files(folder: Path, pattern: str) -> list[Path]:
     """
     try:
         found = folder.lstat()
-        names = sorted(folder.glob(pattern))
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotGuarded(f"{folder}: expected a folder, found something else")
+        _check(folder, found, _OTHERS_WRITE)
+        names = sorted(path for path in folder.iterdir() if path.match(pattern))
     except OSError as error:
         raise _unreadable(folder, error) from error
-    if not stat.S_ISDIR(found.st_mode):
-        raise NotGuarded(f"{folder}: expected a folder, found something else")
-    _check(folder, found, _OTHERS_WRITE)
     return [path for path in names if not path.name.startswith(".")]
 
 
@@ -88,4 +88,5 @@ def _check(path: Path, found: os.stat_result, forbidden: int) -> None:
 
 
 def _unreadable(path: Path, error: OSError) -> NotGuarded:
-    return NotGuarded(f"{path}: expected to read it, found: {error.strerror}")
+    mend = "Let the service's user read it" if isinstance(error, PermissionError) else ""
+    return NotGuarded(f"{path}: expected to read it, found: {error.strerror}", mend=mend)

@@ -357,6 +357,18 @@ def test_everything_belongs_to_whose_it_was_whatever_the_umask(
     assert stat.S_IMODE((keys / "author.pub").stat().st_mode) == 0o644
 
 
+def test_the_folders_above_what_is_restored_can_be_entered_whatever_the_umask(
+    tmp_path: Path, file: Path
+) -> None:
+    before = os.umask(0o077)
+    try:
+        restore_at(tmp_path / "nothing" / "yet", file)
+    finally:
+        os.umask(before)
+    for folder in (tmp_path / "nothing", tmp_path / "nothing" / "yet"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+
+
 def test_a_host_that_was_only_installed_takes_a_backup_and_keeps_its_trail(
     tmp_path: Path, author: KeyPair, file: Path
 ) -> None:

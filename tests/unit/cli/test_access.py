@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -64,6 +65,21 @@ def test_allow_list_and_deny(
     assert head.index("KEY") == first.index(listed[0]["key"])
     assert main(["access", "deny", "gate", "--folder", str(folder)]) == 0
     assert sorted(path.name for path in folder.iterdir()) == ["camera.pub"]
+
+
+def test_the_service_can_read_who_is_allowed_whatever_the_umask(
+    tmp_path: Path, folder: Path
+) -> None:
+    before = os.umask(0o077)
+    try:
+        public = generate(tmp_path, "camera")
+        assert main(["access", "allow", str(public), "--folder", str(folder / "below")]) == 0
+    finally:
+        os.umask(before)
+    for place in (folder, folder / "below"):
+        assert stat.S_IMODE(place.stat().st_mode) == 0o755
+    for place in (public, folder / "below" / "camera.pub"):
+        assert stat.S_IMODE(place.stat().st_mode) == 0o644
 
 
 def test_a_secret_key_that_is_allowed_leaves_only_its_public_half(

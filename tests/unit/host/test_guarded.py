@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from superbrain.host.guarded import NotGuarded, guarded_files, read_guarded
+from tests.support.users import folder_for_all, nobody
 
 
 def made(folder: Path, mode: int, name: str = "file") -> Path:
@@ -77,3 +78,11 @@ def test_a_folder_is_listed_only_when_nobody_else_writes_it(tmp_path: Path) -> N
         guarded_files(tmp_path / "nowhere", "*.pub")
     with pytest.raises(NotGuarded, match="expected a folder"):
         guarded_files(tmp_path / "a.pub", "*.pub")
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one() -> None:
+    with folder_for_all() as above:
+        folder = above / "clients"
+        folder.mkdir(mode=0)
+        with nobody(), pytest.raises(NotGuarded, match="Let the service's user read it"):
+            guarded_files(folder, "*.pub")
