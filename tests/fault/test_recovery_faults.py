@@ -1,4 +1,4 @@
-"""What a start has to clear away cannot be: the daemon serves all the same, and says so.
+"""What a start has to write or clear away cannot be: the daemon serves all the same, and says so.
 
 Nothing that lies about is worth an answer. A row of `LEFT` says what is left from before; what a
 disk that fails does to what is brought back is in test_disk_faults.py and test_full_disk.py.
@@ -15,10 +15,11 @@ import pytest
 from superbrain.deploy.journal import Journal
 from superbrain.domain.deployment import State
 from superbrain.domain.retention import KEPT_DEPLOYMENTS
+from superbrain.wire.errors import NotFound, Unavailable
 from tests.support.appliance import Appliance
 from tests.support.consistency import assert_at_rest
 from tests.support.cuts import CUT_DAEMON
-from tests.support.releases import answer, go_live
+from tests.support.releases import answer, go_live, release
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
 
@@ -55,9 +56,8 @@ def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
         yield appliance
 
 
-@pytest.fixture(scope="module")
-def first(appliance: Appliance) -> int:
-    """Give the first operation of a start after its folders are there."""
+def first_after_folders(appliance: Appliance) -> int:
+    """Start anew; the number of the first operation after the folders are there."""
     start(appliance, "none 0")
     done = (appliance.root / "orders.done").read_text().splitlines()
     return 2 + max(at for at, line in enumerate(done) if line.startswith("makedirs"))
@@ -76,12 +76,37 @@ def start(appliance: Appliance, orders: str) -> None:
 @pytest.mark.parametrize("kind", ["EIO", "ENOSPC"])
 @pytest.mark.parametrize("leave", LEFT.values(), ids=LEFT.keys())
 def test_what_a_start_cannot_clear_away_stops_no_answer(
-    appliance: Appliance, first: int, leave: Callable[[Appliance], None], kind: str
+    appliance: Appliance, leave: Callable[[Appliance], None], kind: str
 ) -> None:
+    first = first_after_folders(appliance)
     appliance.stop()
     leave(appliance)
     start(appliance, f"{kind} {first} lasting")
     appliance.wait_live("adder", "1.0.0")
     assert answer(appliance) == 1
     start(appliance, "none 0")
+    assert_at_rest(appliance)
+
+
+def test_what_is_to_be_stopped_and_cannot_be_written_down_keeps_nothing_else_from_serving(
+    appliance: Appliance,
+) -> None:
+    appliance.drop(release(appliance, 1, name="bad"))
+    bad = appliance.wait_live("bad", "1.0.0")
+    assert_at_rest(appliance)
+    revoked = appliance.root / "trust/revoked"
+    revoked.mkdir(mode=0o755)
+    (revoked / ("ef" * 32)).touch(0o644)  # to read one takes as many operations as another
+    first = first_after_folders(appliance)
+    appliance.stop()
+    (revoked / bad.digest).write_text("stop = true\n")
+    start(appliance, f"ENOSPC {first} lasting")
+    appliance.wait_live("adder", "1.0.0")
+    assert answer(appliance) == 1
+    with appliance.client() as client, pytest.raises(Unavailable, match="is not revoked"):
+        client.infer("bad", {})
+    (appliance.root / "orders").unlink()
+    appliance.wait_ended("bad", "1.0.0", "RETIRED")
+    with appliance.client() as client, pytest.raises(NotFound):
+        client.infer("bad", {})
     assert_at_rest(appliance)

@@ -174,6 +174,7 @@ class Daemon:
         self._recovery = Recovery(
             self._journal, self._store, self._services, self._stages, self._driver
         )
+        self._recovery.why_stopped = self._guard.why_stopped
         self._metrics = Metrics(config.metrics_path)
         address = config.metrics_address
         self._http = HttpFace(*address, self._metrics) if address is not None else None
@@ -256,7 +257,7 @@ class Daemon:
             await task  # a part that must run for ever has ended: let its error out
 
     async def _work(self) -> None:
-        await self._guard.stop_unfit()
+        self._guard.stop_unfit()
         await asyncio.to_thread(self._gpus.look, GPU_DRIVER_S)  # no rung on a lost one is tried
         await self._recovery.recover()
         event(log, Event.DAEMON_READY, endpoint=self._config.endpoint)

@@ -294,6 +294,18 @@ class Driver:
                 return
         self.run(*await self._apply_patiently(deployment_id, happened))
 
+    def begin(self, deployment: Deployment, happened: life.Event) -> None:
+        """Apply an event to a deployment for which nothing is under way, and go on from there.
+
+        Raises:
+            JournalError: it cannot be written down now; nothing has begun.
+        """
+        self.run(*self.apply(deployment.id, happened))
+
+    def is_under_way(self, deployment: Deployment) -> bool:
+        """Whether something is being done for a deployment."""
+        return deployment.id in self._tasks
+
     def _accepts(self, deployment_id: int, happened: life.Event) -> bool:
         deployment = self._journal.get(deployment_id)
         return deployment is not None and life.accepts(deployment, type(happened))

@@ -31,6 +31,8 @@ from superbrain.host.events import Event
 from superbrain.host.logs import event
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from superbrain.bundle.store import Store
     from superbrain.deploy.driver import Driver
     from superbrain.deploy.journal import Journal
@@ -46,7 +48,10 @@ PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each try with a process that died
 
 
 class Recovery:
-    """Brings back what the journal says."""
+    """Brings back what the journal says.
+
+    `why_stopped` says why a current deployment must not be brought back; None when it may.
+    """
 
     def __init__(
         self, journal: Journal, store: Store, services: Services, stages: Stages, driver: Driver
@@ -58,6 +63,7 @@ class Recovery:
         self._driver = driver
         self._put_back = asyncio.Event()
         self._not_again: dict[int, Reason] = {}
+        self.why_stopped: Callable[[Deployment], Reason | None] = lambda _current: None
         driver.put_back.on_done = self._put_back.set
         stages.outages.bring_back = self.bring_back
 
@@ -71,11 +77,11 @@ class Recovery:
         with disk_may_fail():
             self._store.sweep_staging()
         current = self._all_current()
-        await asyncio.gather(*(self._bring_back(deployment) for deployment in current))
+        waiting = [one for one in current if not self._driver.is_under_way(one)]
+        await asyncio.gather(*(self._bring_back(deployment) for deployment in waiting))
         self._cut_short()
         serving = {deployment.id for deployment in current}
-        waiting = {*life.UNFINISHED, State.DRAINING}
-        for deployment in self._journal.in_states(waiting):
+        for deployment in self._journal.in_states({*life.UNFINISHED, State.DRAINING}):
             if deployment.id not in serving:
                 self._resume_or_later(deployment)
         for deployment in self._journal.in_states((State.ROLLING_BACK,)):
@@ -148,6 +154,10 @@ class Recovery:
 
         `resume`: go on from its state too, as nobody does after a start.
         """
+        stopped = self.why_stopped(deployment)
+        if stopped is not None:
+            await self._lost(deployment, stopped, resume=resume)
+            return
         failure: Reason | None = None
         lost: Reason | None = None
         attempt = deployment

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from superbrain.deploy.failing_disk import journal_may_fail
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
 from superbrain.domain.errors import BundleError
@@ -48,11 +49,22 @@ class TrustGuard:
         """Try again what was tried under another trust."""
         self._tried.clear()
 
-    async def stop_unfit(self) -> None:
-        """Retire what is to be stopped and has no way back; before anything serves."""
+    def stop_unfit(self) -> None:
+        """Begin to retire what is to be stopped and has no way back; before anything serves.
+
+        What cannot be written down now does not serve either, see `why_stopped`; `enforce` retires
+        it later.
+        """
         for current in self._all_current():
-            if self._to_stop(current):
-                await self._retire(current)
+            reason = self.why_stopped(current)
+            if reason is not None and life.accepts(current, life.RetireAsked):
+                self._say(current, f"{reason.message}; it is stopped")
+                with journal_may_fail():
+                    self._driver.begin(current, life.RetireAsked(reason))
+
+    def why_stopped(self, current: Deployment) -> Reason | None:
+        """Say why a current deployment must not be brought back; None when it may be."""
+        return self._objection(current) if self._to_stop(current) else None
 
     async def enforce(self) -> None:
         """Abandon, replace or retire what may not serve."""
