@@ -7,14 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import psutil
 import pytest
 
 from superbrain.bundle.trust_chain import anchor_name
 from superbrain.cli.main import main
+from superbrain.deploy.journal import Journal
+from superbrain.domain import deployment as life
 from superbrain.domain import operations as op
+from superbrain.domain.deployment import State
+from superbrain.domain.health import ModelFacts
 from superbrain.domain.trust_facts import TrustFacts
 from superbrain.domain.trust_update import RevokedBundle
-from superbrain.wire.errors import NotFound
+from superbrain.wire.errors import NotFound, Unavailable
 from tests.support.appliance import Appliance
 from tests.support.bundles import KeyPair, make_bundle, sign_key, trust_in
 from tests.support.load import Load
@@ -24,6 +30,14 @@ from tests.support.trust import make_update, put
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
 SUPPORT = Path(__file__).parents[1] / "support"
+SLOW_LOAD = """
+import time
+time.sleep(2)
+class Pipeline:
+    def __init__(self, bundle): pass
+    def preprocess(self, request): return request
+    def postprocess(self, outputs, request): return outputs
+"""
 Keys = tuple[KeyPair, KeyPair, KeyPair]
 
 
@@ -231,6 +245,33 @@ def test_a_revoked_version_that_serves_gives_way_or_is_said_or_is_stopped(
         assert appliance.problem("model adder") is None
 
 
+@pytest.mark.parametrize("state", [State.SWITCHING, State.ROLLING_BACK, State.DRAINING])
+def test_what_is_to_be_stopped_does_not_serve_again_whatever_a_kill_has_cut_short(
+    tmp_path: Path, state: State
+) -> None:
+    with Appliance(tmp_path) as appliance:
+        go_live(appliance, 1)
+        appliance.stop()
+        journal = Journal(appliance.root / "state/journal.sqlite")
+        live = journal.current("adder")
+        assert live is not None
+        cut = msgspec.structs.replace(live, state=state)
+        journal.record(live, "Cut", cut, dt.datetime.now(dt.UTC))
+        journal.close()
+        revoked = appliance.root / "trust/revoked"
+        revoked.mkdir(mode=0o755)
+        (revoked / live.digest).write_text("stop = true\n")
+        proven = len(appliance.logged("proof_passed"))
+        appliance.start()
+        appliance.wait_for(
+            lambda: appliance.history("adder")[-1].state_to in {*life.ENDED, State.RETIRED},
+            "its end",
+        )
+        with pytest.raises((NotFound, Unavailable)):
+            answer(appliance)
+        assert len(appliance.logged("proof_passed")) == proven
+
+
 def test_nobody_goes_back_below_a_security_floor_and_a_revoked_key_signs_nothing_new(
     tmp_path: Path, keys: Keys
 ) -> None:
@@ -269,6 +310,155 @@ def test_nobody_goes_back_below_a_security_floor_and_a_revoked_key_signs_nothing
         appliance.wait_for(lambda: appliance.problem("model adder") is None, "no doubt any more")
         refusal = appliance.ask(op.Rollback("adder"), op.Refusal)
         assert refusal.code == "KEY_REVOKED"
+
+
+# --- while nobody can tell what is revoked --------------------------------------------------------
+
+
+class Unbelieved:
+    """A trust folder that is not believed: others may write it."""
+
+    def __init__(self, appliance: Appliance) -> None:
+        self._appliance = appliance
+        self._folder = appliance.root / "trust"
+
+    def begin(self) -> None:
+        """Start the daemon with it."""
+        self._appliance.stop()
+        self._folder.chmod(0o775)
+        self._appliance.start()
+
+    def mend(self) -> str:
+        """Have it believed again; what the daemon says."""
+        self._folder.chmod(0o755)
+        return self._appliance.ask(op.Reload(), op.Outcome).message
+
+
+def kill_workers(appliance: Appliance, times: int) -> None:
+    """End the worker that serves, and its successors."""
+    for _ in range(times):
+        model = appliance.wait_for(_answering(appliance), "a worker")
+        worker = psutil.Process(model.workers[0].pid)
+        worker.kill()
+        psutil.wait_procs([worker], 10)
+
+
+def _answering(appliance: Appliance) -> Callable[[], ModelFacts | None]:
+    def look() -> ModelFacts | None:
+        model = appliance.model("adder")
+        alive = model and model.workers and psutil.pid_exists(model.workers[0].pid)
+        return model if alive else None
+
+    return look
+
+
+def happened(appliance: Appliance, version: str) -> list[str]:
+    return [step.event for step in appliance.history("adder") if step.version == version]
+
+
+def test_nothing_goes_back_while_nobody_can_tell_what_is_revoked(tmp_path: Path) -> None:
+    with Appliance(tmp_path, crashes=1) as appliance:
+        trust = Unbelieved(appliance)
+        go_live(appliance, 1)
+        first = appliance.model("adder")
+        assert first is not None
+        go_live(appliance, 2)
+        appliance.wait_ended("adder", "1.0.0", "RETIRED")
+        revoked = appliance.root / "trust/revoked"
+        revoked.mkdir(mode=0o755)
+        (revoked / first.digest).write_text('why = "adds wrongly"\n')
+        trust.begin()
+        appliance.wait_live("adder", "2.0.0")
+
+        # neither by an order
+        refusal = appliance.ask(op.Rollback("adder"), op.Refusal)
+        assert refusal.code == "TRUST_WRITABLE"
+        assert "1.0.0 may not serve again: whether it is revoked is not known" in refusal.message
+        assert "chmod go-w" in refusal.mend
+        # nor by itself
+        kill_workers(appliance, 2)
+        appliance.wait_for(lambda: "PreviousLost" in happened(appliance, "2.0.0"), "no way back")
+        appliance.wait_live("adder", "2.0.0")
+        assert answer(appliance) == 2
+
+        assert "1 keys" in trust.mend()
+        refusal = appliance.ask(op.Rollback("adder"), op.Refusal)
+        assert refusal.code == "BUNDLE_REVOKED"
+
+
+def test_what_did_too_badly_meanwhile_is_gone_back_from_once_that_is_known(tmp_path: Path) -> None:
+    with Appliance(tmp_path, crashes=1) as appliance:
+        trust = Unbelieved(appliance)
+        go_live(appliance, 1)
+        go_live(appliance, 2)
+        trust.begin()
+        appliance.wait_live("adder", "2.0.0")
+        kill_workers(appliance, 2)
+        appliance.wait_for(lambda: "PreviousLost" in happened(appliance, "2.0.0"), "no way back")
+        trust.mend()
+        appliance.wait_live("adder", "1.0.0")
+        assert answer(appliance) == 1
+
+
+def test_what_cannot_serve_meanwhile_says_so_and_is_gone_back_from_once_that_is_known(
+    tmp_path: Path,
+) -> None:
+    with Appliance(tmp_path) as appliance:
+        trust = Unbelieved(appliance)
+        go_live(appliance, 1)
+        go_live(appliance, 2)
+        serving = appliance.model("adder")
+        assert serving is not None
+        graph = appliance.root / "state/store/bundles" / serving.digest / "graphs/main.onnx"
+        graph.chmod(0o600)
+        graph.write_bytes(b"damaged")
+        trust.begin()
+        found = appliance.wait_for(lambda: appliance.problem("model adder"), "a problem")
+        assert found.severity == "critical"
+        assert "the version before it may not come back" in found.message
+        assert "chmod go-w" in found.mend
+        with pytest.raises(Unavailable, match="whether it is revoked is not known"):
+            answer(appliance)
+        trust.mend()
+        appliance.wait_live("adder", "1.0.0")
+        assert answer(appliance) == 1
+
+
+def test_what_is_on_its_way_does_not_begin_to_serve_meanwhile(tmp_path: Path) -> None:
+    with Appliance(tmp_path) as appliance:
+        trust = Unbelieved(appliance)
+        go_live(appliance, 1)
+        appliance.drop(release(appliance, 2, pipeline=SLOW_LOAD))
+        appliance.wait_for(
+            lambda: "BUILDING" in [step.state_to for step in appliance.history("adder")][-1:],
+            "it to be on its way",
+        )
+        trust.begin()
+        step = appliance.wait_ended("adder", "2.0.0", "FAILED")
+        assert "whether it is revoked is not known" in step.detail
+        assert answer(appliance) == 1
+        trust.mend()
+        appliance.ask(op.Retry("adder", "2.0.0"), op.Outcome)
+        appliance.wait_live("adder", "2.0.0")
+
+
+def test_nobody_goes_back_below_a_floor_that_an_update_set_which_is_gone(tmp_path: Path) -> None:
+    with Appliance(tmp_path) as appliance:
+        a = appliance.author
+        go_live(appliance, 1)
+        go_live(appliance, 2)
+        update = make_update(1, [a], signed_by=[a], security_floors={"adder": 2})
+        appliance.ask(op.ImportTrust([update.decode()]), op.Outcome)
+        appliance.stop()
+        (appliance.root / "state/trust" / anchor_name(trust_in(a)) / "000001.sbt").unlink()
+        appliance.start()
+        appliance.wait_live("adder", "2.0.0")
+        refusal = appliance.ask(op.Rollback("adder"), op.Refusal)
+        assert refusal.code == "TRUST_CHAIN_BROKEN"
+        put(appliance.inbox, "again.sbt", update)
+        wait_update(appliance, 1)
+        refusal = appliance.ask(op.Rollback("adder"), op.Refusal)
+        assert refusal.code == "BELOW_SECURITY_FLOOR"
 
 
 # --- time -----------------------------------------------------------------------------------------

@@ -316,8 +316,10 @@ class Daemon:
     # --- orders and signals -------------------------------------------------------------------
 
     async def _trust_changed(self) -> None:
-        """Hold everything against another trust; a bundle that waits for it may come in now."""
+        """Hold everything against another trust; what waits for it may come in, or back, now."""
         self._guard.trust_changed()
+        self._services.judge_anew()
+        self._recovery.try_again()
         self._rescan.set()
 
     async def _reload(self) -> str:

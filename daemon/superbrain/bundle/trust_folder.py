@@ -204,7 +204,7 @@ def _check_owner(path: Path, found: os.stat_result) -> None:
             f"{path}: expected it to belong to root or to user id {os.geteuid()}, "
             f"found owner {found.st_uid}: its owner could decide whom this host trusts",
             reason="TRUST_OWNER",
-            mend=f"Check the content, then: chown root {path}",
+            mend=f"Check the content, then: chown root {path}; superbrain reload",
         )
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise TrustUnusable(
@@ -212,14 +212,14 @@ def _check_owner(path: Path, found: os.stat_result) -> None:
             f"found mode {stat.S_IMODE(found.st_mode):04o}: others could decide whom this host "
             f"trusts",
             reason="TRUST_WRITABLE",
-            mend=f"Check the content, then: chmod go-w {path}",
+            mend=f"Check the content, then: chmod go-w {path}; superbrain reload",
         )
 
 
 def _unreadable(path: Path, error: OSError) -> TrustUnusable:
     mend = "The trust folder holds keys/*.pub and, if wanted, trust.toml"
     if isinstance(error, PermissionError):
-        mend = f"Let the service's user read it: chmod a+rX {path.parent} {path}"
+        mend = f"Let the service's user read it: chmod a+rX {path.parent} {path}; superbrain reload"
     return TrustUnusable(
         f"{path}: expected to read it, found: {error.strerror}",
         reason="TRUST_UNREADABLE",

@@ -124,7 +124,7 @@ class Orders:
     def _check_may_return(self, previous: Deployment) -> None:
         signers = self._journal.signers(previous.digest)
         try:
-            self._trust().check_may_serve(
+            self._trust().check_may_begin(
                 previous.name, previous.version, previous.sequence, previous.digest, signers
             )
         except BundleError as error:

@@ -2,9 +2,9 @@
 
 Requests for it wait in the gateway meanwhile. What cannot come back on the rung it had is tried on
 the later ones, or, where the fastest was chosen, on the next fastest; then its predecessor is
-brought back; where there is none, callers are told so, and another try follows every `AGAIN_S`
-seconds, and when its bundle is put back. Then all that was under way goes on from what was written
-down.
+brought back; where there is none that may serve, callers are told so, and another try follows
+every `AGAIN_S` seconds, and when its bundle is put back or another trust counts. Then all that was
+under way goes on from what was written down.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from superbrain.deploy.journal_file import JournalError
 from superbrain.deploy.step_times import concerns
 from superbrain.domain import deployment as life
 from superbrain.domain.deployment import Deployment, Reason, State
-from superbrain.domain.errors import BundleError
+from superbrain.domain.errors import BundleError, TrustUnusable
 from superbrain.domain.gpu_rules import RUNG_LOST, lost_gpu
 from superbrain.domain.returning import not_returned, rungs_to_return_on
 from superbrain.host.events import Event
@@ -61,10 +61,10 @@ class Recovery:
         self._services = services
         self._stages = stages
         self._driver = driver
-        self._put_back = asyncio.Event()
+        self._again_now = asyncio.Event()
         self._not_again: dict[int, Reason] = {}
         self.why_stopped: Callable[[Deployment], Reason | None] = lambda _current: None
-        driver.put_back.on_done = self._put_back.set
+        driver.put_back.on_done = self.try_again
         stages.outages.bring_back = self.bring_back
 
     async def hold(self) -> None:
@@ -105,6 +105,10 @@ class Recovery:
         """Let a current deployment serve that stopped to make room; its state goes on by itself."""
         with journal_may_fail():
             await self._revive(deployment, resume=False)
+
+    def try_again(self) -> None:
+        """Try at once what could not come back: what stood in the way may be mended."""
+        self._again_now.set()
 
     def _all_current(self) -> list[Deployment]:
         found = (self._journal.current(name) for name in self._journal.models())
@@ -234,28 +238,65 @@ class Recovery:
             previous = None
         self._services.of(deployment.name).fault = reason
         if deployment.state is State.SWITCHING:
-            if previous is not None:
-                self._journal.make_current(previous, dt.datetime.now(dt.UTC))
-                await self._revive(previous)
-            else:
-                self._journal.clear_current(deployment.name)
-            await self._driver.inject(deployment.id, life.StageFailed(reason))
-        elif deployment.state in (State.ROLLING_BACK, State.DRAINING):
+            await self._lost_in_switch(deployment, previous, reason)
+            return
+        barred = self._barred(previous)
+        going_back = deployment.state is State.ROLLING_BACK
+        may_wait = resume and isinstance(barred, TrustUnusable)
+        if deployment.state is State.DRAINING or (going_back and not may_wait):
             if resume:
                 self._resume(deployment)
-        elif previous is not None:
-            await self._driver.inject(deployment.id, life.BudgetSpent(reason))
+        elif previous is not None and barred is None:
+            self._driver.spawn(self._driver.inject(deployment.id, life.BudgetSpent(reason)))
         else:
-            event(log, Event.TASK_FAILED, logging.ERROR, reason.message, **concerns(deployment))
-            service = self._services.of(deployment.name)
-            await service.refuse(deployment, self._stages.manifest(deployment), reason.message)
-            self._driver.spawn(self._revive_later(deployment))
+            await self._nothing_left(deployment, _with(reason, barred))
+
+    async def _lost_in_switch(
+        self, deployment: Deployment, previous: Deployment | None, reason: Reason
+    ) -> None:
+        """It had just been made current: what served until then serves again, if anything did."""
+
+        def forget() -> bool:
+            self._journal.clear_current(deployment.name)
+            return True
+
+        if previous is not None:
+            self._journal.make_current(previous, dt.datetime.now(dt.UTC))
+            await self._revive(previous)
+        else:
+            await self._services.of(deployment.name).retire(forget)
+        self._driver.spawn(self._driver.inject(deployment.id, life.StageFailed(reason)))
+
+    async def _nothing_left(self, deployment: Deployment, reason: Reason) -> None:
+        """Tell callers, and try again later: what stands in the way may be mended by then."""
+        event(log, Event.TASK_FAILED, logging.ERROR, reason.message, **concerns(deployment))
+        service = self._services.of(deployment.name)
+        service.fault = reason
+        await service.refuse(deployment, self._stages.manifest(deployment), reason.message)
+        self._driver.spawn(self._revive_later(deployment))
+
+    def _barred(self, previous: Deployment | None) -> BundleError | None:
+        """Say why a predecessor may not serve again; None when it may, or there is none."""
+        try:
+            if previous is not None:
+                self._stages.check_may_begin(previous)
+        except BundleError as error:
+            return error
+        return None
 
     async def _revive_later(self, deployment: Deployment) -> None:
-        self._put_back.clear()
+        self._again_now.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(AGAIN_S):
-                await self._put_back.wait()
+                await self._again_now.wait()
         current = self._journal.current(deployment.name)
         if current is not None and current.id == deployment.id:
             await self._bring_back(current)
+
+
+def _with(reason: Reason, barred: BundleError | None) -> Reason:
+    """Add to a reason why the version before it may not come back either."""
+    if barred is None:
+        return reason
+    message = f"{reason.message}; the version before it may not come back: {barred.message}"
+    return Reason(reason.code, message, barred.mend)

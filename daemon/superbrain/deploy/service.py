@@ -325,10 +325,14 @@ class ModelService:
             self._spent = True
             why = life.BudgetSpent(Reason(BUDGET_SPENT, reason))
             self._surroundings.given_up(self.name, why)
-        elif not reason and self._spent:
+        elif not reason:
             self._spent = False
             if self.fault is not None and self.fault.code == BUDGET_SPENT:
                 self.fault = None
+
+    def judge_anew(self) -> None:
+        """Tell once more, if its budget is still spent then."""
+        self._spent = False
 
     def _since_window_began(self, now: float) -> tuple[int, int]:
         """Count requests and internal errors within the budget's window."""

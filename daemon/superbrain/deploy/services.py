@@ -73,6 +73,11 @@ class Services:
                 log, Event.TASK_FAILED, logging.ERROR, message, exc_info=error, model=service.name
             )
 
+    def judge_anew(self) -> None:
+        """Give up once more what does too badly: what was before it may come back by now."""
+        for service in self.all():
+            service.judge_anew()
+
     # --- what a service tells and asks --------------------------------------------------------
 
     def given_up(self, name: str, why: life.Bad) -> bool:

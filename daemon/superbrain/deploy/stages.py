@@ -191,7 +191,7 @@ class Stages:
             return life.StageFailed(_overdue(deployment))
 
         def commit(replaced: Deployment | None) -> Deployment:
-            self._trust().check_not_revoked(deployment.digest)
+            self.check_may_begin(deployment)
             if (
                 replaced
                 and deployment.origin == "inbox"
@@ -231,7 +231,7 @@ class Stages:
         try:
             if previous is None:
                 raise ChildError("NO_PREVIOUS", "no previous good version is retained")
-            self._check_may_return(previous)
+            self.check_may_begin(previous)
             crew = await self._warm_or_new(service, previous)
             await service.switch(crew, restore)
         except (ChildError, BundleError) as error:
@@ -253,12 +253,6 @@ class Stages:
         self.outages.switched(previous)
         event(log, Event.ROLLED_BACK, **concerns(previous))
         return life.PreviousReady()
-
-    def _check_may_return(self, previous: Deployment) -> None:
-        signers = self._journal.signers(previous.digest)
-        self._trust().check_may_serve(
-            previous.name, previous.version, previous.sequence, previous.digest, signers
-        )
 
     async def _warm_or_new(self, service: ModelService, previous: Deployment) -> Crew:
         warm = service.warm
@@ -312,6 +306,17 @@ class Stages:
             previous = restored
         self._journal.make_current(previous, now)
         return previous
+
+    def check_may_begin(self, deployment: Deployment) -> None:
+        """Refuse what does not serve now and must not begin to, by the trust that counts now.
+
+        Raises:
+            BundleError: it is revoked or too old, or nobody can tell.
+        """
+        signers = self._journal.signers(deployment.digest)
+        self._trust().check_may_begin(
+            deployment.name, deployment.version, deployment.sequence, deployment.digest, signers
+        )
 
     # --- the end ------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ or too many of its signers are revoked, or it is below its model's security floo
 2. if it serves and the version before it is retained and may serve, that one takes over;
 3. if there is none and the revocation says `stop`, the model is retired: no answers;
 4. else it goes on serving, proven as it was, and health is critical until somebody acts.
+
+While nobody can tell what is revoked (trust_keeper.py), no version before may take over.
 """
 
 from __future__ import annotations
@@ -103,11 +105,14 @@ class TrustGuard:
             return Reason(error.reason, error.message, error.mend)
         return None
 
+    def _may_begin(self, deployment: Deployment) -> bool:
+        return self._keeper.fault is None and self._objection(deployment) is None
+
     def _way_back(self, current: Deployment) -> Deployment | None:
         previous = self._journal.get(current.predecessor)
         if previous is None or previous.digest not in self._store.digests():
             return None
-        return None if self._objection(previous) else previous
+        return previous if self._may_begin(previous) else None
 
     def _stopped(self, deployment: Deployment) -> bool:
         return deployment.digest in self._keeper.known().stopped_bundles

@@ -3,7 +3,8 @@
 The folder is the root of trust and is only read. Updates are offered to the keeper; those that
 follow are written into the chain and count at once. The journal knows how far the chain once was,
 so an update that vanished from the disk is noticed, and until it is back nothing new is accepted:
-an older trust may believe in a key that was stolen since. What serves goes on serving meanwhile.
+an older trust may believe in a key that was stolen since, and not know what was revoked. What
+serves goes on serving meanwhile; nothing else begins to, not even what served before.
 """
 
 from __future__ import annotations
@@ -116,8 +117,7 @@ class TrustKeeper:
     def trust(self) -> Trust:
         """Give the trust by which bundles are judged now; while there is a fault it has no keys."""
         if self.fault is not None:
-            fault = f"nothing new is accepted: {self.fault.message}"
-            return msgspec.structs.replace(self.known(), keys=(), fault=fault)
+            return msgspec.structs.replace(self.known(), keys=(), fault=self.fault)
         return self.known().at(self.clock.time())
 
     def known(self) -> Trust:

@@ -52,7 +52,8 @@ class Trust(msgspec.Struct, frozen=True):
     `revoked_keys` are key ids, `revoked_bundles` bundle digests, both lower-case hex;
     `stopped_bundles` are those of them that must not even go on serving. `security_floors` has the
     lowest sequence of each model that may serve. `resting_keys` are trusted, but not at this time.
-    `fault` says why nothing can be verified at all, where that is so.
+    `fault` says why nothing can be verified at all, where that is so: nobody knows then what else
+    is revoked, and nothing that does not serve already may begin to.
     """
 
     keys: tuple[PublicKey, ...] = ()
@@ -62,7 +63,7 @@ class Trust(msgspec.Struct, frozen=True):
     stopped_bundles: frozenset[str] = frozenset()
     security_floors: dict[str, int] = {}
     resting_keys: frozenset[str] = frozenset()
-    fault: str = ""
+    fault: TrustUnusable | None = None
 
     def usable_keys(self) -> tuple[PublicKey, ...]:
         """Give the trusted keys that are not revoked and not resting, each once.
@@ -70,10 +71,11 @@ class Trust(msgspec.Struct, frozen=True):
         Raises:
             TrustUnusable: there is none, or fewer than the threshold asks for.
         """
+        if self.fault is not None:
+            raise _because("nothing new is accepted", self.fault)
         if not self.keys:
             raise TrustUnusable(
-                self.fault
-                or "expected at least one trusted public key, found none: nothing can be verified",
+                "expected at least one trusted public key, found none: nothing can be verified",
                 reason="TRUST_EMPTY",
                 mend="Put the author's .pub file into the trust folder's keys directory, then: "
                 "superbrain reload",
@@ -169,6 +171,23 @@ class Trust(msgspec.Struct, frozen=True):
         self.check_not_revoked(digest)
         self.check_signers(signers)
         self.check_security_floor(name, version, sequence)
+
+    def check_may_begin(
+        self, name: str, version: str, sequence: int, digest: str, signers: Collection[str]
+    ) -> None:
+        """Refuse a version that does not serve now and must not begin to, or come back.
+
+        Raises:
+            TrustUnusable: nobody can tell whether it is revoked.
+            SignatureRefused, SequenceRefused: it is, its signers are, or it is too old.
+        """
+        if self.fault is not None:
+            raise _because("whether it is revoked is not known", self.fault)
+        self.check_may_serve(name, version, sequence, digest, signers)
+
+
+def _because(what: str, fault: TrustUnusable) -> TrustUnusable:
+    return TrustUnusable(f"{what}: {fault.message}", reason=fault.reason, mend=fault.mend)
 
 
 def bundle_digest(payload: bytes) -> str:

@@ -93,6 +93,22 @@ def test_a_drift_spends_the_budget_in_probation_unless_the_host_is_to_blame(
     asyncio.run(scene())
 
 
+def test_a_budget_that_is_spent_is_told_once_and_once_more_when_it_is_judged_anew() -> None:
+    async def scene() -> None:
+        surroundings = Surroundings()
+        rules = Rules(watch=Watch(drift_spends_budget=True))
+        slow = service(surroundings, rules, State.PROBATION)
+        slow.watch = SlowWatch(rules.watch)
+        slow.current = Crew(cast("Any", None), [])
+        for told in (1, 1, 2):
+            if told == 2:
+                slow.judge_anew()
+            await slow.check()
+            assert len(surroundings.told) == told
+
+    asyncio.run(scene())
+
+
 class Child:
     """Answers orders with what it was given, in turn."""
 

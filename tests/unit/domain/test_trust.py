@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from functools import partial
 
 import msgspec
 import pytest
@@ -55,6 +56,24 @@ def test_a_revoked_bundle_is_refused() -> None:
     with pytest.raises(SignatureRefused) as caught:
         Trust((FIRST,), revoked_bundles=frozenset({"cc"})).check_not_revoked("cc")
     assert caught.value.reason == "BUNDLE_REVOKED"
+
+
+def test_while_nothing_can_be_verified_nothing_is_accepted_and_nothing_begins() -> None:
+    fault = TrustUnusable("the folder is open", reason="TRUST_WRITABLE", mend="chmod go-w")
+    trust = Trust((FIRST,), fault=fault)
+    begins = partial(trust.check_may_begin, "ocr", "1.0.0", 1, "cc", ["aa"])
+    for judge in (trust.usable_keys, begins):
+        with pytest.raises(TrustUnusable, match=": the folder is open") as caught:
+            judge()
+        assert (caught.value.reason, caught.value.mend) == ("TRUST_WRITABLE", "chmod go-w")
+    trust.check_may_serve("ocr", "1.0.0", 1, "cc", ["aa"])  # what serves goes on
+
+
+def test_what_is_revoked_does_not_begin() -> None:
+    trust = Trust((FIRST,), revoked_bundles=frozenset({"cc"}))
+    trust.check_may_begin("ocr", "1.0.0", 1, "dd", ["aa"])
+    with pytest.raises(SignatureRefused):
+        trust.check_may_begin("ocr", "1.0.0", 1, "cc", ["aa"])
 
 
 def test_the_digest_is_the_sha256_of_the_signed_bytes() -> None:
