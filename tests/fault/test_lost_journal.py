@@ -6,6 +6,7 @@ the last good version answers, what was retired stays so, a damaged file is kept
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,12 +14,16 @@ from typing import NamedTuple
 
 import pytest
 
-from superbrain.deploy.adoption import open_journal
+from superbrain.bundle.store import Store
+from superbrain.deploy.adoption import Adoption, open_journal
 from superbrain.deploy.journal import Journal
 from superbrain.deploy.journal_file import JournalDamaged
 from superbrain.domain import operations as op
+from superbrain.domain.deployment import Deployment
+from superbrain.domain.trust import Trust
 from superbrain.wire.errors import NotFound
 from tests.support.appliance import Appliance
+from tests.support.bundles import make_bundle, sign_key, verified
 from tests.support.consistency import assert_at_rest
 from tests.support.releases import answer, go_live, release
 
@@ -150,6 +155,63 @@ def test_a_damaged_bundle_under_the_current_version_brings_its_predecessor_back(
         assert answer(appliance) == 1
         step = appliance.wait_ended("adder", "2.0.0", "ROLLED_BACK")
         assert step.event == "PreviousReady"
+
+
+@pytest.mark.parametrize("lack", ["keys are not believed", "no key vouches for it"])
+def test_what_nobody_vouches_for_stays_in_the_store_and_is_told_of(
+    tmp_path: Path, lack: str
+) -> None:
+    """The journal and the trust are lost on the same day; only the trust can be mended."""
+    with Appliance(tmp_path) as appliance:
+        go_live(appliance, 1)
+        go_live(appliance, 2)
+        assert appliance.stop() == 0
+        (journal,) = appliance.root.glob("state/journal.sqlite")
+        journal.unlink()
+        (key,) = appliance.root.glob("trust/keys/*.pub")
+        hidden = tmp_path / "key"
+        if lack == "no key vouches for it":
+            key.rename(hidden)
+        else:
+            key.chmod(0o666)
+        appliance.start()
+        problem = appliance.wait_for(lambda: appliance.problem("store"), "a word about them")
+        assert problem.severity == "critical"
+        assert "cannot take it from the store" in problem.message
+        assert "restart superbraind" in problem.mend
+        assert len([*appliance.root.glob("state/store/bundles/*")]) == 2
+        assert appliance.stop() == 0
+        if hidden.exists():
+            hidden.rename(key)
+        key.chmod(0o644)
+        appliance.start()
+        assert answer(appliance) == 2.0
+        assert appliance.problem("store") is None
+
+
+def test_what_nobody_vouches_for_is_forgotten_with_its_folder_or_known_again(
+    tmp_path: Path,
+) -> None:
+    author = sign_key(tmp_path / "keys")
+    store = Store(tmp_path / "store", reserve_bytes=0)
+    bundles = [make_bundle(tmp_path, author, name=name) for name in ("one", "two")]
+    for built in bundles:
+        with built.path.open("rb") as file:
+            store.receive(file, verified(built, author))
+    journal = Journal(tmp_path / "journal.sqlite")
+    adoption = Adoption(journal, store, tmp_path / "journal.sqlite")
+    adoption.adopt(Trust())
+    one, two = (built.digest for built in bundles)
+    assert adoption.doubted() == {one, two}
+    assert "2 bundles" in adoption.problems()[0].message
+    store.remove(one)
+    assert adoption.doubted() == {two}
+    assert f"bundle {two[:12]} " in adoption.problems()[0].message
+    known = Deployment(id=0, name="two", version="1", sequence=1, digest=two, ladder=("cpu",))
+    journal.create(known, dt.datetime.now(dt.UTC))
+    assert not adoption.doubted()
+    assert not adoption.problems()
+    journal.close()
 
 
 def test_a_deployment_that_cannot_be_read_is_damage_too(tmp_path: Path) -> None:

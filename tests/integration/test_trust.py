@@ -381,7 +381,7 @@ def test_nothing_goes_back_while_nobody_can_tell_what_is_revoked(tmp_path: Path)
         appliance.wait_live("adder", "2.0.0")
         assert answer(appliance) == 2
 
-        assert "1 keys" in trust.mend()
+        assert "1 key" in trust.mend()
         refusal = appliance.ask(op.Rollback("adder"), op.Refusal)
         assert refusal.code == "BUNDLE_REVOKED"
 

@@ -170,6 +170,7 @@ class Daemon:
         self._updates = TrustInbox(self._inbox, self._keeper, self._audit)
         self._trail = Trail(self._audit)
         self._driver.on_step = self._stepped
+        self._driver.doubted = self._adoption.doubted
         self._inbox.on_refused = self._trail.refused
         self._recovery = Recovery(
             self._journal, self._store, self._services, self._stages, self._driver

@@ -5,6 +5,8 @@ The journal may be damaged, gone, or older than it was. A damaged one is kept be
 good bundle and the journal no usable version is entered again: the version that served last, the
 one below it as what a rollback returns to, and the highest sequence as the floor. Signatures are
 checked by the trust that counts now and every byte is hashed; whether it serves, its proof decides.
+A bundle that this trust does not vouch for stays in the store, and health says so: the trust may be
+what is at fault, and there may be no other copy.
 
 Which version of which model served is also written to `serving.json`, so that a version that was
 rolled back or a model that was retired does not come back for want of a journal. Without that file
@@ -23,7 +25,7 @@ from superbrain.bundle.disk import rename
 from superbrain.deploy.journal import Journal
 from superbrain.deploy.journal_file import JournalDamaged, JournalError
 from superbrain.domain.deployment import Deployment, State
-from superbrain.domain.errors import BundleError
+from superbrain.domain.errors import BundleError, StoreError
 from superbrain.domain.health import Problem
 from superbrain.host.events import Event
 from superbrain.host.files import write_atomically
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BUNDLE_REVOKED = "BUNDLE_REVOKED"
 _DAMAGED = ".damaged-"
 
 
@@ -88,13 +91,38 @@ class Adoption:
         self._path = path.with_name("serving.json")
         self._written = self._read()
         self._trouble = ""
+        self._doubted: dict[str, BundleError] = {}
 
     def problems(self) -> list[Problem]:
-        """Tell of the damaged journals that were put aside and that nobody has removed yet."""
+        """Tell of damaged journals that nobody has removed yet, and of bundles not vouched for."""
         mend = "See what serves with `superbrain status`, then remove that file"
         found = "the journal was damaged and begun anew from the store; see"
         damaged = sorted(self._path.parent.glob(self._damaged))
-        return [Problem("warning", "journal", f"{found} {path}", mend) for path in damaged]
+        problems = [Problem("warning", "journal", f"{found} {path}", mend) for path in damaged]
+        if self.doubted():
+            problems.append(self._doubts())
+        return problems
+
+    def doubted(self) -> set[str]:
+        """Give the bundles that no journal knows and no trust vouches for: they must stay."""
+        for digest in set(self._doubted).difference(self._store.digests()):
+            del self._doubted[digest]  # somebody has removed it
+        for digest in [*self._doubted]:
+            if self._journal.newest_with_digest(digest) is not None:
+                del self._doubted[digest]  # it was dropped again
+        return set(self._doubted)
+
+    def _doubts(self) -> Problem:
+        digest, error = next(iter(self._doubted.items()))
+        count = len(self._doubted)
+        which = f"bundle {digest[:12]}" if count == 1 else f"{count} bundles, {digest[:12]} first,"
+        return Problem(
+            "critical",
+            "store",
+            f"the journal does not know {which} and cannot take it from the store: {error.message}",
+            f"{error.mend or 'Mend the trust folder'}; then restart superbraind, and it serves "
+            "again. Or have them forgotten: remove their folders from the store",
+        )
 
     def remember(self) -> None:
         """Write down what serves now, if that has changed."""
@@ -158,6 +186,8 @@ class Adoption:
             return Stored(digest, self._store.rehash(digest), signers)
         except BundleError as error:
             log.warning("store: %s is not adopted: %s", digest, error.message)
+            if not isinstance(error, StoreError) and error.reason != BUNDLE_REVOKED:
+                self._doubted[digest] = error
             return None
 
     def _served_last(self, name: str, bundles: list[Stored]) -> Stored | None:

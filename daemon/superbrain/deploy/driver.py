@@ -47,7 +47,8 @@ _NEEDS_PREDECESSOR = frozenset({State.SWITCHING, State.PROBATION, State.ROLLING_
 class Driver:
     """Advances deployments. All methods belong to one event loop.
 
-    `on_step` is called after every step of any deployment.
+    `on_step` is called after every step of any deployment; `doubted` gives bundles that stay in the
+    store though no deployment needs them.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Driver:
         services.on_given_up = self._given_up
         services.on_incident = self._note
         self.on_step: Callable[[Deployment, life.Event], None] = lambda _after, _happened: None
+        self.doubted: Callable[[], set[str]] = set
         self._trouble = ""
 
     # --- what arrives -------------------------------------------------------------------------
@@ -405,7 +407,7 @@ class Driver:
     async def _collect_bundles(self) -> None:
         await asyncio.to_thread(self._store.sweep_leftovers)
         there = await asyncio.to_thread(self._store.digests)
-        kept = self._retained()
+        kept = self._retained() | self.doubted()
         for digest in there:
             # Asked again before each one goes: bundles arrive meanwhile.
             if digest not in kept and digest not in self._retained():
