@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from superbrain.domain import operations as op
@@ -15,6 +16,7 @@ from superbrain.wire.errors import NotFound, Unavailable
 from tests.support.appliance import Appliance
 from tests.support.bundles import make_bundle, sign_key
 from tests.support.load import Load
+from tests.support.processes import PATIENCE_S
 from tests.support.releases import answer, go_live, release
 
 pytestmark = pytest.mark.integration
@@ -356,6 +358,26 @@ def test_an_orderly_stop_leaves_no_process_and_no_socket(appliance: Appliance) -
 
 
 # --- nobody gets round the rules ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["infer.sock", "control.sock"])
+def test_a_socket_whose_file_somebody_removes_is_there_again(
+    appliance: Appliance, name: str
+) -> None:
+    go_live(appliance, 1)
+    path = appliance.root / "run" / name
+    with appliance.client(lanes=False) as asks_already:
+        question = {"x": np.zeros((1, 4), np.float32)}
+        asks_already.infer("adder", question, timeout=PATIENCE_S)
+        mode = path.stat().st_mode
+        path.unlink()
+        appliance.wait_for(path.exists, f"another {name}")
+        assert path.stat().st_mode == mode
+        assert answer(appliance) == 1.0
+        asks_already.infer("adder", question, timeout=PATIENCE_S)
+    assert appliance.health().models[0].state == "ready"
+    (told,) = appliance.logged("socket_made_again")
+    assert str(path) in str(told)
 
 
 def test_a_retained_older_bundle_cannot_come_back_through_the_inbox(appliance: Appliance) -> None:

@@ -71,6 +71,7 @@ class ControlServer:
         reload: Callable[[], Awaitable[str]],
     ) -> None:
         self._endpoint = endpoint
+        self._path = Path(endpoint.removeprefix("ipc://"))
         self._orders = orders
         self._observer = observer
         self._journal = journal
@@ -88,23 +89,26 @@ class ControlServer:
         Raises:
             ControlError: the endpoint cannot be bound, or nobody could tell who connects to it.
         """
-        path = Path(self._endpoint.removeprefix("ipc://"))
-        require_credentials(path.parent)
+        require_credentials(self._path.parent)
         socket = context.socket(zmq.ROUTER)
         socket.linger = 0
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-        before = os.umask(CONTROL_UMASK)
         try:
             with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-            socket.bind(self._endpoint)
+                self._path.unlink()
+            self._bind(socket)
         except (zmq.ZMQError, OSError) as error:
             socket.close()
             msg = f"the control socket {self._endpoint} cannot be opened: {error}"
             raise ControlError(msg, mend="Check the runtime folder and its permissions") from error
+        self._socket = socket
+
+    def _bind(self, socket: zmq.asyncio.Socket) -> None:
+        before = os.umask(CONTROL_UMASK)
+        try:
+            socket.bind(self._endpoint)
         finally:
             os.umask(before)
-        self._socket = socket
 
     async def run(self) -> None:
         """Answer for ever; a slow order does not keep the next question waiting."""
@@ -114,6 +118,16 @@ class ControlServer:
             task = asyncio.create_task(self._answer(frames))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def look_after(self) -> None:
+        """Bind the socket again where somebody has removed its file: nobody finds it without."""
+        if self._socket is None or self._path.exists():
+            return
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.unbind(self._endpoint)
+        with contextlib.suppress(zmq.ZMQError, OSError):  # the next look tries again
+            self._bind(self._socket)
+            event(log, Event.SOCKET_MADE_AGAIN, logging.WARNING, path=str(self._path))
 
     def close(self) -> None:
         """Close the socket."""

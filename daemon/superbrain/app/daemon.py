@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from superbrain.app.config import Config
     from superbrain.domain.ctl import Poisoned
     from superbrain.domain.deployment import Deployment
+    from superbrain.domain.health import Health
     from superbrain.domain.records import RecordPolicy
 
 log = logging.getLogger(__name__)
@@ -200,8 +201,8 @@ class Daemon:
             ),
         )
         self._observer.gpu_facts = lambda: self._gpus.facts
-        if config.metrics_path is not None or address is not None:
-            self._observer.on_report = self._metrics.publish
+        self._observer.on_report = self._reported
+        self._measured = config.metrics_path is not None or address is not None
         desk = TrustDesk(self._keeper, self._clock, self._journal, self._audit, self._trust_changed)
         self._control = ControlServer(
             config.control_endpoint,
@@ -306,6 +307,11 @@ class Daemon:
             event(log, Event.INBOX_SCAN_FAILED, logging.ERROR, str(error), exc_info=trace)
         else:
             self._observer.problems.pop("inbox", None)
+
+    def _reported(self, health: Health) -> None:
+        self._control.look_after()
+        if self._measured:
+            self._metrics.publish(health)
 
     def _stepped(self, after: Deployment, happened: life.Event) -> None:
         """Write down beside the journal what one step of a deployment has changed."""

@@ -210,6 +210,13 @@ class Observer:
         return [problem] if problem is not None else []
 
     async def _check_gateway(self) -> None:
+        if self._gateway.hidden:
+            what = (
+                f"the file of its socket, {self._gateway.endpoint}, was removed; it makes another"
+            )
+            event(log, Event.SOCKET_MADE_AGAIN, logging.WARNING, what)
+            self._gateway.kill()
+            return
         if self._gateway.pid is None or await self._gateway.ping(PING_TIMEOUT_S):
             self._silent = 0
             return

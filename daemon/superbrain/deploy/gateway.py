@@ -11,6 +11,7 @@ import contextlib
 import datetime as dt
 import logging
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -113,6 +114,11 @@ class GatewayKeeper:
             self.pong = pong
             self.totals.add(pong)
         return pong is not None
+
+    @property
+    def hidden(self) -> bool:
+        """Whether somebody has removed the file of its socket: no new client finds it."""
+        return self._ready.is_set() and not Path(self.endpoint.removeprefix("ipc://")).exists()
 
     def kill(self) -> None:
         """End a gateway that no longer answers; the keeper starts another."""

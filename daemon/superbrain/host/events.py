@@ -35,6 +35,10 @@ class Event(StrEnum):
         "model_adopted",
         "A model that the journal had lost serves again from its bundle in the store.",
     )
+    SOCKET_MADE_AGAIN = (
+        "socket_made_again",
+        "The file of a socket was removed by somebody; it is there again.",
+    )
     CONTROL_REQUEST_REFUSED = (
         "control_request_refused",
         "The control socket got a message that is no operation.",
