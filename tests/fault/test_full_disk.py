@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,10 @@ class SmallDisk:
                 with contextlib.suppress(OSError):
                     while True:
                         file.write(bytes(size))
+
+    def take(self, size_bytes: int) -> None:
+        """Leave less than the store keeps free."""
+        self._filler.write_bytes(bytes(size_bytes))
 
     def free(self) -> None:
         """Give it all back."""
@@ -133,6 +138,26 @@ def test_a_disk_that_is_full_from_some_moment_of_a_swap_on_stops_no_answer(
     load.assert_flawless()
     assert_at_rest(appliance)
     assert answer(appliance) == disk.number
+
+
+def test_a_file_that_there_is_no_room_for_says_so_where_it_lies(
+    appliance: Appliance, disk: SmallDisk
+) -> None:
+    goes_live(appliance, next_release(appliance, disk))
+    disk.number += 1
+    path = release(appliance, disk.number)
+    dropped = appliance.root / "inbox" / path.name
+    dropped.touch()
+    appliance.wait_noted("the copy is not complete yet")
+    disk.take(40 << 20)
+    shutil.copyfile(path, dropped)
+    noted = appliance.wait_noted("its bundle could not be taken")
+    assert "free" in noted.message
+    assert noted.mend
+    disk.free()
+    goes_live(appliance, f"{disk.number}.0.0")
+    appliance.wait_for(lambda: not appliance.health().inbox, "an empty inbox")
+    assert_at_rest(appliance)
 
 
 def test_a_daemon_that_starts_on_a_disk_without_a_byte_left_serves_and_goes_on_by_itself(

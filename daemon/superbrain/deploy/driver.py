@@ -94,6 +94,9 @@ class Driver:
         if known is not None and known.state is State.FAILED and self._there_since(arrival, known):
             if self._was_taken(known):
                 self._inbox.taken(arrival.path, arrival.content)
+            elif known.reason is not None:
+                why = f"its bundle could not be taken: {known.reason.message}"
+                self._inbox.wait(arrival.path.name, why, known.reason.mend)
             return
         if self._newer_under_way(manifest) or not self._inbox.holds(str(arrival.path)):
             return  # a later look sees what became of the newer one; a file may go after the look
@@ -352,6 +355,10 @@ class Driver:
         newest = self._journal.of_model(failed.name, 1)
         if newest and newest[0].id == failed.id and not self._journal.retired_since(failed):
             self.again(failed)
+
+    def holds(self, deployment: Deployment) -> bool:
+        """Whether the file that it came by still lies in the inbox."""
+        return self._inbox.holds(deployment.source)
 
     def again(
         self, ended: Deployment, origin: Literal["inbox", "retry"] | None = None

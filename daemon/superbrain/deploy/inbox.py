@@ -302,6 +302,7 @@ class Inbox:
             self.wait(path.name, f"it cannot be read yet: {error.strerror}", mend)
         else:
             if content.size_bytes >= verified.total_bytes:
+                self._notes.copied(path.name)
                 return Complete(path, content, verified)
             self._notes.copying(path.name, content.size_bytes, verified.total_bytes)
         return None

@@ -141,6 +141,12 @@ class InboxNotes:
         else:
             self.note(name, "waiting", "the copy is not complete yet", "", have, need, known)
 
+    def copied(self, name: str) -> None:
+        """Say no more that a file is not complete."""
+        known = self._notes.get(name)
+        if known and (known.file.have_bytes or known.file.need_bytes):
+            self.forget(name)
+
     def note(
         self,
         name: str,

@@ -98,10 +98,10 @@ class Orders:
         return f"{name} {current.version} is retired; `{again}` brings it back"
 
     def retry(self, name: str, version: str = "") -> str:
-        """Try an ended deployment again from the bundle in the store.
+        """Try an ended deployment again from the bundle in the store, or from its dropped file.
 
         Raises:
-            OrderRefused: there is none, or its bundle is not retained.
+            OrderRefused: there is none, or its bundle is neither here nor there.
         """
         candidates = [
             deployment
@@ -115,10 +115,13 @@ class Orders:
         if newest.state not in life.ENDED and newest.state is not State.RETIRED:
             msg = f"{name} {newest.version} is {newest.state}, so there is nothing to try again"
             raise OrderRefused("BUSY", msg)
-        if newest.digest not in self._store.digests():
+        if newest.digest in self._store.digests():
+            anew = msgspec.structs.replace(newest, attempt=0, source="")
+            again = self._driver.again(anew, "retry")
+        elif newest.state is State.FAILED and self._driver.holds(newest):
+            again = self._driver.again(msgspec.structs.replace(newest, attempt=0))
+        else:
             raise _not_kept(newest)
-        anew = msgspec.structs.replace(newest, attempt=0, source="")
-        again = self._driver.again(anew, "retry")
         return f"{name} {again.version} is tried again as deployment {again.id}"
 
     def _check_may_return(self, previous: Deployment) -> None:

@@ -109,3 +109,13 @@ def test_a_note_is_not_read_through_a_pipe_or_a_link(tmp_path: Path, notes: Inbo
     (tmp_path / "b.refused.txt").symlink_to("/dev/zero")
     files = read(notes, "a.refused", "b.refused")
     assert {file.message for file in files} == {"it was refused"}
+
+
+def test_what_is_whole_is_not_said_to_be_short_any_more(tmp_path: Path, notes: InboxNotes) -> None:
+    (tmp_path / "a.sbb").touch()
+    notes.copying("a.sbb", 0, 2048)
+    notes.copied("a.sbb")
+    assert not notes.listing().files
+    notes.wait("a.sbb", "there is no room for it")
+    notes.copied("a.sbb")
+    assert [file.message for file in notes.listing().files] == ["there is no room for it"]
