@@ -221,15 +221,25 @@ def shared_header(frame: lane.LaneFrame) -> tuple[bytes, bytes]:
 
 def _failed(frame: lane.LaneFrame, error: BaseException) -> Outcome:
     """Answer one request frame with what it failed with."""
-    if isinstance(error, RequestError):
-        return refuse(frame, error)
-    return refuse(frame, _unforeseen(error, called(frame)))
+    found = error if isinstance(error, RequestError) else _unforeseen(error, called(frame))
+    _let_go(error)
+    return refuse(frame, found)
 
 
 def refuse(frame: lane.LaneFrame, error: RequestError) -> Outcome:
     """Answer one request frame with an error."""
+    _let_go(error)
     header = encode_error(error, salvage_id(frame.header))
     return Outcome(frame.request_id, header, [], error)
+
+
+def _let_go(error: BaseException) -> None:
+    """Let an error hold on to nothing.
+
+    Its traceback has the frames of all who were called, and of their callers: the tensors of the
+    request are there, and whoever holds this error. It would be garbage in a circle, and large.
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None
 
 
 def called(frame: lane.LaneFrame) -> str:

@@ -126,6 +126,22 @@ def bench(make: Callable[[], Bench]) -> Bench:
     return make()
 
 
+@pytest.mark.parametrize("value", [BREAK, REFUSE, EXIT])
+def test_a_request_that_fails_leaves_nothing_that_has_to_be_looked_for(
+    bench: Bench, value: float
+) -> None:
+    """Its tensors are freed with it: a large one would not make the collector look for it."""
+    bench.fail(value)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            bench.fail(value)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
 # --- executed at once ---------------------------------------------------------------------------
 
 
