@@ -105,11 +105,14 @@ def test_an_answer_that_no_message_has_room_for_is_an_error_of_that_request(
     appliance: Appliance, *, lanes: bool
 ) -> None:
     small = 'of("serve.request_form").MOST_ANSWER_BYTES = 15'
-    go_live(appliance, 1, name="large", pipeline=code(begin="self.n = 0", bad=small))
+    go_live(appliance, 1, name="large", pipeline=code(begin=small))
     with appliance.client(lanes=lanes) as client:
-        assert ask(client, "large") == 2
-        with pytest.raises(Internal, match="at most 15 B in frames, found 16 B"):
-            client.infer("large", BAD, timeout=PATIENCE_S)
+        for _ in range(2):
+            with pytest.raises(Internal, match="at most 15 B in frames, found 16 B"):
+                client.infer("large", X, timeout=PATIENCE_S)
+    model = appliance.model("large")
+    assert model is not None
+    assert model.restarts == 0
 
 
 def test_what_is_no_frame_costs_that_request_and_its_lane_is_made_again(

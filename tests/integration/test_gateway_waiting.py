@@ -22,7 +22,7 @@ def test_higher_priority_overtakes_those_that_wait(stage: Stage) -> None:
             client.send("adder", [SLOW], id="slow")
         until(worker.at_work, "the worker at work")
         client.send("adder", [1], id="low")
-        client.send("adder", [1], id="high", priority=99)
+        client.send("adder", [1], id="high", priority=9)
         order = [client.receive().id for _ in range(4)]
     assert order[0] == "slow"
     assert order.index("high") < order.index("low")

@@ -99,7 +99,8 @@ class Child:
                     return message
                 if isinstance(message, ctl.Failed):
                     raise OrderFailed(message)
-                self.unasked.append(message)
+                if not isinstance(message, ctl.LaneLost):  # of every worker that ends
+                    self.unasked.append(message)
             data = self.channel.recv(1 << 16)
             if not data:
                 raise EOFError(f"child ended with {self.process.wait(PATIENCE_S)}")

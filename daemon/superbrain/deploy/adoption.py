@@ -25,7 +25,7 @@ from superbrain.bundle.disk import rename
 from superbrain.deploy.journal import Journal
 from superbrain.deploy.journal_file import JournalDamaged, JournalError
 from superbrain.domain.deployment import Deployment, State
-from superbrain.domain.errors import BundleError, StoreError
+from superbrain.domain.errors import BundleError, SignatureRefused, TrustUnusable
 from superbrain.domain.health import Problem
 from superbrain.host.events import Event
 from superbrain.host.files import write_atomically
@@ -186,7 +186,8 @@ class Adoption:
             return Stored(digest, self._store.rehash(digest), signers)
         except BundleError as error:
             log.warning("store: %s is not adopted: %s", digest, error.message)
-            if not isinstance(error, StoreError) and error.reason != BUNDLE_REVOKED:
+            mendable = isinstance(error, (TrustUnusable, SignatureRefused))
+            if mendable and error.reason != BUNDLE_REVOKED:
                 self._doubted[digest] = error
             return None
 

@@ -63,6 +63,7 @@ class GatewayKeeper:
         self._ready = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._late: dict[str, asyncio.Task[None]] = {}
+        self._lost: set[str] = set()  # models a lane to which ended since they were told of last
 
     @property
     def pid(self) -> int | None:
@@ -163,6 +164,7 @@ class GatewayKeeper:
             )
         route = self._routes.get(lost.model)
         if route is not None:
+            self._lost.add(lost.model)
             self._tell_later(route)
 
     def reached(self, model: str) -> list[int] | None:
@@ -175,14 +177,18 @@ class GatewayKeeper:
         """Look after a lane that was not there yet, for as long as its route is the one."""
         waiting = self._late.get(route.model)
         if waiting is None or waiting.done() or waiting is asyncio.current_task():
-            self._late[route.model] = asyncio.create_task(self._tell_again(route))
+            self._late[route.model] = asyncio.create_task(self._tell_again(route.model))
 
-    async def _tell_again(self, route: ctl.Route) -> None:
-        await asyncio.sleep(ROUTE_AGAIN_S)
-        await self._ready.wait()
-        newest = self._routes.get(route.model)
-        if newest is not None:
-            await self._tell(newest)
+    async def _tell_again(self, model: str) -> None:
+        """Tell what holds by then; once more if a lane was lost while that was told."""
+        told = False
+        while model in self._lost or not told:
+            await asyncio.sleep(ROUTE_AGAIN_S)
+            await self._ready.wait()
+            self._lost.discard(model)
+            told, newest = True, self._routes.get(model)
+            if newest is not None:
+                await self._tell(newest)
 
     async def _spawn(self) -> None:
         bound = asyncio.Event()

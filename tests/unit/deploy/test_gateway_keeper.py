@@ -106,6 +106,27 @@ def test_a_lane_that_is_lost_is_made_again() -> None:
     assert asyncio.run(tell()) == [a_route("1.0.0")] * 2
 
 
+def test_a_lane_that_is_lost_while_the_route_is_told_again_is_made_once_more() -> None:
+    class Losing(LateWorker):
+        async def order(self, message: ctl.Message, *asked: Any) -> ctl.Done:  # noqa: ANN401
+            if len(self.heard) == 1:
+                lost = ctl.LaneLost("ocr", 7)  # heard before whoever has ordered goes on
+                asyncio.get_running_loop().call_soon(keeper._heard, lost)
+                await asyncio.sleep(0)
+            return await super().order(message, *asked)
+
+    async def tell() -> list[ctl.Message]:
+        await keeper.route(a_route("1.0.0"))
+        keeper._heard(ctl.LaneLost("ocr", 7))
+        await asyncio.gather(*keeper._late.values())
+        await keeper.stop()
+        return child.heard
+
+    child = Losing(late=0)
+    keeper = keeper_of(child)
+    assert asyncio.run(tell()) == [a_route("1.0.0")] * 3
+
+
 def test_who_is_reached_is_known_while_the_gateway_is_there() -> None:
     traffic = ctl.ModelTraffic("ocr", 0, 0, 0, 0, 0, 0, ctl.Quantiles(), workers=[7])
     keeper = keeper_of(LateWorker(late=0))

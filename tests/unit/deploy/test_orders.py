@@ -28,10 +28,17 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     opened.close()
 
 
+class Driver:
+    """One whose inbox is empty."""
+
+    def holds(self, _deployment: Deployment) -> bool:
+        return False
+
+
 @pytest.fixture
 def orders(tmp_path: Path, journal: Journal) -> Orders:
-    """Orders over an empty store; none of them gets as far as the driver."""
-    return Orders(journal, Store(tmp_path / "store"), cast("Any", None), lambda: Trust(keys=()))
+    """Orders over an empty store; none of them has the driver begin anything."""
+    return Orders(journal, Store(tmp_path / "store"), cast("Any", Driver()), lambda: Trust(keys=()))
 
 
 def ended(journal: Journal, state: State, reason: Reason | None) -> None:
