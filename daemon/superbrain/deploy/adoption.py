@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BUNDLE_REVOKED = "BUNDLE_REVOKED"
+_NOT_TO_BE_MENDED = frozenset({"BUNDLE_REVOKED", "ENVELOPE_MALFORMED", "SIGNATURE_INVALID"})
 _DAMAGED = ".damaged-"
 
 
@@ -186,8 +186,8 @@ class Adoption:
             return Stored(digest, self._store.rehash(digest), signers)
         except BundleError as error:
             log.warning("store: %s is not adopted: %s", digest, error.message)
-            mendable = isinstance(error, (TrustUnusable, SignatureRefused))
-            if mendable and error.reason != BUNDLE_REVOKED:
+            of_trust = isinstance(error, (TrustUnusable, SignatureRefused))
+            if of_trust and error.reason not in _NOT_TO_BE_MENDED:
                 self._doubted[digest] = error
             return None
 
