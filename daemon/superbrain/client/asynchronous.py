@@ -146,7 +146,7 @@ class AsyncClient:
 
     def release(self, regions: Sequence[Region]) -> None:
         """Let go of shared memory of `AsyncBuffers`."""
-        self._link.release(regions)
+        self._used().release(regions)
 
     async def models(self, *, timeout: float | None = None) -> list[ModelSummary]:  # noqa: ASYNC109
         """List the models: name, version, whether ready, and if not why."""
@@ -240,7 +240,7 @@ class AsyncClient:
         self._waiting[exchange] = future
         timer: asyncio.TimerHandle | None = None
         try:
-            self._wake(self._link.send(exchange))
+            self._send(loop, exchange)
             if not exchange.settled:
                 timer = self._set_timer(loop, exchange)
                 await future
@@ -258,19 +258,46 @@ class AsyncClient:
         if self._closed or self._pid != os.getpid() or self._loop not in {None, loop}:
             msg = "expected the open client's own process and event loop, found another or none"
             raise ClientClosed(msg, mend="Make a new AsyncClient there")
-        if not self._link.ever_connected and self._link.open():
+        if not self._link.ever_connected:
+            self._link.open()
             self._loop = loop
             loop.add_reader(self._link.fd, self._on_news)
         return loop
 
+    def _send(self, loop: asyncio.AbstractEventLoop, exchange: Exchange) -> None:
+        try:
+            self._wake(self._used().send(exchange))
+        except BaseException:
+            loop.call_soon(self._come_back)
+            raise
+
     def _on_news(self) -> None:
-        self._wake(self._link.pump(self._link.poll(0)))
+        if self._closed:
+            return
+        try:
+            self._wake(self._used().pump(self._link.poll(0)))
+        except BaseException:
+            if self._loop is not None:
+                self._loop.call_soon(self._come_back)
+            raise
+
+    def _come_back(self) -> None:
+        """Go on after an exception, which may have kept somebody from being woken."""
+        self._wake([exchange for exchange in self._waiting if exchange.settled])
+        self._on_news()
+
+    def _used(self) -> Link:
+        """Give the link to whoever uses it, which starts over where somebody was interrupted."""
+        if self._link.torn:
+            self._link.start_over()
+        return self._link
 
     def _wake(self, settled: list[Exchange]) -> None:
         for exchange in settled:
-            future = self._waiting.pop(exchange, None)
+            future = self._waiting.get(exchange)
             if future is not None and not future.done():
                 future.set_result(None)
+            self._waiting.pop(exchange, None)
         retry_at = self._link.retry_at
         if retry_at is not None and self._retry is None and self._loop is not None:
             self._retry = self._loop.call_later(retry_at - time.monotonic(), self._on_retry)

@@ -40,6 +40,9 @@ class Client:
     with `retry_unavailable` asked again by `infer`; `RESOURCE_EXHAUSTED` is always raised, because
     asking again is what a full queue needs least.
 
+    What a signal's handler raises, such as `KeyboardInterrupt`, ends the request that it meets and no
+    other; where that was in the middle of something, the client connects anew.
+
     Args:
         endpoint: `ipc://PATH` or `tcp://HOST:PORT`; default is the environment's
             `SUPERBRAIN_ENDPOINT`, else `ipc:///run/superbrain/infer.sock`.
@@ -246,8 +249,15 @@ class Client:
         if shortcut is None or latest is None or tracing.in_use():
             return None
         seconds = self.timeout if timeout is None else checked_timeout(timeout)
-        result = shortcut.ask(latest, inputs, seconds)
-        return latest.finish(result) if isinstance(result, Begun) else cast("Result | None", result)
+        result: object = None
+        try:
+            result = shortcut.ask(latest, inputs, seconds)
+            if isinstance(result, Begun):
+                latest.settle(result)
+        except BaseException:
+            latest.break_off(result.exchange if isinstance(result, Begun) else None)
+            raise
+        return cast("Result", result.exchange.outcome() if isinstance(result, Begun) else result)
 
     def trace(self, traceparent: str, timeout: float | None) -> str:
         """Give the `traceparent` that `Buffers` may send to this host."""
@@ -361,12 +371,19 @@ def checked_timeout(timeout: float) -> float:
     """Give `timeout` (seconds) back.
 
     Raises:
-        InvalidArgument: it is not above zero.
+        InvalidArgument: it is no number above zero.
     """
-    if not timeout > 0:
-        msg = f"expected a timeout above 0 seconds (math.inf for none), found {timeout}"
-        raise InvalidArgument(msg)
-    return timeout
+    try:
+        if timeout > 0:
+            return float(timeout)
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+    ):  # text, none, an array, a whole number beyond all
+        pass
+    msg = f"expected a timeout above 0 seconds (math.inf for none), found {timeout!r:.80}"
+    raise InvalidArgument(msg)
 
 
 def _pause(seconds: float, deadline: float) -> bool:

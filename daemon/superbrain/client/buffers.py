@@ -111,6 +111,7 @@ class SharedTensors:
         self._output_names = [tensor.name for tensor in interface.outputs]
         self._calls: dict[tuple[str, int, str], calls.Call[Result]] = {}
         self._last: LastShared | None = None  # of the usual call
+        self._in_doubt = False  # a request that nobody waits for may still write its outputs
 
     def close(self) -> None:
         """Let go of the memory, here and in the workers."""
@@ -190,6 +191,18 @@ class SharedTensors:
         regions = [part.region for part in self._parts]
         frames = [encode_tensor(array) for array in extra.values()]
         return plain._replace(read=self._read, shared=calls.Shared(regions, header, frames))
+
+    def _begin(self) -> None:
+        """Begin to ask, on memory that nobody else writes to."""
+        if self._in_doubt:  # whoever asked last was interrupted, and again in `_ended`
+            self._gave_up()
+        self._in_doubt = True
+
+    def _ended(self, error: BaseException) -> None:
+        """Take note of what a request has ended with instead of an answer."""
+        if not _answered(error):
+            self._gave_up()
+        self._in_doubt = False
 
     def _gave_up(self) -> None:
         """Let an answer that comes too late write where nobody looks any more."""
@@ -279,12 +292,14 @@ class Buffers(SharedTensors):
     def _ask(
         self, call: calls.Call[Result], last: LastShared | None, timeout: float | None
     ) -> Result:
+        self._begin()
         try:
-            return self._client.ask_shared(call, last, timeout)
+            result = self._client.ask_shared(call, last, timeout)
         except BaseException as error:
-            if not _answered(error):
-                self._gave_up()
+            self._ended(error)
             raise
+        self._in_doubt = False
+        return result
 
 
 class AsyncBuffers(SharedTensors):
@@ -322,12 +337,14 @@ class AsyncBuffers(SharedTensors):
         call: calls.Call[Result],
         timeout: float | None,  # noqa: ASYNC109
     ) -> Result:
+        self._begin()
         try:
-            return await self._client.ask_shared(call, timeout)
+            result = await self._client.ask_shared(call, timeout)
         except BaseException as error:
-            if not _answered(error):
-                self._gave_up()
+            self._ended(error)
             raise
+        self._in_doubt = False
+        return result
 
 
 def _answered(error: BaseException) -> bool:

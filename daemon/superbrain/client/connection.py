@@ -6,6 +6,10 @@ others sleep on a bell (a lock) each. A leader that has its answer rings one of 
 So a single caller sees no thread switch at all, and an answer wakes exactly the threads that it
 concerns. Whoever sends also reads, because sending may consume the news that the leader's poll
 waits for; if that brought the leader's own answer, an eventfd wakes it.
+
+A signal's handler may raise at any point of a request. Whoever ends by an exception breaks off:
+the link starts over if it was in use, and everybody who sleeps is woken, looks for itself, and
+leads if nobody does. So a request that was given up takes none with it.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from superbrain.client.ledger import Exchange
 from superbrain.client.link import Link
 from superbrain.client.region import Region
 from superbrain.client.result import Result
+from superbrain.transport.descriptor import Descriptor
 from superbrain.wire.errors import SuperbrainError
 
 if TYPE_CHECKING:
@@ -54,7 +59,7 @@ class Connection:
 
     Attributes:
         shortcuts: by model, or by what is in shared memory, for requests like the last of a thread
-            that is alone here: their `ask` gives a `Result`, or a `Begun` to `finish`, or None when
+            that is alone here: their `ask` gives a `Result`, or a `Begun` to `settle`, or None when
             nothing was asked. They are gone, and not `good` any more, as soon as anything else is
             done with the link.
     """
@@ -68,7 +73,7 @@ class Connection:
         self._leading: Exchange | None = None
         self._leader = 0  # its thread
         self._asleep: dict[threading.Lock, None] = {}
-        self._bell_fd = -1
+        self._wakes_leader: Descriptor | None = None  # an eventfd
         self._closed = False
         self.shortcuts: dict[object, Shortcut] = {}
         self._user = 0  # the thread that sends; `_SEVERAL` once there was another
@@ -80,8 +85,12 @@ class Connection:
             Unavailable: nobody listens at the endpoint and nobody has before.
             ClientClosed: this client is closed.
         """
-        with self._lock:
-            self._start(exchange)
+        try:
+            with self._lock:
+                self._start(exchange)
+        except BaseException:
+            self.break_off(exchange)
+            raise
 
     def ask(self, call: Call[T], deadline: float, last: LastShared | None = None) -> T:
         """Send a request and wait for what it ends with; of this process alone.
@@ -94,18 +103,23 @@ class Connection:
             SuperbrainError: as `send`, and what the request ended with.
         """
         exchange = Exchange(call, deadline)
-        with self._lock:
-            self._start(exchange)
-            leads = not self._is_led() and not exchange.settled
-            if leads and self._user != _SEVERAL:
-                self._ring_for(self._used().look())
-                leads = not exchange.settled
-                if last is not None and exchange.header is not None:
-                    last.learn(bytes(exchange.header))
-                    self._arm(last, last)
-            if leads:
-                self._appointed(exchange)
-        return cast("T", self._outcome(exchange, leads=leads))
+        try:
+            with self._lock:
+                self._start(exchange)
+                leads = not self._is_led() and not exchange.settled
+                if leads and self._user != _SEVERAL:
+                    self._ring_for(self._used().look())
+                    leads = not exchange.settled
+                    if last is not None and exchange.header is not None:
+                        last.learn(bytes(exchange.header))
+                        self._arm(last, last)
+                if leads:
+                    self._appointed(exchange)
+            self._settle(exchange, leads=leads)
+        except BaseException:
+            self.break_off(exchange)
+            raise
+        return cast("T", exchange.outcome())
 
     def ask_alike(
         self, last: Last, inputs: Mapping[str, Any], deadline: float, *, again: bool = False
@@ -115,24 +129,48 @@ class Connection:
         `again`: the next request for the model may be by its shortcut.
         """
         begun: Begun | None = None
-        with self._lock:
-            self._check_usable()
-            if self._user == threading.get_ident() and not self._is_led():
-                answer = self._link.ask(last, inputs, deadline)
-                if isinstance(answer, Result):
-                    if again:
-                        self._arm(last.model, last)
-                    return answer
-                begun = self._begun(answer)
+        try:
+            with self._lock:
+                self._check_usable()
+                if self._user == threading.get_ident() and not self._is_led():
+                    answer = self._link.ask(last, inputs, deadline)
+                    if isinstance(answer, Result):
+                        if again:
+                            self._arm(last.model, last)
+                        return answer
+                    begun = self._begun(answer)
+            if begun is not None:
+                self.settle(begun)
+        except BaseException:
+            self.break_off(begun.exchange if begun is not None else None)
+            raise
         if begun is not None:
-            return self.finish(begun)
+            return cast("Result", begun.exchange.outcome())
         call = last.call(inputs)
         return None if call is None else self.ask(call, deadline)
 
-    def finish(self, begun: Begun) -> Result:
-        """Wait for what a request ends with, as `ask`."""
-        exchange, leads = begun
-        return cast("Result", self._outcome(exchange, leads=leads))
+    def settle(self, begun: Begun) -> None:
+        """Wait until a request has its outcome; who is interrupted breaks off."""
+        self._settle(begun.exchange, leads=begun.leads)
+
+    def break_off(self, exchange: Exchange | None = None) -> None:
+        """Put right what an exception may have left half done, wherever it came from.
+
+        Args:
+            exchange: the request whose answer is not wanted any more.
+        """
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            if exchange is not None and not exchange.settled:
+                self._link.ledger.forget(exchange)
+                exchange.fail(Cancelled(f"{exchange.call.what}: the request was interrupted"))
+            led = self._is_led()
+            if not self._closed:
+                self._used()
+            elif not led:
+                self._release()
+            self._wake_everybody()
 
     def _arm(self, key: object, last: Last | LastShared) -> None:
         """Make a shortcut for requests like this one, which was answered within a moment."""
@@ -170,15 +208,17 @@ class Connection:
             for shortcut in self.shortcuts.values():
                 shortcut.good = False
             self.shortcuts.clear()
+        if self._link.torn:
+            self._link.start_over()
+            self._wake_everybody()
         return self._link
 
-    def _outcome(self, exchange: Exchange, *, leads: bool) -> object:
-        """Wait for what a request ends with; who `leads` reads for everybody."""
+    def _settle(self, exchange: Exchange, *, leads: bool) -> None:
+        """Wait until a request has its outcome; who `leads` reads for everybody."""
         if leads:
             self._lead(exchange, exchange.deadline)
         if not exchange.settled and not self.wait(exchange, exchange.deadline):
             self.give_up(exchange)
-        return exchange.outcome()
 
     def _start(self, exchange: Exchange) -> None:
         """Send a request, under the lock."""
@@ -195,46 +235,62 @@ class Connection:
         """Return true once `exchange` is settled, false at `until` (`time.monotonic()` seconds)."""
         if not exchange.settled:
             self._check_usable()
-        slept = False
         try:
-            while not exchange.settled and time.monotonic() < until:
-                with self._lock:
-                    if exchange.settled or self._closed:
-                        break
-                    leads = not self._is_led()
-                    if leads:
-                        self._used()  # what it reads may be what a shortcut looks for
-                        self._appointed(exchange)
-                    else:
-                        bell = self._hang_bell(exchange)
-                if leads:
-                    self._lead(exchange, until)
-                else:
-                    slept = True
-                    self._sleep(bell, exchange, until)
-        finally:
-            if slept:  # the last bell may have meant "lead": whoever leaves passes that on
+            if self._wait(
+                exchange, until
+            ):  # the last bell may have meant "lead": that is passed on
                 with self._lock:
                     self._appoint()
+        except BaseException:
+            self.break_off()
+            raise
         return exchange.settled
+
+    def _wait(self, exchange: Exchange, until: float) -> bool:
+        """Wait as `wait`; tell whether this thread slept."""
+        slept = False
+        while not exchange.settled and time.monotonic() < until:
+            with self._lock:
+                if exchange.settled or self._closed:
+                    break
+                leads = not self._is_led()
+                if leads:
+                    self._used()  # what it reads may be what a shortcut looks for
+                    self._appointed(exchange)
+                else:
+                    bell = self._hang_bell(exchange)
+            if leads:
+                self._lead(exchange, until)
+            else:
+                slept = True
+                self._sleep(bell, exchange, until)
+        return slept
 
     def look(self, exchange: Exchange) -> bool:
         """Read what has come, without waiting; tell whether `exchange` is settled."""
         if not exchange.settled:
             self._check_usable()
-            with self._lock:
-                if not self._closed:
-                    self._announce(self._used().pump(self._link.poll(0)))
+            try:
+                with self._lock:
+                    if not self._closed:
+                        self._announce(self._used().pump(self._link.poll(0)))
+            except BaseException:
+                self.break_off()
+                raise
         return exchange.settled
 
     def forget(self, exchange: Exchange, error: SuperbrainError) -> None:
         """Settle an exchange from this side: its answer is not wanted any more."""
         self._check_usable()
-        with self._lock:
-            if not exchange.settled:
-                self._used().ledger.forget(exchange)
-                exchange.fail(error)
-                self._announce([exchange])
+        try:
+            with self._lock:
+                if not exchange.settled:
+                    self._used().ledger.forget(exchange)
+                    exchange.fail(error)
+                    self._announce([exchange])
+        except BaseException:
+            self.break_off(exchange)
+            raise
 
     def give_up(self, exchange: Exchange) -> None:
         """Settle an exchange whose deadline has passed."""
@@ -242,27 +298,39 @@ class Connection:
 
     def release(self, regions: Iterable[Region]) -> None:
         """Let go of shared memory, here and in the workers."""
-        with self._lock:
-            self._used().release(regions)
+        try:
+            with self._lock:
+                self._used().release(regions)
+        except BaseException:
+            self.break_off()
+            raise
 
     def close(self) -> None:
         """End everything under way with `ClientClosed` and release the sockets."""
         if self._pid != os.getpid():
             return
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            error = ClientClosed("the client was closed while the request was under way")
-            self._announce(self._used().fail_all(error))
-            if self._leading is None:
-                self._release()
-            # else the leader, whose exchange has just been settled, releases on its way out.
+        try:
+            with self._lock:
+                if self._closed:
+                    return
+                self._closed = True
+                error = ClientClosed("the client was closed while the request was under way")
+                self._announce(self._used().fail_all(error))
+                if self._leading is None:
+                    self._release()
+                # else the leader, whose exchange has just been settled, releases on its way out.
+        except BaseException:
+            self.break_off()
+            raise
 
     def _open(self) -> None:
-        if self._link.open():
-            self._bell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._link.watch(self._bell_fd)
+        if self._wakes_leader is None:
+            self._wakes_leader = Descriptor(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+        self._link.open(self._wakes_leader.fd)
+
+    @property
+    def _wakes_leader_fd(self) -> int:
+        return self._wakes_leader.fd if self._wakes_leader is not None else -1
 
     def _appointed(self, exchange: Exchange) -> None:
         """Take note, under the lock, that this thread leads until `exchange` is settled."""
@@ -279,6 +347,7 @@ class Connection:
 
     def _lead(self, exchange: Exchange, until: float) -> None:
         """Read for everybody until `exchange` is settled or `until` has come."""
+        wakes_fd = self._wakes_leader_fd
         try:
             while not exchange.settled:
                 left = until - time.monotonic()
@@ -289,7 +358,7 @@ class Connection:
                     if self._closed:
                         return
                     for fd, _ in ready:
-                        if fd == self._bell_fd:
+                        if fd == wakes_fd:
                             os.eventfd_read(fd)
                     self._ring_for(self._used().pump(ready))
         finally:
@@ -323,7 +392,14 @@ class Connection:
         self._ring_for(settled)
         leading = self._leading
         if leading is not None and (leading.settled or self._link.retry_at is not None):
-            os.eventfd_write(self._bell_fd, 1)
+            os.eventfd_write(self._wakes_leader_fd, 1)
+
+    def _wake_everybody(self) -> None:
+        """Let everybody look for themselves, under the lock."""
+        for bell in list(self._asleep):
+            self._ring(bell)
+        if self._leading is not None:
+            os.eventfd_write(self._wakes_leader_fd, 1)
 
     def _ring_for(self, settled: list[Exchange]) -> None:
         for exchange in settled:
@@ -332,8 +408,9 @@ class Connection:
 
     def _ring(self, bell: threading.Lock) -> None:
         if bell in self._asleep:
+            if bell.locked():  # else it was rung, and whoever did was interrupted
+                bell.release()
             del self._asleep[bell]
-            bell.release()
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -344,9 +421,8 @@ class Connection:
 
     def _release(self) -> None:
         self._link.close()
-        if self._bell_fd >= 0:
-            os.close(self._bell_fd)
-            self._bell_fd = -1
+        if self._wakes_leader is not None:
+            self._wakes_leader.close()
 
 
 class Pending(Generic[T]):

@@ -16,6 +16,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
+from superbrain.transport.stream_socket import of_the_kernel
 from superbrain.wire.curve import Certificate, parse_certificate, with_secret
 from superbrain.wire.errors import InvalidArgument, Unavailable
 
@@ -103,6 +104,8 @@ def probe(endpoint: str) -> None:
         mend = _LOG_IN_AGAIN.format(group) if group else _NO_GROUP_MAY
         raise Unavailable(msg, mend=mend) from error
     except OSError as error:
+        if kind == "ipc" and not of_the_kernel(error):
+            raise
         reason = error.strerror or str(error)
         msg = f"no superbrain gateway answers at {endpoint} ({reason})"
         raise Unavailable(msg, mend=_IS_IT_RUNNING) from error

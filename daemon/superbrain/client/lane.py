@@ -6,10 +6,10 @@ before the worker's greeting, so a lane that cannot be used costs no request.
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -20,8 +20,10 @@ from superbrain.client.region import REGION_BIT, Region
 from superbrain.client.result import Result
 from superbrain.transport import flight
 from superbrain.transport.brief_wait import CROWDED_NS, BriefWait
+from superbrain.transport.descriptor import Descriptor
 from superbrain.transport.lane_socket import LaneSocket, Sent
 from superbrain.wire import lane
+from superbrain.wire.errors import Internal
 from superbrain.wire.lane import LaneFrame
 from superbrain.wire.messages import UNREADABLE
 
@@ -50,7 +52,7 @@ class Lane:
 
         Args:
             path: of the worker's socket.
-            epoll: to which news are reported.
+            epoll: to which news are reported, once its owner lets `socket` be watched.
             wait: waits on it.
             ledger: gives requests their ids.
 
@@ -69,7 +71,6 @@ class Lane:
         self.window = 0
         self.outstanding: dict[int, Exchange] = {}
         self.socket = LaneSocket(sock, takes_descriptors=True)
-        self.socket.watch(epoll)
         self._epoll = epoll
         self._wait = wait
         self._ledger = ledger
@@ -78,7 +79,7 @@ class Lane:
         self._refused: set[int] = set()
         self.bounced: list[Exchange] = []
         self._number = 0
-        self._flight_fd: int | None = None
+        self._flight_page: Descriptor | None = None
 
     @property
     def free(self) -> bool:
@@ -187,7 +188,8 @@ class Lane:
             except lane.LaneError:
                 self.socket.ended = True
             if exchange.header is not None:
-                last.learn(bytes(exchange.header))
+                with suppress(Internal):  # whoever takes the answer is told
+                    last.learn(bytes(exchange.header))
         elif done.crowded is not None:
             self._wait.looked(crowded=done.crowded)
         return exchange
@@ -216,16 +218,19 @@ class Lane:
             if frame.request_id & REGION_BIT:
                 self._about_region(frame)
             elif frame.kind in {lane.RESPONSE, lane.ERROR}:
-                exchange = self.outstanding.pop(frame.request_id, None)
-                if exchange is not None and not exchange.settled:
+                exchange = self.outstanding.get(frame.request_id)
+                if exchange is None:
+                    continue
+                if not exchange.settled:
                     if frame.kind == lane.ERROR and self._has_refused(exchange):
                         self.bounced.append(exchange)
-                        continue
-                    if frame.kind == lane.RESPONSE:
+                    elif frame.kind == lane.RESPONSE:
                         exchange.answer(frame.header, frame.tensors)
+                        answered.append(exchange)
                     else:
                         exchange.refuse(frame.header)
-                    answered.append(exchange)
+                        answered.append(exchange)
+                del self.outstanding[frame.request_id]
             elif frame.kind == lane.HELLO:
                 self._greeted(frame)
             elif frame.kind == lane.GOODBYE:
@@ -266,22 +271,27 @@ class Lane:
         shared = exchange.call.shared
         return shared is not None and any(one.number in self._refused for one in shared.regions)
 
-    def close(self) -> list[Exchange]:
-        """End the lane; give what has no answer.
+    def unanswered(self) -> list[Exchange]:
+        """Give what has no answer."""
+        left = [*self.outstanding.values(), *self.bounced]
+        return [exchange for exchange in left if not exchange.settled]
 
-        What the worker was executing when it died is now a suspect; where that is not known,
+    def close(self, *, died: bool = True) -> list[Exchange]:
+        """End the lane; give what has no answer, which it keeps.
+
+        What the worker was executing if it `died` is now a suspect; where that is not known,
         everything is, unless it had said GOODBYE.
         """
-        executing = flight.executing(self._flight_fd, self._number)
-        if executing is None and self._retired:
+        page = self._flight_page
+        executing = flight.executing(None if page is None else page.fd, self._number)
+        if not died or (executing is None and self._retired):
             executing = frozenset()
         self.window = 0
         self.socket.close()
-        if self._flight_fd is not None:
-            os.close(self._flight_fd)
-            self._flight_fd = None
-        unanswered = [exchange for exchange in self.outstanding.values() if not exchange.settled]
-        self.outstanding.clear()
+        if page is not None:
+            page.close()
+            self._flight_page = None
+        unanswered = self.unanswered()
         for exchange in unanswered:
             exchange.suspect |= executing is None or exchange.number in executing
         return unanswered
@@ -294,7 +304,8 @@ class Lane:
         self.greeted = True
         self.window = hello.window
         self._number = hello.lane
-        self._flight_fd = self.socket.take_descriptor()
+        page_fd = self.socket.take_descriptor()
+        self._flight_page = None if page_fd is None else Descriptor(page_fd)
         self.socket.takes_descriptors = False
 
 

@@ -21,6 +21,7 @@ from superbrain.client.ledger import Exchange, Ledger
 from superbrain.client.region import Region
 from superbrain.client.result import Result
 from superbrain.transport.brief_wait import BriefWait
+from superbrain.transport.stream_socket import of_the_kernel
 from superbrain.wire.errors import SuperbrainError
 from superbrain.wire.lane import LaneError
 from superbrain.wire.messages import Resolved
@@ -74,12 +75,22 @@ class ModelLanes:
         heapq.heappush(self._waiting, (-exchange.call.priority, exchange.number, exchange))
 
     def next(self) -> Exchange | None:
-        """Take whose turn it is; who has an outcome has been given up."""
+        """Give whose turn it is until it has `left`; who has an outcome has been given up."""
         while self._waiting:
-            exchange = heapq.heappop(self._waiting)[2]
+            exchange = self._waiting[0][2]
             if not exchange.settled:
                 return exchange
+            self.left()
         return None
+
+    def left(self) -> None:
+        """Let whose turn it was wait no more: it is somewhere else now."""
+        heapq.heappop(self._waiting)
+
+    def unanswered(self) -> list[Exchange]:
+        """Give what has no outcome: on lanes, and who waits for room."""
+        waiting = [exchange for _, _, exchange in self._waiting if not exchange.settled]
+        return sum((lane.unanswered() for lane in self.lanes), waiting)
 
 
 class Lanes:
@@ -218,7 +229,7 @@ class Lanes:
             return False
         try:
             answer: Resolved = question.outcome()
-        except Exception:  # noqa: BLE001 - whoever asks the gateway for an inference sees why
+        except SuperbrainError:  # whoever asks the gateway for an inference sees why
             model.asks_at = time.monotonic() + LONG_S
             return True
         known = {lane.path for lane in model.lanes}
@@ -242,20 +253,27 @@ class Lanes:
         """Whether something has to go to the gateway."""
         return bool(self.questions or self.returned)
 
+    @property
+    def mail(self) -> list[Exchange]:
+        """What has to go to the gateway: questions, then, in order, what lanes left."""
+        return self.questions + sorted(self.returned, key=lambda exchange: exchange.number)
+
     def take_mail(self) -> list[Exchange]:
-        """Take what has to go to the gateway: questions, then, in order, what lanes left."""
-        mail = self.questions + sorted(self.returned, key=lambda exchange: exchange.number)
+        """Give the `mail`, which is somewhere else now."""
+        mail = self.mail
         self.questions, self.returned = [], []
         return mail
 
-    def close(self) -> list[Exchange]:
-        """End every lane; give what has no outcome."""
-        left = self.returned
+    def unanswered(self) -> list[Exchange]:
+        """Give, in order, what has no outcome, wherever it is."""
+        left = sum((model.unanswered() for model in self._models.values()), self.returned)
+        return sorted(set(left), key=lambda exchange: exchange.number)
+
+    def close(self, *, died: bool = True) -> list[Exchange]:
+        """End every lane; give what has no outcome. A worker that did not die has no suspects."""
+        left = self.unanswered()
         for _, lane in self._by_fd.values():
-            left += lane.close()
-        for model in self._models.values():
-            while (exchange := model.next()) is not None:
-                left.append(exchange)
+            lane.close(died=died)
         self._by_fd.clear()
         self._models.clear()
         self._latest = None
@@ -266,10 +284,13 @@ class Lanes:
     def _connect(self, model: ModelLanes, path: str) -> bool:
         try:
             lane = Lane(path, self._epoll, self._wait, self._ledger)
-        except OSError:
+        except OSError as error:
+            if not of_the_kernel(error):
+                raise
             return False
         model.lanes.append(lane)
         self._by_fd[lane.socket.fd] = model, lane
+        lane.socket.watch(self._epoll)
         return True
 
     def _ask(self, model: ModelLanes) -> None:
@@ -283,13 +304,13 @@ class Lanes:
     def _end(self, model: ModelLanes, lane: Lane) -> None:
         """Forget a lane; what it leaves behind goes through the gateway."""
         self._latest = None
+        self.returned += lane.close()
         del self._by_fd[lane.socket.fd]
         model.had = max(model.had, len(model.lanes))
         model.lanes.remove(lane)
         if not model.lanes:
             model.had = 0
         greeted = lane.greeted
-        self.returned += lane.close()
         self._return_who_waits(model)
         if model.asks_at == _NEVER and model in self._asking.values():
             return
@@ -304,6 +325,7 @@ class Lanes:
         if not model.usable:
             while (exchange := model.next()) is not None:
                 self.returned.append(exchange)
+                model.left()
 
     def _dispatch(self, model: ModelLanes) -> list[Exchange]:
         """Send who waits as far as there is room; give those whose time is over."""
@@ -317,4 +339,5 @@ class Lanes:
                 overdue.append(exchange)
             else:
                 lane.send(exchange)
+                model.left()
         return overdue

@@ -172,6 +172,7 @@ class Ledger:
 
     def lost(self) -> None:
         """Note that the connection broke: everything without an answer is to be sent again."""
+        self._open = {name: one for name, one in self._open.items() if not one.settled}
         self._unsent = dict(self._open)
 
     def forget(self, exchange: Exchange) -> None:
@@ -196,15 +197,15 @@ class Ledger:
         except UNREADABLE as reason:
             _log.warning("ignored a reply whose header cannot be read: %s", reason)
             return None
-        exchange = self._open.pop(request_id, None)
+        exchange = self._open.get(request_id)
         if exchange is None:
             _log.debug("ignored a reply to %r, for which nobody waits: %s", request_id, error)
             return None
-        self._unsent.pop(exchange.id, None)
         if error is None:
             exchange.answer(header, frames[2:])
         else:
             exchange.fail(error)
+        self.forget(exchange)
         return exchange
 
     def fail_all(self, error: SuperbrainError) -> list[Exchange]:

@@ -2,6 +2,12 @@
 
 A `Link` never waits and knows no threads: its owner decides when to call it (`connection` for
 threads, `asynchronous` for an event loop), one call at a time.
+
+A signal's handler may raise between any two steps here: after bytes were read and before they were
+kept, when half of a frame was sent. So whoever begins to use a link says so, and says when it is
+done; if it never was, the link is `torn`, and the next one starts over with new connections. What
+has no outcome is sent again on them, wherever it was; for that it is put where it goes before it is
+taken from where it is.
 """
 
 from __future__ import annotations
@@ -36,6 +42,7 @@ class Link:
 
     Attributes:
         ever_connected: a gateway has shaken hands, some time.
+        torn: whoever used it was interrupted in the middle; `start_over` comes first.
         ledger: the requests at the gateway without an outcome.
     """
 
@@ -44,6 +51,7 @@ class Link:
     ) -> None:
         self.endpoint = endpoint
         self.ever_connected = False
+        self.torn = False
         self.ledger = Ledger(os.urandom(3).hex())
         self._curve = curve
         self._gateway: Gateway | None = None
@@ -52,8 +60,11 @@ class Link:
         self._uses_lanes = lanes and endpoint.startswith("ipc:")  # a lane is a path of this host
         self._lanes: Lanes | None = None
 
-    def open(self) -> bool:
+    def open(self, wakes: int | None = None) -> bool:
         """Begin to connect unless that was done; tell whether this call did.
+
+        Args:
+            wakes: a descriptor that `poll` reports too; what it reports `pump` ignores.
 
         Raises:
             Unavailable: nobody listens, or this user may not connect.
@@ -65,15 +76,37 @@ class Link:
             return False
         epoll = select.epoll()
         try:
-            self._gateway = connect(self.endpoint, self._curve, epoll)
+            if wakes is not None:
+                epoll.register(wakes, select.EPOLLIN)
+            wait = BriefWait(epoll, _MOMENT_NS)
+            lanes = self._make_lanes(epoll, wait)
+            gateway = connect(self.endpoint, self._curve, epoll)
         except BaseException:
             epoll.close()
             raise
-        self._epoll = epoll
-        self._wait = BriefWait(epoll, _MOMENT_NS)
-        if self._uses_lanes:
-            self._lanes = Lanes(epoll, self._wait, self.ledger, self.overdue)
+        self._epoll, self._wait, self._lanes, self._gateway = epoll, wait, lanes, gateway
         return True
+
+    def _make_lanes(self, epoll: select.epoll, wait: BriefWait) -> Lanes | None:
+        return Lanes(epoll, wait, self.ledger, self.overdue) if self._uses_lanes else None
+
+    def start_over(self) -> None:
+        """Connect anew and send again all that has no outcome, for the link is `torn`.
+
+        This may be interrupted as well, and then it comes first once more.
+        """
+        self.torn = True
+        gateway, lanes = self._gateway, self._lanes
+        if gateway is not None:
+            if lanes is not None:
+                for exchange in lanes.unanswered():
+                    self.ledger.add(exchange)
+                self._lanes = self._make_lanes(self._opened_epoll(), self._opened_wait())
+                lanes.close(died=False)
+            self.ledger.lost()
+            self._gateway = connect(self.endpoint, self._curve, self._opened_epoll())
+            gateway.close()
+        self.torn = False
 
     @property
     def connected(self) -> bool:
@@ -91,10 +124,6 @@ class Link:
         """A descriptor that becomes readable when `poll` has news."""
         return self._opened_epoll().fileno()
 
-    def watch(self, fd: int) -> None:
-        """Let `poll` report one more descriptor; what it reports `pump` ignores."""
-        self._opened_epoll().register(fd, select.EPOLLIN)
-
     def poll(self, timeout_s: float) -> list[tuple[int, int]]:
         """Wait for news for `pump`, which is also due when there are none.
 
@@ -107,14 +136,18 @@ class Link:
 
     def send(self, exchange: Exchange) -> list[Exchange]:
         """Take in a request and send it as soon as there is somebody; else as `pump`."""
+        self.torn = True
         self.ledger.enter(exchange)
         lanes = self._lanes
         if lanes is not None and exchange.call.model and lanes.take(exchange):
-            return self._pump_gateway(watch=False) if lanes.questions else []
-        self.ledger.add(exchange)
-        self._opened_gateway().ask_again()
-        # Who asks much and waits later must not leave all the answers with the gateway.
-        return self._pump_gateway(watch=not self.connected or len(self.ledger) > 1)
+            settled = self._pump_gateway(watch=False) if lanes.questions else []
+        else:
+            self.ledger.add(exchange)
+            self._opened_gateway().ask_again()
+            # Who asks much and waits later must not leave all the answers with the gateway.
+            settled = self._pump_gateway(watch=not self.connected or len(self.ledger) > 1)
+        self.torn = False
+        return settled
 
     def ask(
         self, last: Last, inputs: Mapping[str, Any], deadline: float
@@ -126,9 +159,12 @@ class Link:
         inputs that are alike. Where it is an exchange, `pump` comes next.
         """
         lanes = self._lanes
-        if lanes is None or self._wait is None or not self._wait.brief:
+        if lanes is None or self.torn or self._wait is None or not self._wait.brief:
             return None
-        return lanes.ask(last, inputs, deadline)
+        self.torn = True
+        answer = lanes.ask(last, inputs, deadline)
+        self.torn = False
+        return answer
 
     def shortcut(self, last: Last | LastShared, connection: tuple[object, ...]) -> Shortcut | None:
         """Give the shortcut for requests like one that `ask` has answered; None where none can.
@@ -159,7 +195,10 @@ class Link:
             done: how far it came, or what it raised.
         """
         assert self._lanes is not None  # noqa: S101 - it has given the shortcut
-        return self._lanes.asked(last, inputs, number, deadline, done)
+        self.torn = True
+        exchange = self._lanes.asked(last, inputs, number, deadline, done)
+        self.torn = False
+        return exchange
 
     def look(self) -> list[Exchange]:
         """Look for the answer to the last request, where it comes straight, for a moment at most.
@@ -169,9 +208,11 @@ class Link:
         lanes = self._lanes
         if lanes is None:
             return []
+        self.torn = True
         settled = lanes.look()
         if lanes.has_mail:
             settled += self._pump_gateway(watch=False)
+        self.torn = False
         return settled
 
     def pump(self, ready: Iterable[tuple[int, int]]) -> list[Exchange]:
@@ -180,6 +221,7 @@ class Link:
         Args:
             ready: what `poll` reported.
         """
+        self.torn = True
         settled: list[Exchange] = []
         lanes, gateway = self._lanes, self._opened_gateway()
         watch = not gateway.connected
@@ -191,15 +233,17 @@ class Link:
                 watch = True
         if watch or (lanes is not None and lanes.has_mail):
             settled += self._pump_gateway(watch=watch)
+        self.torn = False
         return settled
 
     def _pump_gateway(self, *, watch: bool) -> list[Exchange]:
         """Send to the gateway and read from it until neither goes on."""
         gateway = self._opened_gateway()
         settled = self._catch_up(gateway) if watch else []
-        if self._lanes is not None:
-            for mail in self._lanes.take_mail():
+        if self._lanes is not None and self._lanes.has_mail:
+            for mail in self._lanes.mail:
                 self.ledger.add(mail)
+            self._lanes.take_mail()
         while True:
             frames = gateway.receive()
             if frames is not None:
@@ -234,10 +278,12 @@ class Link:
 
     def release(self, regions: Iterable[Region]) -> None:
         """Let workers forget shared memory, and let go of it here."""
+        self.torn = True
         for region in regions:
             if self._lanes is not None:
                 self._lanes.release(region)
             region.close()
+        self.torn = False
 
     def overdue(self, exchange: Exchange) -> DeadlineExceeded:
         """Build the error of an exchange whose deadline passed without an answer."""
@@ -269,8 +315,8 @@ class Link:
             return None
         now = time.monotonic()
         if now >= exchange.deadline:
-            self.ledger.forget(exchange)
             exchange.fail(self.overdue(exchange))
+            self.ledger.forget(exchange)
             return exchange
         gateway.send(exchange.frames(now))
         return None

@@ -13,6 +13,7 @@ import os
 
 import msgspec
 
+from superbrain.transport.descriptor import Descriptor
 from superbrain.wire import lane
 
 # REGION frames bear a request id as requests do; theirs have this bit.
@@ -27,10 +28,16 @@ class Region:
         self.number = next(_numbers)
         self.size = size
         self._writable = writable
-        self.fd = os.memfd_create("superbrain-tensors", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        self._descriptor = Descriptor(os.memfd_create("superbrain-tensors", flags))
         os.ftruncate(self.fd, size)
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         self.memory = memoryview(mmap.mmap(self.fd, size))
+
+    @property
+    def fd(self) -> int:
+        """Its descriptor; -1 once it is closed."""
+        return self._descriptor.fd
 
     def announcement(self) -> bytes:
         """Give the frame that registers it, to be sent with `fd`."""
@@ -46,7 +53,5 @@ class Region:
 
     def close(self) -> None:
         """Let go of it; arrays that lie in it keep it."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-            self.memory = memoryview(b"")
+        self._descriptor.close()
+        self.memory = memoryview(b"")

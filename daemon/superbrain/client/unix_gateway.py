@@ -17,6 +17,7 @@ from typing import Any, Final
 from superbrain.client.calls import Frame
 from superbrain.client.endpoint import unix_address
 from superbrain.client.gateway import NO_CHANGE, Change
+from superbrain.transport.stream_socket import of_the_kernel
 from superbrain.transport.zmtp_socket import READY_AS_DEALER, ZmtpSocket
 from superbrain.wire.errors import Unavailable
 from superbrain.wire.lane import MAX_BODY_BYTES
@@ -113,7 +114,9 @@ class UnixGateway:
             return
         try:
             sock = _connected(unix_address(self._endpoint))
-        except OSError:  # nobody listens, or somebody does who has a long line of callers
+        except OSError as error:  # nobody listens, or somebody who has a long line of callers
+            if not of_the_kernel(error):
+                raise
             self._try_later()
             return
         self.retry_at = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 
 from superbrain.transport import compiled
+from superbrain.transport.stream_socket import of_the_kernel
 from superbrain.wire.lane import LaneDecoder, LaneError, LaneFrame
 from superbrain.wire.messages import MAX_MESSAGE_BYTES
 
@@ -107,7 +108,9 @@ class PythonReader:
                 count = (self._read if takes_descriptors else self._socket.recv_into)(room)
             except BlockingIOError:
                 break
-            except OSError:  # a reset comes after everything that was sent before it
+            except OSError as error:  # a reset comes after everything that was sent before it
+                if not of_the_kernel(error):
+                    raise
                 count = 0
             if not count:
                 self.ended = True

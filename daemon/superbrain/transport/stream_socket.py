@@ -102,7 +102,9 @@ class StreamSocket:
             sent = self._socket.sendmsg([data], [rights])
         except BlockingIOError:
             return False
-        except OSError:
+        except OSError as error:
+            if not of_the_kernel(error):
+                raise
             self.broken = True
             return False
         if sent < len(data):
@@ -127,7 +129,9 @@ class StreamSocket:
             return self._socket.sendmsg(buffers)
         except BlockingIOError:
             return 0
-        except OSError:
+        except OSError as error:
+            if not of_the_kernel(error):
+                raise
             self.give_up()
             return 0
 
@@ -148,17 +152,15 @@ class StreamSocket:
         mask = (select.EPOLLIN if reading else 0) | (select.EPOLLOUT if self._outgoing else 0)
         if mask == self._mask:
             return
-        if self._epoll is not None:
-            epoll.modify(self.fd, mask)
-        else:
-            epoll.register(self.fd, mask)
-        self._epoll, self._mask = epoll, mask
+        change = epoll.register if self._epoll is None else epoll.modify
+        self._epoll, self._mask = epoll, mask  # before, so that `close` undoes what a signal ended
+        change(self.fd, mask)
 
     def close(self) -> None:
         """End the connection, also for the peer of a process that was forked while it was open."""
         if self._epoll is not None:
-            self._epoll.unregister(self.fd)
-            self._epoll = None
+            epoll, self._epoll = self._epoll, None
+            epoll.unregister(self.fd)
         self.ended = self.broken = True
         self._posted.clear()
         self._outgoing.clear()
@@ -166,6 +168,11 @@ class StreamSocket:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+
+
+def of_the_kernel(error: OSError) -> bool:
+    """Whether a socket ended so: a signal's handler may raise one as well, such as a timeout."""
+    return error.errno is not None or type(error) is OSError  # the latter: too long a path
 
 
 def _enlarge_send_buffer(sock: socket.socket) -> None:

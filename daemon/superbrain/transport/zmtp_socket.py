@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from superbrain.transport.stream_socket import StreamSocket
+from superbrain.transport.stream_socket import StreamSocket, of_the_kernel
 from superbrain.wire.zmtp import GREETING, Decoder, Message, encode_command
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ class ZmtpSocket(StreamSocket):
                 count = self._socket.recv_into(into)
             except BlockingIOError:
                 break
-            except OSError:  # a reset comes after everything that was sent before it
+            except OSError as error:  # a reset comes after everything that was sent before it
+                if not of_the_kernel(error):
+                    raise
                 count = 0
             if not count:
                 self.ended = True

@@ -14,7 +14,7 @@ from superbrain.client.buffers import SharedTensors
 from superbrain.client.calls import Call, Shared
 from superbrain.client.region import Region
 from superbrain.client.result import Result
-from superbrain.wire.errors import Internal, InvalidArgument
+from superbrain.wire.errors import Internal, InvalidArgument, NotFound
 from superbrain.wire.messages import (
     InferRequest,
     InferResponse,
@@ -130,3 +130,16 @@ def test_outputs_may_stay_out_of_it() -> None:
 def test_a_shape_that_does_not_fit_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidArgument, match=r"expected a shape for UINT8\[-1,4\]"):
         SharedTensors(Owner(), INTERFACE, {"image": shape}, outputs=True)
+
+
+def test_who_was_interrupted_before_it_could_give_up_does_so_the_next_time(
+    made: SharedTensors,
+) -> None:
+    made._begin()
+    asked = called(made)[1].regions
+    made._begin()
+    assert called(made)[1].regions[1] is not asked[1]
+    made._ended(NotFound("gone"))
+    answered = called(made)[1].regions
+    made._begin()
+    assert called(made)[1].regions[1] is answered[1]

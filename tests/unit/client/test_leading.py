@@ -48,7 +48,7 @@ def test_who_was_interrupted_before_reading_for_everybody_does_so_the_next_time(
             patch.setattr(Connection, "_lead", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 _ = client.infer("m", X) if pending is None else pending.result()
-        assert client._connection()._leading is not None
+        assert client._connection()._leading is None
         infer(client, worker, 3)
         assert client._connection()._leading is None
         if pending is not None:

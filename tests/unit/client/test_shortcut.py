@@ -230,7 +230,7 @@ def test_a_timeout_that_is_none_is_refused_as_without(
 ) -> None:
     found = []
     for inputs in (X, {"x": [1.0]}):  # the second goes the long way
-        with pytest.raises((InvalidArgument, TypeError, OverflowError)) as caught:
+        with pytest.raises(InvalidArgument) as caught:
             client.infer("m", inputs, timeout=timeout)
         found.append((caught.type, str(caught.value)))
     assert found[0] == found[1]
