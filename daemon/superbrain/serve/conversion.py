@@ -15,6 +15,7 @@ import numpy as np
 from superbrain.domain.tensor_fit import TensorSet, numpy_dtype, spell, spell_array
 from superbrain.wire.datatypes import BYTES
 from superbrain.wire.errors import Internal
+from superbrain.wire.whole_numbers import integers_of, not_held, spell_integer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,14 +107,30 @@ def _to_numbers(tensor: InterfaceTensor, value: object, dtype: np.dtype[Any]) ->
         raise _mismatch(tensor, f"{type(value).__name__} that numpy refuses: {error}") from error
     if not loose.size:
         return loose.astype(dtype) if loose.dtype.kind in "biuf" else np.empty(loose.shape, dtype)
-    if dtype.kind not in _HOLDS.get(loose.dtype.kind, ""):
+    whole = None
+    if loose.dtype.kind in "fO" and dtype.kind in "iuf":
+        whole = integers_of(value)  # of which numpy makes floats, or nothing at all
+    if whole is None and dtype.kind not in _HOLDS.get(loose.dtype.kind, ""):
         raise _mismatch(tensor, _brief(value))
+    if dtype.kind == "f" and (rounded := not_held(value, dtype)) is not None:
+        raise _mismatch(tensor, f"{spell_integer(rounded)}, which {dtype} cannot hold")
+    if whole is not None:
+        return _from_integers(tensor, whole, dtype)
     with np.errstate(over="ignore"):
         array = loose.astype(dtype)
     changed = np.isinf(array) & np.isfinite(loose) if dtype.kind == "f" else array != loose
     if changed.any():
         raise _mismatch(tensor, f"{loose[changed].reshape(-1)[0]!s}, which {dtype} cannot hold")
     return array
+
+
+def _from_integers(tensor: InterfaceTensor, whole: Array, dtype: np.dtype[Any]) -> Array:
+    try:
+        return whole.astype(dtype)
+    except OverflowError as error:
+        limits = np.iinfo(dtype)
+        beyond = next(one for one in whole.reshape(-1) if not limits.min <= one <= limits.max)
+        raise _mismatch(tensor, f"{spell_integer(beyond)}, which {dtype} cannot hold") from error
 
 
 def _to_bytes(tensor: InterfaceTensor, value: object) -> Array:

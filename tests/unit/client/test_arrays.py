@@ -81,6 +81,11 @@ def test_a_missing_file_is_refused_with_its_name(tmp_path: Path) -> None:
         ([True, False], "BOOL", np.array([True, False])),
         (np.float64(0.5), "FP32", np.float32(0.5)),
         (2**63, "UINT64", np.uint64(2**63)),
+        ([2**64 - 1, 1], "UINT64", np.array([2**64 - 1, 1], "u8")),
+        ([2**53, 0.1], "FP64", np.array([2**53, 0.1])),
+        (2**70, "FP64", np.float64(2**70)),
+        ([0.1, 2**24, np.inf], "FP32", np.array([0.1, 2**24, np.inf], "f4")),
+        (16777217.0, "FP32", np.float32(2**24)),
         (["a", b"b\0"], "BYTES", np.array(["a", b"b\0"], object)),
     ],
 )
@@ -104,7 +109,17 @@ def test_numbers_and_lists_take_the_datatype_of_the_interface(
         (["a"], "FP32", "list of <U1"),
         (1e6, "FP16", "a value beyond its range"),
         (None, "FP32", "NoneType of object"),
-        (2**70, "INT64", "int of object"),
+        (2**70, "INT64", f"values from {2**70} to {2**70}"),
+        ([2**63, -1], "INT64", f"values from -1 to {2**63}"),
+        ([2**63, -1], "UINT64", f"values from -1 to {2**63}"),
+        (2**24 + 1, "FP32", "the whole number 16777217, which it cannot hold"),
+        ([2**53 + 1], "FP64", "the whole number 9007199254740993, which it cannot hold"),
+        ([0.5, 2**53 + 1], "FP64", "the whole number 9007199254740993, which it cannot hold"),
+        (70000, "FP16", "the whole number 70000, which it cannot hold"),
+        (10**400, "FP64", "the whole number of 1329 bits, which it cannot hold"),
+        (["a", None], "BYTES", "an element that is NoneType"),
+        ([1], "BYTES", "an element that is int"),
+        ([["a"], ["b", "c"]], "BYTES", "rows of different length"),
     ],
 )
 def test_values_that_would_change_are_refused(value: object, datatype: str, found: str) -> None:
@@ -116,3 +131,9 @@ def test_an_unknown_input_is_refused_with_a_suggestion() -> None:
     with pytest.raises(InvalidArgument, match=r"it has: x.*found 'xx'") as caught:
         as_array("xx", 1, interface("FP32"))
     assert caught.value.mend == "Did you mean 'x'?"
+
+
+@pytest.mark.parametrize("text", ["\ud800", ["a", "\ud800"]])
+def test_text_that_is_no_unicode_is_refused_with_the_name_of_its_input(text: Any) -> None:  # noqa: ANN401
+    with pytest.raises(InvalidArgument, match=r"input 'x': expected text that is Unicode"):
+        as_array("x", text, interface("BYTES"))

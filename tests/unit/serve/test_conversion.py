@@ -15,7 +15,7 @@ TEXT, TEXTS, NESTED = border("t", "BYTES"), border("t", "BYTES", -1), border("t"
 FP16, FP32, FP64 = border("t", "FP16", -1), border("t", "FP32", -1), border("t", "FP64", -1)
 SCORE = border("t", "FP32")
 INT8, INT64, UINT8 = border("t", "INT8", -1), border("t", "INT64", -1), border("t", "UINT8", -1)
-BOOL = border("t", "BOOL", -1)
+BOOL, UINT64 = border("t", "BOOL", -1), border("t", "UINT64", -1)
 
 
 def objects(*values: Any) -> np.ndarray:  # noqa: ANN401
@@ -45,6 +45,8 @@ CONVERTED: dict[str, tuple[Any, Any, str, Any]] = {
     "list of floats": (FP32, [0.5, 1.5], "float32", [0.5, 1.5]),
     "list of numpy scalars": (FP32, [np.float64(0.5)], "float32", [0.5]),
     "list of floats as FP16": (FP16, [0.1], "float16", [np.float16(0.1)]),
+    "list of large ints": (UINT64, [2**64 - 1, 1], "uint64", [2**64 - 1, 1]),
+    "large int that a float holds": (FP32, [2**30], "float32", [2.0**30]),
     "infinity stays": (FP32, [float("inf")], "float32", [float("inf")]),
     "empty list of floats": (FP32, [], "float32", []),
     "empty list of integers": (INT64, [], "int64", []),
@@ -71,7 +73,10 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
     "int as bool": (BOOL, [1], "expected BOOL[-1], found list [1]"),
     "int too large": (INT8, [1, 300], "found 300, which int8 cannot hold"),
     "int negative": (UINT8, [-1], "found -1, which uint8 cannot hold"),
-    "int beyond all": (INT64, [2**70], "expected INT64[-1], found list [1180591620717411303424]"),
+    "int beyond all": (INT64, [2**70], "found 1180591620717411303424, which int64 cannot hold"),
+    "int that a float rounds": (FP32, [2**24 + 1], "found 16777217, which float32 cannot hold"),
+    "int among floats": (FP64, [0.5, 2**53 + 1], "found 9007199254740993, which float64 cannot"),
+    "int and negative": (UINT64, [2**63, -1], "found -1, which uint64 cannot hold"),
     "float too large": (FP16, [1e6], "found 1000000.0, which float16 cannot hold"),
     "text as number": (FP32, ["1"], "expected FP32[-1], found list ['1']"),
     "none as number": (SCORE, None, "expected FP32[], found NoneType None"),
