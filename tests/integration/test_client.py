@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -83,6 +85,32 @@ def test_a_bug_in_the_model_is_internal(client: Client, server: FakeServer) -> N
     server.models["echo"] = FakeModel(raising(ValueError("bug")))
     with pytest.raises(Internal, match="ValueError: bug"):
         client.infer("echo", number(1))
+
+
+MISUSES: dict[str, dict[str, Any]] = {
+    "inputs without names": {"inputs": [np.zeros(1, "f4")]},
+    "no inputs": {"inputs": None},
+    "timeout": {"timeout": "3"},
+    "priority": {"priority": 2.5},
+    "outputs": {"outputs": "y"},
+    "model": {"model": "\ud800"},
+    "text": {"model": "echo", "inputs": {"x": "\ud800"}},
+    "objects": {"inputs": {"x": np.array([1], object)}},
+}
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_what_no_request_can_say_is_an_invalid_argument(client: Client, name: str) -> None:
+    usual: dict[str, Any] = {"model": "typed", "inputs": {"x": np.zeros(1, "f4")}}
+    for _ in range(3):  # also where a request like it has been answered
+        with pytest.raises(InvalidArgument):
+            client.infer(**usual | MISUSES[name])
+        assert client.infer(**usual)["y"].tolist() == [0]
+
+
+def test_a_client_without_a_timeout_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match=r"timeout above 0 seconds .* found None"):
+        Client(timeout=None)  # type: ignore[arg-type]
 
 
 def test_a_fake_client_brings_its_own_server() -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar, cast
 
 from superbrain.client import calls, conversation, tracing
 from superbrain.client.alike import Alike, LastShared
-from superbrain.client.arrays import needs_interface
+from superbrain.client.arrays import Unsendable, check_inputs, needs_interface
 from superbrain.client.buffers import Buffers
 from superbrain.client.connection import Begun, ClientClosed, Connection, Pending
 from superbrain.client.conversation import Conversation, Inference, Interfaces, Pause
@@ -40,8 +40,8 @@ class Client:
     with `retry_unavailable` asked again by `infer`; `RESOURCE_EXHAUSTED` is always raised, because
     asking again is what a full queue needs least.
 
-    What a signal's handler raises, such as `KeyboardInterrupt`, ends the request that it meets and no
-    other; where that was in the middle of something, the client connects anew.
+    What a signal's handler raises, such as `KeyboardInterrupt`, ends the request that it meets and
+    no other; where that was in the middle of something, the client connects anew.
 
     Args:
         endpoint: `ipc://PATH` or `tcp://HOST:PORT`; default is the environment's
@@ -112,6 +112,7 @@ class Client:
             again = self._ask_again(model, inputs, timeout)
             if again is not None:
                 return again
+        check_inputs(inputs)
         if traceparent or tracing.in_use():
             with tracing.asking(model, traceparent) as trace:
                 wanted = Inference(model, inputs, version, outputs, priority, trace)
@@ -137,7 +138,10 @@ class Client:
                 return result
         if self._retry_unavailable or needs_interface(inputs.values()):
             return self._drive(self._long_way(wanted), timeout)
-        call = wanted.call()
+        try:
+            call = wanted.call()
+        except Unsendable:  # by the interface it can be said what should be
+            return self._drive(self._long_way(wanted), timeout)
         if plain:
             alike.remember(call, inputs)
         return self._ask(call, self._deadline(timeout))

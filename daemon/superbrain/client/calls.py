@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Generic, NamedTuple, TypeVar
+from operator import index
+from typing import Any, Generic, NamedTuple, SupportsIndex, TypeVar
 
 import msgspec
 
-from superbrain.client.arrays import as_array
+from superbrain.client.arrays import Unsendable, as_array
 from superbrain.client.region import Region
 from superbrain.client.result import Result, read_result
 from superbrain.wire import messages
@@ -96,17 +97,21 @@ def infer(
 
     Raises:
         InvalidArgument: an input cannot be sent; they are too many or too large; the priority is
-            not 0 to 9.
+            not 0 to 9; a name is no text.
     """
-    if not 0 <= priority <= HIGHEST_PRIORITY:
-        msg = f"expected a priority of 0 to {HIGHEST_PRIORITY}, found {priority}"
-        raise InvalidArgument(msg)
+    check_names(model, version, outputs)
+    if type(priority) is not int or not 0 <= priority <= HIGHEST_PRIORITY:
+        priority = _checked_priority(priority)
     described: list[TensorForm] = []
     tensors: list[Frame] = []
     for name, value in inputs.items():
+        check_text("an input's name", name)
         array = as_array(name, value, interface)
-        described.append((name, datatype_of(array), array.shape))
-        tensors.append(encode_tensor(array))
+        try:
+            described.append((name, datatype_of(array), array.shape))
+            tensors.append(encode_tensor(array))
+        except (InvalidArgument, UnicodeEncodeError) as error:
+            raise Unsendable.of(name, array, error, interface) from error
     _check_size(tensors)
     form = _Form(model, tuple(described), version, tuple(outputs or ()), priority, traceparent)
     what = f"model {model!r}"
@@ -196,6 +201,50 @@ def server_live() -> Call[messages.ServerLive]:
     return _about_server(messages.SERVER_LIVE, messages.ServerLive)
 
 
+def check_text(what: str, text: str) -> None:
+    """Refuse what no header can have: something else than text, or text that is not Unicode.
+
+    Raises:
+        InvalidArgument: it is so.
+    """
+    if isinstance(text, str):
+        if text.isascii():
+            return
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            pass
+        else:
+            return
+    raise InvalidArgument(f"expected text as {what}, found {text!r:.80}")
+
+
+def check_names(model: str, version: str, outputs: Sequence[str] | None) -> None:
+    """Refuse names of a model, its version and its outputs that no header can have.
+
+    Raises:
+        InvalidArgument: they are such.
+    """
+    check_text("a model's name", model)
+    if version:
+        check_text("a version", version)
+    if not outputs:
+        return
+    if isinstance(outputs, str):
+        msg = f"expected a list of outputs' names, found the text {outputs!r:.80}"
+        raise InvalidArgument(msg, mend=f"Say outputs=[{outputs!r:.80}]")
+    for name in outputs:
+        check_text("an output's name", name)
+
+
+def _checked_priority(priority: object) -> int:
+    """Give a priority that is a whole number of another kind, such as numpy's."""
+    if isinstance(priority, SupportsIndex) and 0 <= index(priority) <= HIGHEST_PRIORITY:
+        return index(priority)
+    msg = f"expected a priority of 0 to {HIGHEST_PRIORITY}, a whole number, found {priority!r:.80}"
+    raise InvalidArgument(msg)
+
+
 def _check_size(tensors: Sequence[Frame]) -> None:
     """Refuse here what the gateway would answer by hanging up, again and again."""
     size = 0
@@ -210,6 +259,8 @@ def _check_size(tensors: Sequence[Frame]) -> None:
 
 
 def _about_model(verb: bytes, model: str, version: str, kind: type[S]) -> Call[S]:
+    check_names(model, version, None)
+
     def header(request_id: str, _timeout_ms: int, _suspect: bool) -> bytes:  # noqa: FBT001
         return _encode(messages.ModelQuery(model, request_id, version))
 

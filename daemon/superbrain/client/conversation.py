@@ -11,9 +11,15 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from superbrain.client import calls
-from superbrain.client.arrays import needs_interface
+from superbrain.client.arrays import Unsendable, check_inputs, needs_interface
 from superbrain.client.result import Result
-from superbrain.wire.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
+from superbrain.wire.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    NotFound,
+    RequestError,
+    Unavailable,
+)
 from superbrain.wire.messages import ModelMetadata, ServerMetadata
 from superbrain.wire.trace_context import EXTENSION
 
@@ -83,13 +89,21 @@ class Interfaces:
         if wanted.traceparent:
             traceparent = yield from self.trace(wanted.traceparent)
             wanted = wanted._replace(traceparent=traceparent)
-        interface = None
-        if needs_interface(wanted.inputs.values()):
-            key = (wanted.model, wanted.version)
-            interface = self._known.get(key)
-            if interface is None:
-                interface = yield calls.model_metadata(*key)
-                self._known[key] = interface
+        check_inputs(wanted.inputs)
+        key = (wanted.model, wanted.version)
+        if not needs_interface(wanted.inputs.values()):
+            try:
+                return wanted.call()
+            except Unsendable as error:
+                try:
+                    interface = yield calls.model_metadata(*key)
+                except RequestError:
+                    raise error from None
+                return wanted.call(interface)
+        interface = self._known.get(key)
+        if interface is None:
+            interface = yield calls.model_metadata(*key)
+            self._known[key] = interface
         return wanted.call(interface)
 
     def infer(self, wanted: Inference) -> Conversation[Result]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from superbrain.client import conversation
@@ -76,6 +77,20 @@ def test_a_number_asks_the_interface_once_and_remembers_it() -> None:
     assert verbs(first) == [MODEL_METADATA, INFER]
     assert verbs(second) == [INFER]
     assert sent_datatype(second[0]) == "FP32"
+
+
+def test_an_array_that_cannot_be_sent_is_told_what_it_should_be() -> None:
+    inputs = {"x": np.array([1j])}
+    with pytest.raises(InvalidArgument, match=r"input 'x': expected FP32\[\], found dtype complex"):
+        play(Interfaces().infer(Inference("m", inputs)), metadata("FP32"))
+    with pytest.raises(InvalidArgument, match="input 'x': expected an array of BOOL"):
+        play(Interfaces().infer(Inference("m", inputs)), Unavailable("away"))
+
+
+@pytest.mark.parametrize("inputs", [None, [b""], "x"])
+def test_inputs_without_names_are_refused(inputs: Any) -> None:  # noqa: ANN401
+    with pytest.raises(InvalidArgument, match="expected inputs by name, in a dict, found"):
+        play(Interfaces().infer(Inference("m", inputs)))
 
 
 def test_an_outdated_interface_is_asked_anew_once_and_the_request_repeated() -> None:
