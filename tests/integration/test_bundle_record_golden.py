@@ -126,7 +126,10 @@ def test_recorded_graphs_are_proven(folder: Path, superbrain: Superbrain) -> Non
 
 
 REFUSALS: dict[str, tuple[str, str]] = {
-    "NaN": ('return {"y": outputs["y"] * np.nan}', "NaN at [0]"),
+    "NaN": (
+        'return {"y": outputs["y"] * np.nan}',
+        "a golden answer may not contain NaN, found NaN at [0] (1 of 1)",
+    ),
     "another answer every time": (
         'COUNT.append(1)\n        return {"y": outputs["y"] + len(COUNT)}',
         "expected two runs to agree in 'y', found that the second one differs: error 1 at [0]",

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from superbrain.bundle.folder import collect_files, read_recipe
 from superbrain.bundle.golden_folder import find_cases
 from superbrain.bundle.tensors import Array, read_tensor
@@ -166,6 +168,7 @@ def _answer_twice(
         first, second = model.infer(request), model.infer(request)
     except SuperbrainError as error:
         raise RecordingRefused(f"case {case!r}: {error.message}", mend=error.mend) from error
+    _refuse_nan(case, first)
     for figures in compare_all(case, "", first, second, manifest.golden.tolerances):
         if not figures.passed:
             raise RecordingRefused(
@@ -174,6 +177,18 @@ def _answer_twice(
                 mend="Fix the seed, or whatever else changes; widen the tolerance if it may differ",
             )
     return first
+
+
+def _refuse_nan(case: str, response: Mapping[str, Array]) -> None:
+    for name, array in response.items():
+        if array.dtype.kind != "f" or not (nan := np.isnan(array)).any():
+            continue
+        place = f" at {np.argwhere(nan)[0].tolist()}" if array.ndim else ""
+        raise RecordingRefused(
+            f"case {case!r}: expected numbers in {name!r}, a golden answer may not contain NaN, "
+            f"found NaN{place} ({nan.sum()} of {nan.size})",
+            mend="Choose another input for this case, or replace NaN in postprocess",
+        )
 
 
 def _read_request(
