@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -86,6 +87,21 @@ def test_init_says_what_to_do_next(tmp_path: Path, superbrain: Superbrain) -> No
     _, output, _ = superbrain("init", model, "--directory", tmp_path / "d")
     assert f"superbrain bundle record-golden {tmp_path / 'd'} --case first --input x=FILE" in output
     assert f"superbrain bundle prove {tmp_path / 'd'}" in output
+
+
+def test_what_init_says_to_type_next_is_quoted_where_a_shell_needs_it(
+    tmp_path: Path, superbrain: Superbrain
+) -> None:
+    x, y = tensor("x;(1)", "FP32", "N"), tensor("y", "FP32", "N")
+    graph = TinyGraph([("Abs", ["x;(1)"], ["y"])], [x], [y], {"N": Range(1, 2, 4)})
+    model = save_graph(tmp_path / "abs.onnx", graph)
+    _, output, _ = superbrain("init", model, "--directory", tmp_path / "my recipe")
+    typed = [shlex.split(line) for line in output.splitlines() if "superbrain bundle" in line]
+    place = str(tmp_path / "my recipe")
+    record, prove, build = (line[line.index("bundle") + 1 :] for line in typed)
+    assert record == ["record-golden", place, "--case", "first", "--input", "x;(1)=FILE"]
+    assert prove == ["prove", place]
+    assert build == ["build", place, "--key", "FILE.key"]
 
 
 def test_init_names_the_bundle_after_the_file(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import functools
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -268,9 +269,10 @@ def _say_what_was_made(
         print(f"next     edit the constants at the top of {folder / _CODE}")
         print("".join(f"         look through {folder / one}\n" for one in assets), end="")
     inputs = fitted.inputs if fitted else next(iter(graphs.values())).inputs
-    given = " ".join(f"--input {tensor.name}=FILE" for tensor in inputs)
+    given = " ".join(f"--input {shlex.quote(f'{tensor.name}=FILE')}" for tensor in inputs)
+    place = shlex.quote(str(folder))
     lead = "    " if fitted else "next"
     print(f"{lead}     edit {folder / RECIPE_NAME}: bounds, tolerances, description")
-    print(f"         superbrain bundle record-golden {folder} --case first {given}")
-    print(f"         superbrain bundle prove {folder}")
-    print(f"         superbrain bundle build {folder} --key FILE.key")
+    print(f"         superbrain bundle record-golden {place} --case first {given}")
+    print(f"         superbrain bundle prove {place}")
+    print(f"         superbrain bundle build {place} --key FILE.key")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def run_generate(args: argparse.Namespace) -> int:
     print(f"private key  {files.private}   keep it secret and backed up; it signs bundles")
     print(f"public key   {files.public}   copy it to every host that shall trust it")
     print(f"key id       {files.key_id}")
-    print(f"next         superbrain bundle build FOLDER --key {files.private}")
+    private = shlex.quote(str(files.private))
+    print(f"next         superbrain bundle build FOLDER --key {private}")
     return 0
 
 

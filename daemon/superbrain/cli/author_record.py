@@ -7,6 +7,7 @@ request may be given with `--input NAME=FILE`.
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,7 +84,7 @@ def run_record(args: argparse.Namespace) -> int:
     read_folder(args.folder)
     print(f"files    {args.folder}/golden/CASE/PART/TENSOR.*")
     print("check    are these responses right? Every host will be held to them")
-    print(f"next     superbrain bundle prove {args.folder}")
+    print(f"next     superbrain bundle prove {shlex.quote(str(args.folder))}")
     return 0
 
 
