@@ -11,7 +11,14 @@ from onnx import numpy_helper
 from tests.conversions.author import Author, make
 
 # What the walk converts is not here once more.
-KINDS = ("histogram", "xgboost-regressor", "lightgbm")
+KINDS = (
+    "histogram",
+    "xgboost-regressor",
+    "lightgbm",
+    "isolation-forest",
+    "one-class-svm",
+    "local-outliers",
+)
 ROWS = ("--trust-pickle", "--samples", "rows.npy", "--dynamic", "batch=1:4:64")
 
 

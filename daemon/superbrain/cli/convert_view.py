@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -34,8 +35,8 @@ def parity_view(console: Console, figures: Sequence[OutputParity]) -> Table:
         table.add_row(
             one.output,
             str(one.samples),
-            f"{one.max_abs_error:.2g}",
-            f"{one.share:.2g}",
+            one.apart or f"{one.max_abs_error:.2g}",
+            "" if one.apart else f"{one.share:.2g}",
             f"{one.held_share:.2g}" if one.agrees else "",
             " ".join(f"{name}={size}" for name, size in one.worst_sizes.items()) or "fixed sizes",
             one.tolerance_text if one.agrees else Text("does not agree", style="bold red"),
@@ -77,7 +78,8 @@ def result_view(
         yield Text(f"tensor   {tensor}")
     yield Text(f"made     {result.folder}, {len(result.cases)} golden cases of {result.original}")
     yield Text(f"proven   on {', '.join(reversed(result.ladder))} of this machine", style="green")
-    yield Text(f"next     superbrain bundle build {result.folder} --key FILE.key")
+    place = shlex.quote(str(result.folder))
+    yield Text(f"next     superbrain bundle build {place} --key FILE.key")
 
 
 def _precision_view(console: Console, one: PrecisionResult) -> Iterator[RenderableType]:

@@ -36,6 +36,7 @@ MARGIN = 10.0
 _LEAST = {2: 2e-3, 4: 1e-5, 8: 1e-5}
 _LEAST_OF = {"fp16": 2e-3, "int8": 2e-3}
 _TINY = 1e-6
+_NO_NUMBERS = "NaN or infinity"
 
 
 class Pair(NamedTuple):
@@ -51,6 +52,7 @@ class OutputParity(msgspec.Struct, frozen=True):
     """One output over all samples that tolerances were chosen on, and over the golden cases.
 
     `share` is the largest error as a share of the values' size; `held_share` the same on the cases.
+    Where there is no error to measure, `apart` says what differs instead: shapes, or NaN on a side.
     """
 
     output: str
@@ -65,6 +67,7 @@ class OutputParity(msgspec.Struct, frozen=True):
     reason: str = ""
     held_share: float = 0.0
     constant: bool = False
+    apart: str = ""
 
 
 def measure(
@@ -109,6 +112,7 @@ def measure(
         tolerance_text=spell_tolerance(tolerance),
         reason=reason,
         constant=_constant([pair.original[at] for pair in pairs]),
+        apart=found[worst].apart,
     )
 
 
@@ -152,6 +156,7 @@ class _Apart(NamedTuple):
     share: float
     max_abs: float
     reason: str
+    apart: str = ""
 
 
 def _apart(original: Array, graph: Array, scale: float) -> _Apart:
@@ -160,15 +165,16 @@ def _apart(original: Array, graph: Array, scale: float) -> _Apart:
             math.inf,
             math.inf,
             f"the original answers {spell_array(original)}, the graph {spell_array(graph)}",
+            f"{spell_array(original)} ≠ {spell_array(graph)}",
         )
     if original.dtype.kind != "f":
         different = int(np.count_nonzero(original != graph))
         reason = f"{different} of {original.size} values differ, expected none" if different else ""
         return _Apart(different / max(original.size, 1), float(bool(different)), reason)
     if not np.isfinite(original).all():
-        return _Apart(math.inf, math.inf, "the original answers with NaN or infinity")
+        return _Apart(math.inf, math.inf, "the original answers with NaN or infinity", _NO_NUMBERS)
     if not np.isfinite(graph).all():
-        return _Apart(math.inf, math.inf, "the graph answers with NaN or infinity")
+        return _Apart(math.inf, math.inf, "the graph answers with NaN or infinity", _NO_NUMBERS)
     if not original.size:
         return _Apart(0.0, 0.0, "")
     wanted = original.astype(np.float64)

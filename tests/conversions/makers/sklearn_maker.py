@@ -13,10 +13,12 @@ from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_wine
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
+from sklearn.svm import OneClassSVM
 from talk import keep
 from xgboost import XGBClassifier, XGBRegressor
 
@@ -34,6 +36,9 @@ def main(folder: Path) -> None:
         "xgboost-regressor": XGBRegressor(n_estimators=8),
         "lightgbm": LGBMClassifier(n_estimators=8, verbose=-1),
         "lightgbm-regressor": LGBMRegressor(n_estimators=8, verbose=-1),
+        "isolation-forest": IsolationForest(n_estimators=8, random_state=0),
+        "one-class-svm": make_pipeline(StandardScaler(), OneClassSVM()),
+        "local-outliers": LocalOutlierFactor(novelty=True),
     }.items():
         model.fit(x, y)
         place = folder / name
@@ -42,7 +47,12 @@ def main(folder: Path) -> None:
         np.save(place / "rows.npy", rows)
         for number, size in enumerate(SIZES):
             asked = rest[:size]
-            if hasattr(model, "predict_proba"):
+            if hasattr(model, "decision_function") and not hasattr(model, "predict_proba"):
+                answer = {
+                    "label": model.predict(asked).reshape(-1, 1),
+                    "scores": model.decision_function(asked).reshape(-1, 1),
+                }
+            elif hasattr(model, "predict_proba"):
                 answer = {
                     "label": model.predict(asked),
                     "probabilities": model.predict_proba(asked),

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from superbrain.cli.convert_view import parity_view
 from superbrain.convert.errors import ParityFailed
 from superbrain.convert.parity import WITHIN, Pair, as_graph, hold, measure, round_up
 from superbrain.domain.manifest import Close, Exact
@@ -65,6 +67,11 @@ def test_another_shape_never_agrees() -> None:
     found = measure("y", 0, [pair(values(1, 2), values(1, 2).reshape(2, 1))], WITHIN)
     assert not found.agrees
     assert "the graph FP32[2, 1]" in found.reason
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(parity_view(console, [found]))
+    assert "FP32[2] ≠ FP32[2, 1]" in captured.get()
+    assert "inf" not in captured.get()
 
 
 def test_whole_numbers_and_texts_have_to_be_equal() -> None:

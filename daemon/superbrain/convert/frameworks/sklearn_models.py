@@ -20,6 +20,7 @@ from skl2onnx.common.shape_calculator import (
     calculate_linear_regressor_output_shapes,
 )
 from sklearn.base import is_classifier, is_outlier_detector, is_regressor
+from sklearn.linear_model import SGDOneClassSVM
 from sklearn.preprocessing import MaxAbsScaler, RobustScaler, StandardScaler
 
 from .talk import Array, Order, Refused, Tensor
@@ -46,6 +47,7 @@ class SklearnModel:
         self.last = self.estimator[-1] if hasattr(self.estimator, "steps") else self.estimator
         self.inputs = order.inputs or [_table(self.estimator)]
         self.outputs, self._ask = _outputs(self.estimator, self.last)
+        self._columns = _columns(self.last)
         self.notes: list[str] = []
         for one in self.inputs:
             if one.datatype not in _TYPES:
@@ -59,7 +61,8 @@ class SklearnModel:
         table = self._table_of(inputs)
         answers = [np.asarray(getattr(self.estimator, name)(table)) for name in self._ask]
         return [
-            _as_declared(name, array) for name, array in zip(self.outputs, answers, strict=True)
+            _as_declared(name, array, column=name in self._columns)
+            for name, array in zip(self.outputs, answers, strict=True)
         ]
 
     def export(self, path: Path, opset: int, _: dict[str, list[int]]) -> None:
@@ -139,15 +142,22 @@ def _outputs(estimator: Any, last: Any) -> tuple[list[str], list[str]]:
     return ["variable"], ["predict" if hasattr(estimator, "predict") else "transform"]
 
 
-def _as_declared(name: str, array: Array) -> Array:
-    """Shape and type as the graph has them: a column for one number a row, floats in float32."""
+def _columns(last: Any) -> set[str]:
+    """The outputs that are a column in the graph, where the estimator gives one number a row."""
+    if isinstance(last, SGDOneClassSVM):
+        return set()
+    return {"variable", "scores"} | ({"label"} if is_outlier_detector(last) else set())
+
+
+def _as_declared(name: str, array: Array, *, column: bool) -> Array:
+    """Shape and type as the graph has them: a `column` if it is one, floats in float32."""
     if array.dtype == object and array.ndim > 1:
         raise Refused("FRAMEWORK_ANSWER", f"{name}: expected one table, found several in a list")
     if array.dtype.kind == "f":
         array = array.astype(np.float32)
     elif array.dtype.kind in "iu":
         array = array.astype(np.int64)
-    return array.reshape(-1, 1) if name in {"variable", "scores"} and array.ndim == 1 else array
+    return array.reshape(-1, 1) if column and array.ndim == 1 else array
 
 
 def _open(shape: list[int | str]) -> list[int | None]:
